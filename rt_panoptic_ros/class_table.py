@@ -1,0 +1,114 @@
+"""The classes that a model tells apart: ids, names, thing or stuff, colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import yaml
+
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.records import VOID
+from rt_panoptic_ros.resources import share_directory
+
+
+@dataclass(frozen=True)
+class SemanticClass:
+    """One class."""
+
+    id: int  # value in the semantic image, 0..254
+    name: str
+    thing: bool  # countable objects; otherwise stuff
+    color: tuple[int, int, int]  # RGB, 0..255
+    dataset_id: int  # the dataset's own id, written to COCO-panoptic files
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes of a dataset; class i has id i, and the network's thing channel k is the k-th thing."""
+
+    name: str
+    classes: tuple[SemanticClass, ...]
+
+    def __len__(self) -> int:
+        """Return the number of classes."""
+        return len(self.classes)
+
+    @cached_property
+    def thing_ids(self) -> tuple[int, ...]:
+        """Class ids of the things, in the order of the network's box-class channels."""
+        return tuple(entry.id for entry in self.classes if entry.thing)
+
+    @cached_property
+    def colors(self) -> np.ndarray:
+        """RGB colours by semantic value, (256, 3) uint8; black where there is no class."""
+        table = np.zeros((VOID + 1, 3), np.uint8)
+        table[: len(self)] = [entry.color for entry in self.classes]
+        return table
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Class names by id."""
+        return tuple(entry.name for entry in self.classes)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the table as plain data, the inverse of `parse_class_table`."""
+        rows = [
+            {"id": c.id, "name": c.name, "thing": c.thing, "color": list(c.color), "dataset_id": c.dataset_id}
+            for c in self.classes
+        ]
+        return {"name": self.name, "classes": rows}
+
+
+def available_class_tables() -> tuple[str, ...]:
+    """Return the names of the tables that come with the package."""
+    return tuple(sorted(path.stem for path in (share_directory() / "config" / "classes").glob("*.yaml")))
+
+
+def load_class_table(name: str) -> ClassTable:
+    """Return the table that comes with the package under `name`, such as cityscapes, coco or camvid.
+
+    Raises:
+        InvalidInputError: There is none of that name.
+    """
+    known = available_class_tables()
+    if name not in known:
+        raise InvalidInputError(f"expected a class table named one of {', '.join(known)}, got '{name}'")
+    return parse_class_table(yaml.safe_load((share_directory() / "config" / "classes" / f"{name}.yaml").read_text()))
+
+
+def parse_class_table(document: object) -> ClassTable:
+    """Return the table written in `document` ({name, classes: [{id, name, thing, color, dataset_id}]}).
+
+    Raises:
+        InvalidInputError: An entry is missing or wrong, ids are not 0, 1, 2, ..., or there are more than 255.
+    """
+    try:
+        name, rows = document["name"], document["classes"]  # type: ignore[index]
+        classes = tuple(
+            SemanticClass(
+                int(row["id"]), str(row["name"]), bool(row["thing"]), _color(row["color"]),
+                int(row.get("dataset_id", row["id"])),
+            )
+            for row in rows
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInputError(
+            "expected a class table with a name and classes of id, name, thing and color (three numbers 0 to 255), "
+            f"got one without or with a wrong {error}"
+        ) from None
+    if [entry.id for entry in classes] != list(range(len(classes))) or not 0 < len(classes) <= VOID:
+        raise InvalidInputError(
+            f"expected the class ids of table '{name}' to be 0, 1, 2, ... and at most {VOID} of them, "
+            f"got {[entry.id for entry in classes][:8]}...: number the classes in order"
+        )
+    return ClassTable(str(name), classes)
+
+
+def _color(values: Any) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in values)
+    if not all(0 <= value <= 255 for value in (red, green, blue)):  # noqa: PLR2004 - the range of a byte
+        raise ValueError("color")
+    return red, green, blue

@@ -1,0 +1,1 @@
+"""The network in torch, for training, export checks and the torch backend."""

@@ -1,0 +1,92 @@
+"""ResNet encoders with frozen batch norm, named as in torchvision (He et al., 2016; Section 5.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rt_panoptic_ros.architecture import RESNET_BLOCKS
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm with fixed statistics and affine: state dict entries weight, bias, running_mean, running_var."""
+
+    EPSILON = 1e-5
+
+    def __init__(self, channels: int) -> None:
+        """Create the identity for `channels` channels."""
+        super().__init__()
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` (B, C, H, W)."""
+        return functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.EPSILON
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width at the end, around a shortcut."""
+
+    def __init__(self, source: int, width: int, stride: int, *, bottleneck: bool) -> None:
+        """Create a block from `source` channels; `width` is that of its 3x3 convolutions."""
+        super().__init__()
+        out = 4 * width if bottleneck else width
+        if bottleneck:
+            layers = ((source, width, 1, 1), (width, width, 3, stride), (width, out, 1, 1))
+        else:
+            layers = ((source, width, 3, stride), (width, width, 3, 1))
+        self.depth = len(layers)
+        for index, (channels_in, channels_out, kernel, step) in enumerate(layers, 1):
+            conv = nn.Conv2d(channels_in, channels_out, kernel, step, kernel // 2, bias=False)
+            self.add_module(f"conv{index}", conv)
+            self.add_module(f"bn{index}", FrozenBatchNorm2d(channels_out))
+        self.downsample = (
+            nn.Sequential(nn.Conv2d(source, out, 1, stride, bias=False), FrozenBatchNorm2d(out))
+            if stride != 1 or source != out
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, source, H, W) to (B, out, ceil(H / stride), ceil(W / stride))."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        for index in range(1, self.depth + 1):
+            x = self.get_submodule(f"bn{index}")(self.get_submodule(f"conv{index}")(x))
+            if index < self.depth:
+                x = functional.relu(x)
+        return functional.relu(x + shortcut)
+
+
+class ResNet(nn.Module):
+    """ResNet-18, -34 or -50 without classifier; gives the outputs of its last three stages."""
+
+    def __init__(self, name: str) -> None:
+        """Create `name`, a key of `RESNET_BLOCKS`."""
+        super().__init__()
+        bottleneck = name == "resnet50"
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = FrozenBatchNorm2d(64)
+        channels, outputs = 64, []
+        for stage, blocks in enumerate(RESNET_BLOCKS[name]):
+            layer = nn.Sequential()
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layer.append(ResidualBlock(channels, 64 * 2**stage, stride, bottleneck=bottleneck))
+                channels = 64 * 2**stage * (4 if bottleneck else 1)
+            self.add_module(f"layer{stage + 1}", layer)
+            outputs.append(channels)
+        self.out_channels = tuple(outputs[1:])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features at strides 8, 16 and 32 of `x` (B, 3, H, W)."""
+        x = functional.relu(self.bn1(self.conv1(x)))
+        x = functional.max_pool2d(x, 3, 2, 1)
+        features = []
+        for stage in range(1, 5):
+            x = self.get_submodule(f"layer{stage}")(x)
+            features.append(x)
+        return features[1:]

@@ -1,0 +1,135 @@
+"""The frozen records that travel between the stages of a frame (see docs/architecture.md).
+
+Array fields state shape and dtype; `wp` arrays live on the pipeline's device, NumPy arrays on the host.
+Boxes are xyxy; which image's pixels they count is said at each field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import warp as wp
+
+STRIDES = (8, 16, 32, 64, 128)
+"""Pixels of the network's input per cell of the pyramid levels P3 to P7 (Section 4)."""
+
+ColorOrder = Literal["rgb", "bgr", "rgba", "bgra", "mono"]
+
+VOID = 255
+"""Semantic value of pixels without a class."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraImage:
+    """A camera's pixels as they came, without a copy."""
+
+    pixels: np.ndarray  # (H, W, 3) or, with alpha, (H, W, 4), or mono (H, W); uint8; rows may be padded (strided)
+    color_order: ColorOrder
+
+
+@dataclass(frozen=True, slots=True)
+class ImageGeometry:
+    """How a camera image lies in the network's input: resized to the content size, padded right and below.
+
+    All sizes in pixels; the content's top left pixel is the input's top left pixel.
+    """
+
+    camera_height: int
+    camera_width: int
+    content_height: int
+    content_width: int
+    network_height: int
+    network_width: int
+
+    @property
+    def camera_size(self) -> tuple[int, int]:
+        """(height, width) of the camera image, px."""
+        return self.camera_height, self.camera_width
+
+    @property
+    def content_size(self) -> tuple[int, int]:
+        """(height, width) of the resized camera image inside the network's input, px."""
+        return self.content_height, self.content_width
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input, px."""
+        return self.network_height, self.network_width
+
+    @property
+    def scale_y(self) -> float:
+        """Network pixels per camera pixel, vertically."""
+        return self.content_height / self.camera_height
+
+    @property
+    def scale_x(self) -> float:
+        """Network pixels per camera pixel, horizontally."""
+        return self.content_width / self.camera_width
+
+
+@dataclass(frozen=True, slots=True)
+class DenseDetections:
+    """The network's outputs for one image, float32 on the device (Section 4.2).
+
+    With (h, w) the stride-8 grid: h = ceil(ceil(ceil(H / 2) / 2) / 2) and likewise w; N classes, T things.
+    """
+
+    semantic_logits: wp.array  # (N, h, w)
+    levelness_logits: wp.array | None  # (6, 2h, 2w), channel 0 is background; None without levelness (Appendix B)
+    box_class_logits: tuple[wp.array, ...]  # per level (T, h_i, w_i), strides 8 to 128
+    box_offsets: tuple[wp.array, ...]  # per level (4, h_i, w_i): left, top, right, bottom, > 0, network px (Eq. 8)
+    centerness_logits: tuple[wp.array, ...]  # per level (1, h_i, w_i)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryBoxes:
+    """The boxes that survived non-maximum suppression, by falling score, ties by index (Eq. 4).
+
+    Arrays have a fixed capacity K; the first `count[0]` rows are valid. Device arrays.
+    """
+
+    boxes: wp.array  # (K,) vec4 float32, xyxy network px, clipped to the content: 0 <= x <= width - 1
+    scores: wp.array  # (K,) float32: class probability times centerness, in (0, 1]
+    labels: wp.array  # (K,) int32: index among the things, 0-based
+    count: wp.array  # (1,) int32
+
+
+@dataclass(frozen=True, slots=True)
+class MaskMembership:
+    """Which detections each point of the stride-4 grid belongs to, and what is needed between points (Eq. 5-7).
+
+    (g, k) = (2h, 2w), the stride-4 grid. Bit j of `bits` is set where the mask probability of query box j, at the
+    grid point, is at least the mask threshold. Device arrays.
+    """
+
+    bits: wp.array  # (g, k) 4 x uint32: bit j % 32 of word j // 32
+    log_normalizer: wp.array  # (g, k) float32: log sum exp of the semantic logits; NaN where nothing needs it
+    dense_boxes: wp.array  # (g, k) vec4 float32: the box of the pixel's own object, xyxy network px (Eq. 14)
+    active: wp.array  # (1,) int32: the first `active[0]` query boxes take part
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionTable:
+    """The visible objects of one frame, by falling score; row i is instance id i + 1. Host arrays."""
+
+    class_ids: np.ndarray  # (n,) uint8: value in the semantic image
+    scores: np.ndarray  # (n,) float32 in (0, 1]
+    boxes: np.ndarray  # (n, 4) float32: query boxes, xyxy camera px
+    mask_boxes: np.ndarray  # (n, 4) int32: x_min, y_min, x_max, y_max of the visible pixels, inclusive, camera px
+    areas: np.ndarray  # (n,) uint32: visible pixels
+
+    def __len__(self) -> int:
+        """Return the number of objects."""
+        return len(self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class PanopticResult:
+    """What one frame gives: a class and an object for every camera pixel, and the list of objects. Host arrays."""
+
+    semantic: np.ndarray  # (H, W) uint8: class id, VOID where there is none
+    instance: np.ndarray  # (H, W) uint16: 1 + row in `detections`, 0 none
+    detections: DetectionTable

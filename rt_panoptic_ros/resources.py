@@ -1,0 +1,32 @@
+"""Finds the files that lie beside the Python code: class tables, models, the Fast DDS profile."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from rt_panoptic_ros.errors import UnavailableError
+
+_PACKAGE = Path(__file__).parent
+
+
+@cache
+def share_directory() -> Path:
+    """Return the folder that holds config/, launch/ and models/.
+
+    That is the checkout itself, or `share/rt_panoptic_ros` of the prefix (colcon, CMake or pip) that this code is
+    installed under.
+
+    Raises:
+        UnavailableError: Neither exists.
+    """
+    if (_PACKAGE.parent / "package.xml").is_file():
+        return _PACKAGE.parent
+    for prefix in _PACKAGE.parents:
+        candidate = prefix / "share" / _PACKAGE.name
+        if (candidate / "config").is_dir():
+            return candidate
+    raise UnavailableError(
+        f"expected config/ beside the code or share/{_PACKAGE.name}/config above {_PACKAGE}, found neither: "
+        "install the package again"
+    )
