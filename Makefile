@@ -1,0 +1,30 @@
+# Caches and logs stay in the checkout, ROS traffic stays on this machine, and a sourced ROS installation stays out.
+RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_BOOTSTRAP_COMPLETE XDG_CACHE_HOME="$(CURDIR)/.cache" \
+	WARP_CACHE_PATH="$(CURDIR)/.cache/warp" ROS_LOG_DIR="$(CURDIR)/.cache/ros" ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+BIN := .venv/bin
+
+.PHONY: help demo test lint bench clean
+
+help:  ## Say what there is
+	@sed -n 's/^\([a-z]*\): .*## /make \1\t/p' Makefile
+
+demo:  ## Label a real video through a real ROS graph: out/demo (SOURCE=video, folder or camera)
+	@scripts/make_environment
+	@source="$(SOURCE)"; [ -n "$$source" ] || source=$$(scripts/fetch_vtest) || exit 1; \
+	$(RUN) $(BIN)/python -m rt_panoptic_ros demo --source "$$source" --out out/demo
+
+test: lint  ## Run linters, type checks and tests
+	@$(RUN) $(BIN)/python -m pytest
+
+lint:  ## Run the linters and the type checks alone
+	@scripts/make_environment --with-tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(RUN) $(BIN)/mypy
+
+bench:  ## Run every benchmark
+	@scripts/make_environment --with-tests
+	@for benchmark in benchmark/*.py; do echo "== $$benchmark"; $(RUN) $(BIN)/python "$$benchmark" || exit 1; done
+
+clean:  ## Delete everything that was made here
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist install log out *.egg-info
