@@ -1,0 +1,80 @@
+"""Opens the inference engine that a user named, or the best one of this machine."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from typing import TYPE_CHECKING
+
+import warp as wp
+
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+
+if TYPE_CHECKING:
+    from rt_panoptic_ros.inference.base import Backend
+    from rt_panoptic_ros.model_bundle import ModelBundle
+
+_LOGGER = logging.getLogger(__name__)
+
+_ENGINES = {  # name: (module of this package, class, the library it needs, what installs that)
+    "onnxruntime": ("onnxruntime_backend", "OnnxRuntimeBackend", "onnxruntime", "pip install onnx onnxruntime"),
+    "torch": ("torch_backend", "TorchBackend", "torch", "pip install torch"),
+}
+BACKENDS = ("auto", *_ENGINES)
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def resolve_device(device: str) -> str:
+    """Return Warp's device name for auto, cpu or cuda.
+
+    Raises:
+        InvalidInputError: Another name.
+        UnavailableError: cuda, and no usable CUDA GPU.
+    """
+    if device not in (*DEVICES, "cuda:0"):
+        raise InvalidInputError(f"expected device to be one of {', '.join(DEVICES)}, got '{device}'")
+    if device == "cpu" or (device == "auto" and not wp.is_cuda_available()):
+        return "cpu"
+    if not wp.is_cuda_available():
+        raise UnavailableError("expected a CUDA GPU for device cuda, found none: check `nvidia-smi`, or use device:=cpu")
+    return "cuda:0"
+
+
+def open_backend(name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str) -> Backend:
+    """Return the engine `name` (one of `BACKENDS`) for `bundle`, loaded and warm.
+
+    `auto` takes torch on a GPU where it can, else onnxruntime on the CPU, and logs a warning when an engine or device
+    that was to be preferred could not be had. A named engine never falls back.
+
+    Raises:
+        InvalidInputError: Unknown name.
+        UnavailableError: The engine or device is not on this machine.
+    """
+    if name not in BACKENDS:
+        raise InvalidInputError(f"expected backend to be one of {', '.join(BACKENDS)}, got '{name}'")
+    where = resolve_device(device)
+    if name != "auto":
+        return _open(name, bundle, network_size, where)
+    attempts = [("onnxruntime", "cpu"), ("torch", "cpu")] if device != "cuda" else []
+    if where != "cpu":
+        attempts.insert(0, ("torch", where))
+    reasons: list[str] = []
+    for engine, place in attempts:
+        try:
+            backend = _open(engine, bundle, network_size, place)
+        except UnavailableError as error:
+            reasons.append(f"{engine} on {place}: {error}")
+            continue
+        for reason in reasons:
+            _LOGGER.warning("using %s on %s instead of %s", engine, place, reason)
+        return backend
+    raise UnavailableError(f"expected an inference engine, none can be used here: {'; '.join(reasons)}")
+
+
+def _open(name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str) -> Backend:
+    module, class_name, library, remedy = _ENGINES[name]
+    if importlib.util.find_spec(library) is None:
+        raise UnavailableError(f"expected the package {library} for the {name} backend, it is not installed: `{remedy}`")
+    engine: type[Backend] = getattr(importlib.import_module(f"rt_panoptic_ros.inference.{module}"), class_name)
+    return engine(bundle, network_size, device)

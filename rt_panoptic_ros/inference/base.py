@@ -1,0 +1,49 @@
+"""The contract of the inference engines: a uint8 image in, dense detections on the device out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.records import DenseDetections
+
+
+class Backend(ABC):
+    """Runs one bundle's network for one input size on one device.
+
+    Engines are loaded and warm when the constructor returns. Not safe for use by several threads at once.
+    """
+
+    name: str
+    device: str  # Warp's name of the device that outputs lie on: cpu or cuda:0
+    network_size: tuple[int, int]  # (height, width) px of the input
+
+    @abstractmethod
+    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str) -> None:
+        """Load the engine.
+
+        Args:
+            bundle: The model.
+            network_size: (height, width) px of the images that `infer` will get.
+            device: cpu or cuda:0.
+
+        Raises:
+            UnavailableError: The engine's library or the device is not on this machine.
+            InvalidInputError: The bundle's weights are damaged.
+        """
+
+    @abstractmethod
+    def infer(self, image: np.ndarray) -> DenseDetections:
+        """Return the network's outputs for `image`, valid until the next call.
+
+        Args:
+            image: (H, W, 3) uint8, RGB, contiguous, of `network_size`.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the engine; the object can't be used after it."""

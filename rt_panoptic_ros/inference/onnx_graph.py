@@ -1,0 +1,265 @@
+"""The network as an ONNX graph for one input size, written directly from a bundle's weights; needs no torch.
+
+Equal to `network.PanopticNetwork` (a test compares them), with what is exact done beforehand: frozen batch norms, the
+channel order, the input's scale and the level scales are folded into convolutions; predictors that share their input
+are one convolution; the global predictions are computed per level (see `_global_conv`). The mean is subtracted in the
+graph, since folding it into the first convolution's bias would be wrong at the zero-padded border.
+
+Input: `image`, uint8 (1, H, W, 3), RGB. Outputs: those of `records.DenseDetections` with a batch axis, float32.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import TensorProto, checker, helper, numpy_helper
+
+from rt_panoptic_ros.architecture import LEVELNESS_CHANNELS, LEVELS, MAX_LOG_OFFSET, RESNET_BLOCKS, NetworkConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from onnx import ModelProto, NodeProto
+
+    from rt_panoptic_ros.model_bundle import InputSpec
+
+GRAPH_VERSION = 1
+"""Raised whenever the same weights give another graph, so that cached exports are made again."""
+
+_OPSET = 17
+_EPSILON = 1e-5
+
+
+class _Builder:
+    """Collects nodes; tensors are named by what made them, and their (channels, height, width) is known."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
+        self.weights = weights
+        self.nodes: list[NodeProto] = []
+        self.initializers: dict[str, np.ndarray] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}
+
+    def add(self, operator: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
+        if inputs[0] in self.sizes:
+            self.sizes.setdefault(name, self.sizes[inputs[0]])
+        return name
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        self.initializers.setdefault(name, value)
+        return name
+
+    def conv(
+        self,
+        x: str,
+        name: str,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        *,
+        entry: str = "",
+        stride: int = 1,
+        group: int = 1,
+    ) -> str:
+        """Add a convolution; those of one `entry` share their weights."""
+        kernel = weight.shape[-1]
+        inputs = [x, self.constant(f"{entry or name}.weight", np.ascontiguousarray(weight, np.float32))]
+        if bias is not None:
+            inputs.append(self.constant(f"{entry or name}.bias", np.ascontiguousarray(bias, np.float32)))
+        height, width = self.sizes[x]
+        self.sizes[name] = (-(-height // stride), -(-width // stride))
+        return self.add(
+            "Conv", inputs, name, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4, group=group
+        )
+
+    def plain_conv(self, x: str, entry: str, name: str, *, stride: int = 1) -> str:
+        weight, bias = self.weights[f"{entry}.weight"], self.weights[f"{entry}.bias"]
+        return self.conv(x, name, weight, bias, entry=entry, stride=stride)
+
+    def conv_batch_norm(self, x: str, conv: str, norm: str, *, stride: int = 1) -> str:
+        weight, bias = folded_batch_norm(self.weights, conv, norm)
+        return self.conv(x, conv, weight, bias, stride=stride)
+
+    def split(self, inputs: Sequence[str], names: Sequence[str]) -> None:
+        self.nodes.append(helper.make_node("Split", list(inputs), list(names), name=f"{inputs[0]}.split", axis=1))
+        self.sizes.update(dict.fromkeys(names, self.sizes[inputs[0]]))
+
+    def relu(self, x: str) -> str:
+        return self.add("Relu", [x], f"{x}.relu")
+
+    def resize(self, x: str, channels: int, size: tuple[int, int], name: str, *, nearest: bool = False) -> str:
+        if self.sizes[x] == size:
+            return x
+        shape = self.constant(f"{name}.size", np.array([1, channels, *size], np.int64))
+        self.sizes[name] = size
+        if nearest:
+            mode = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        else:
+            mode = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        return self.add("Resize", [x, "", "", shape], name, **mode)
+
+    def group_norm_relu(self, x: str, entry: str, group_size: int, name: str) -> str:
+        gain, shift = self.weights[f"{entry}.weight"], self.weights[f"{entry}.bias"]
+        channels, (height, width) = len(gain), self.sizes[x]
+        groups = channels // group_size
+        grouped = self.constant(f"groups{groups}.shape", np.array([1, groups, -1], np.int64))
+        full = self.constant(f"{channels}x{height}x{width}.shape", np.array([1, channels, height, width], np.int64))
+        ones = self.constant(f"groups{groups}.ones", np.ones(groups, np.float32))
+        zeros = self.constant(f"groups{groups}.zeros", np.zeros(groups, np.float32))
+        y = self.add("Reshape", [x, grouped], f"{name}.grouped")
+        y = self.add("InstanceNormalization", [y, ones, zeros], f"{name}.normalized", epsilon=_EPSILON)
+        y = self.add("Reshape", [y, full], f"{name}.full")
+        y = self.add("Mul", [y, self.constant(f"{entry}.gain", gain[None, :, None, None])], f"{name}.scaled")
+        y = self.add("Add", [y, self.constant(f"{entry}.shift", shift[None, :, None, None])], f"{name}.shifted")
+        return self.add("Relu", [y], name)
+
+
+def build_onnx(
+    config: NetworkConfig, spec: InputSpec, weights: Mapping[str, np.ndarray], size: tuple[int, int]
+) -> ModelProto:
+    """Return the graph of the network for images of `size` (height, width) px.
+
+    Args:
+        config: The network.
+        spec: Channel order, mean and scale of the input.
+        weights: {entry name: float32 array} in the network's layout.
+        size: Of the input, both at least 1; not resized or padded further.
+    """
+    builder = _Builder(weights)
+    builder.sizes["pixels"] = size
+    levels = _pyramid(builder, config, _encoder(builder, config, spec))
+    outputs = _head(builder, config, levels)
+    graph = helper.make_graph(
+        builder.nodes,
+        "rt_panoptic",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, *size, 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+        [numpy_helper.from_array(value, name) for name, value in builder.initializers.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], producer_name="rt_panoptic_ros")
+    model.ir_version = 8
+    checker.check_model(model)
+    return model
+
+
+def folded_batch_norm(weights: Mapping[str, np.ndarray], conv: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight and bias of the convolution that equals `conv` followed by the frozen batch norm `norm`."""
+    gain = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"].astype(np.float64) + _EPSILON)
+    bias = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * gain
+    return weights[f"{conv}.weight"] * gain[:, None, None, None], bias
+
+
+def _encoder(builder: _Builder, config: NetworkConfig, spec: InputSpec) -> list[tuple[str, int]]:
+    """Add preprocessing and ResNet; return (tensor, channels) of the stages at strides 8, 16 and 32."""
+    body = "backbone.body"
+    builder.add("Transpose", ["image"], "planes", perm=[0, 3, 1, 2])
+    builder.add("Cast", ["planes"], "pixels", to=TensorProto.FLOAT)
+    mean = builder.constant("mean", np.array(spec.mean_rgb, np.float32)[None, :, None, None])
+    x = builder.add("Sub", ["pixels", mean], "centered")
+
+    weight, bias = folded_batch_norm(builder.weights, f"{body}.conv1", f"{body}.bn1")
+    if spec.color_order == "bgr":
+        weight = weight[:, ::-1]
+    weight = weight / np.array(spec.std_rgb)[None, :, None, None]
+    x = builder.relu(builder.conv(x, f"{body}.conv1", weight, bias, stride=2))
+    height, width = builder.sizes[x]
+    builder.sizes["pooled"] = (-(-height // 2), -(-width // 2))
+    x = builder.add("MaxPool", [x], "pooled", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+
+    stages = []
+    convs = 3 if config.backbone == "resnet50" else 2
+    strided = 2 if convs == 3 else 1  # noqa: PLR2004 - torchvision's ResNets stride in the first 3x3 convolution
+    for stage, blocks in enumerate(RESNET_BLOCKS[config.backbone], 1):
+        for block in range(blocks):
+            name = f"{body}.layer{stage}.{block}"
+            step = 2 if stage > 1 and block == 0 else 1
+            shortcut = x
+            if f"{name}.downsample.0.weight" in builder.weights:
+                shortcut = builder.conv_batch_norm(x, f"{name}.downsample.0", f"{name}.downsample.1", stride=step)
+            for index in range(1, convs + 1):
+                stride = step if index == strided else 1
+                x = builder.conv_batch_norm(x, f"{name}.conv{index}", f"{name}.bn{index}", stride=stride)
+                if index < convs:
+                    x = builder.relu(x)
+            x = builder.relu(builder.add("Add", [x, shortcut], f"{name}.sum"))
+        stages.append((x, len(builder.weights[f"{body}.layer{stage}.0.conv{convs}.weight"])))
+    return stages[1:]
+
+
+def _pyramid(builder: _Builder, config: NetworkConfig, stages: Sequence[tuple[str, int]]) -> list[str]:
+    """Add the feature pyramid; return P3 to P7."""
+    fpn, channels = "backbone.fpn", config.pyramid_channels
+    levels: list[str] = []
+    merged = ""
+    for index in reversed(range(len(stages))):
+        lateral = builder.plain_conv(stages[index][0], f"{fpn}.inner_blocks.{index}.0", f"{fpn}.inner.{index}")
+        if merged:
+            above = builder.resize(merged, channels, builder.sizes[lateral], f"{fpn}.up.{index}", nearest=True)
+            merged = builder.add("Add", [lateral, above], f"{fpn}.merged.{index}")
+        else:
+            merged = lateral
+        levels.insert(0, builder.plain_conv(merged, f"{fpn}.layer_blocks.{index}.0", f"{fpn}.p{index + 3}"))
+    p6 = builder.plain_conv(levels[-1], f"{fpn}.extra_blocks.p6", f"{fpn}.p6", stride=2)
+    p7 = builder.plain_conv(builder.relu(p6), f"{fpn}.extra_blocks.p7", f"{fpn}.p7", stride=2)
+    return [*levels, p6, p7]
+
+
+def _head(builder: _Builder, config: NetworkConfig, levels: Sequence[str]) -> dict[str, list[int]]:
+    """Add the panoptic head; return {output name: shape}."""
+    head, weights = "panoptic_head", builder.weights
+    localization_name, semantics_name = config.tower_names
+    localization = [_tower(builder, config, level, localization_name, i) for i, level in enumerate(levels)]
+    semantics = localization
+    if semantics_name != localization_name:
+        semantics = [_tower(builder, config, level, semantics_name, i) for i, level in enumerate(levels)]
+    height, width = builder.sizes[levels[0]]
+    channels = {"semantic_logits": len(weights[f"{head}.cls_logits.bias"])}
+    _global_conv(builder, f"{head}.cls_logits", semantics, (height, width), "semantic_logits")
+    if config.levelness:
+        channels["levelness_logits"] = LEVELNESS_CHANNELS
+        _global_conv(builder, f"{head}.levelness", localization, (2 * height, 2 * width), "levelness_logits")
+    limit = builder.constant("max_log_offset", np.float32(MAX_LOG_OFFSET))
+    lengths = builder.constant("offsets_and_centerness", np.array([4, 1], np.int64))
+    for i, (box_features, class_features) in enumerate(zip(localization, semantics, strict=True)):
+        channels[f"box_class_logits_{i}"] = len(weights[f"{head}.box_cls_logits.bias"])
+        builder.plain_conv(class_features, f"{head}.box_cls_logits", f"box_class_logits_{i}")
+        scale = weights[f"{head}.scales.{i}.scale"]
+        boxes, centers = f"{head}.bbox_pred", f"{head}.centerness"
+        weight = np.concatenate([weights[f"{boxes}.weight"] * scale, weights[f"{centers}.weight"]])
+        bias = np.concatenate([weights[f"{boxes}.bias"] * scale, weights[f"{centers}.bias"]])
+        both = builder.conv(box_features, f"{head}.boxes.{i}", weight, bias)
+        log_offsets, centerness = f"{head}.log_offsets.{i}", f"centerness_logits_{i}"
+        builder.split([both, lengths], [log_offsets, centerness])
+        clamped = builder.add("Min", [log_offsets, limit], f"{head}.clamped_offsets.{i}")
+        builder.add("Exp", [clamped], f"box_offsets_{i}")
+        channels[f"box_offsets_{i}"], channels[centerness] = 4, 1
+    return {name: [1, count, *builder.sizes[name]] for name, count in channels.items()}
+
+
+def _tower(builder: _Builder, config: NetworkConfig, level: str, tower: str, index: int) -> str:
+    x = level
+    for block in range(config.tower_depth):
+        entry = f"panoptic_head.{tower}.{3 * block}"
+        x = builder.plain_conv(x, entry, f"{entry}.level{index}")
+        norm = f"panoptic_head.{tower}.{3 * block + 1}"
+        x = builder.group_norm_relu(x, norm, config.group_size, f"{norm}.level{index}")
+    return x
+
+
+def _global_conv(builder: _Builder, entry: str, levels: Sequence[str], size: tuple[int, int], name: str) -> None:
+    """Add, as tensor `name`, the 3x3 convolution over all upsampled levels, without their concatenation.
+
+    As `network.head.GlobalConv2d`: nine taps per output at each level's own resolution, upsampled, summed, then a
+    convolution with a fixed kernel of zeros and ones shifts and adds the taps.
+    """
+    weight, bias = builder.weights[f"{entry}.weight"], builder.weights[f"{entry}.bias"]
+    outputs = len(bias)
+    parts = []
+    for i, (level, kernel) in enumerate(zip(levels, np.split(weight, LEVELS, axis=1), strict=True)):
+        taps = kernel.transpose(0, 2, 3, 1).reshape(outputs * 9, -1, 1, 1)  # output first, then tap
+        part = builder.conv(level, f"{entry}.taps.{i}", taps, None)
+        parts.append(builder.resize(part, outputs * 9, size, f"{entry}.upsampled.{i}"))
+    total = builder.add("Sum", parts, f"{entry}.taps")
+    builder.sizes[total] = size
+    shift = np.tile(np.eye(9, dtype=np.float32).reshape(1, 9, 3, 3), (outputs, 1, 1, 1))
+    builder.conv(total, name, shift, bias, group=outputs)

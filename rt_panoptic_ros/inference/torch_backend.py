@@ -1,0 +1,64 @@
+"""PyTorch on the CPU or a CUDA GPU: the researcher's engine, the network itself without an export."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import warp as wp
+
+from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.inference.base import Backend
+from rt_panoptic_ros.network.panoptic_network import PanopticNetwork
+from rt_panoptic_ros.records import DenseDetections
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rt_panoptic_ros.model_bundle import ModelBundle
+
+
+class TorchBackend(Backend):
+    """Runs `PanopticNetwork` with the bundle's weights in float32."""
+
+    name = "torch"
+
+    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str) -> None:
+        """Load the network; see `Backend`."""
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise UnavailableError(
+                f"expected a torch with CUDA for device {device}, got torch {torch.__version__} without: "
+                "install a CUDA build of torch, or use device:=cpu"
+            )
+        self.device, self.network_size = device, network_size
+        network = PanopticNetwork(bundle.network, len(bundle.classes), len(bundle.classes.thing_ids))
+        network.load_arrays(bundle.load_weights())
+        self._network = network.eval().requires_grad_(False).to(device)
+        spec = bundle.input
+        self._flip = spec.color_order == "bgr"
+        self._mean = torch.tensor(spec.mean_rgb, device=device)[:, None, None]
+        self._std = torch.tensor(spec.std_rgb, device=device)[:, None, None]
+        self.infer(torch.zeros((*network_size, 3), dtype=torch.uint8).numpy())
+
+    @torch.inference_mode()
+    def infer(self, image: np.ndarray) -> DenseDetections:
+        """Return the network's outputs for `image`; see `Backend`."""
+        pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)
+        normalized = (pixels.float() - self._mean) / self._std
+        outputs = self._network((normalized.flip(0) if self._flip else normalized)[None])
+        levelness = outputs.levelness_logits
+        return DenseDetections(
+            semantic_logits=_shared(outputs.semantic_logits),
+            levelness_logits=None if levelness is None else _shared(levelness),
+            box_class_logits=tuple(map(_shared, outputs.box_class_logits)),
+            box_offsets=tuple(map(_shared, outputs.box_offsets)),
+            centerness_logits=tuple(map(_shared, outputs.centerness_logits)),
+        )
+
+    def close(self) -> None:
+        """Free the network."""
+        del self._network
+
+
+def _shared(tensor: torch.Tensor) -> wp.array:
+    return wp.from_torch(tensor[0].contiguous(), dtype=wp.float32)

@@ -1,0 +1,216 @@
+"""Model bundles: a folder with the card (`model.yaml`) and the weights; all that inference must know.
+
+The card says what network the weights belong to, the classes, the input's preprocessing, the post-processing
+settings the weights are meant for, and where they come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from rt_panoptic_ros.architecture import NetworkConfig, state_dict_layout
+from rt_panoptic_ros.class_table import ClassTable, load_class_table, parse_class_table
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.files import atomic_path, file_sha256
+from rt_panoptic_ros.resources import share_directory
+from rt_panoptic_ros.settings import PostprocessSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+CARD = "model.yaml"
+WEIGHTS = "weights.safetensors"
+FITS = ("stretch", "pad")
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How a camera image becomes the network's input."""
+
+    mean_rgb: tuple[float, float, float] = (122.7717, 115.9465, 102.9801)  # of 0..255 pixels, subtracted
+    std_rgb: tuple[float, float, float] = (1.0, 1.0, 1.0)  # divided by
+    color_order: str = "bgr"  # the channel order of the weights' first convolution: rgb or bgr
+    size: tuple[int, int] | None = None  # (height, width) px that images are brought to; None: as they come
+    fit: str = "stretch"  # to `size`: stretch both axes, or keep the aspect ratio and pad right and below
+    size_divisor: int = 1  # the input is padded right and below to a multiple of this many px
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            InvalidInputError: A value that no input can have.
+        """
+        checks = {
+            "color_order to be rgb or bgr": self.color_order in ("rgb", "bgr"),
+            f"fit to be one of {', '.join(FITS)}": self.fit in FITS,
+            "size_divisor to be at least 1": self.size_divisor >= 1,
+            "size to be null or [height, width], both at least 1": self.size is None or min(self.size) >= 1,
+            "std_rgb to be three numbers above 0": len(self.std_rgb) == 3 and min(self.std_rgb) > 0,  # noqa: PLR2004
+            "mean_rgb to be three numbers": len(self.mean_rgb) == 3,  # noqa: PLR2004
+        }
+        for expectation, holds in checks.items():
+            if not holds:
+                raise InvalidInputError(f"expected the input's {expectation}, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBundle:
+    """A bundle's card; the weights stay on disk until `load_weights`."""
+
+    path: Path
+    name: str
+    network: NetworkConfig
+    classes: ClassTable
+    input: InputSpec
+    settings: PostprocessSettings
+    weights_sha256: str
+    about: dict[str, Any] = field(default_factory=dict)  # recipe, data and licence, measured figures
+
+    @property
+    def layout(self) -> dict[str, tuple[int, ...]]:
+        """Return {entry name: shape} of the weights."""
+        return state_dict_layout(self.network, len(self.classes), len(self.classes.thing_ids))
+
+    @property
+    def content_key(self) -> str:
+        """Hexadecimal digest of all that the network's computation depends on."""
+        spec = {key: value for key, value in asdict(self.input).items() if key not in ("size", "fit", "size_divisor")}
+        parts = [self.weights_sha256, self.network.to_document(), spec, len(self.classes), self.classes.thing_ids]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def load_weights(self) -> dict[str, np.ndarray]:
+        """Return {entry name: float32 array} in the layout's order.
+
+        Raises:
+            InvalidInputError: The file is missing, damaged, not the card's, or of another layout.
+        """
+        path = self.path / WEIGHTS
+        try:
+            digest = file_sha256(path)
+            weights: dict[str, np.ndarray] = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InvalidInputError(f"expected weights in {path}, got {error}: restore the file") from None
+        if digest != self.weights_sha256:
+            raise InvalidInputError(
+                f"expected {path} to have the SHA-256 of its card ({self.weights_sha256[:12]}...), got "
+                f"{digest[:12]}...: the file is damaged or was exchanged, restore it or import the weights again"
+            )
+        return checked_weights(weights, self.layout, str(path))
+
+
+def read_bundle(model: Path | str) -> ModelBundle:
+    """Return the bundle in folder `model`, or the one of that name that comes with the package.
+
+    Raises:
+        InvalidInputError: There is no such bundle, or its card is not valid.
+    """
+    path = Path(model)
+    if not path.exists() and path.parts == (path.name,):
+        path = share_directory() / "models" / path
+    if not (path / CARD).is_file():
+        raise InvalidInputError(
+            f"expected a model bundle (a folder with {CARD} and {WEIGHTS}) at '{model}', found none: "
+            "give the path of one, or make one with `rt-panoptic import-weights`"
+        )
+    try:
+        document = yaml.safe_load((path / CARD).read_text())
+        return _parse_card(path, document)
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        summary = " ".join(str(error).split())
+        raise InvalidInputError(
+            f"expected a valid card in {path / CARD}, got a missing or wrong entry ({summary}): see docs/models.md"
+        ) from None
+
+
+def _parse_card(path: Path, document: Mapping[str, Any]) -> ModelBundle:
+    classes = document["classes"]
+    table = load_class_table(classes) if isinstance(classes, str) else parse_class_table(classes)
+    spec = dict(document["input"])
+    unknown = set(spec) - {item.name for item in fields(InputSpec)}
+    if unknown:
+        raise KeyError(f"input.{unknown.pop()}")
+    for name in ("mean_rgb", "std_rgb", "size"):
+        if spec.get(name) is not None:
+            spec[name] = tuple(spec[name])
+    return ModelBundle(
+        path=path,
+        name=str(document["name"]),
+        network=NetworkConfig.from_document(document["network"]),
+        classes=table,
+        input=InputSpec(**spec),
+        settings=PostprocessSettings().replaced(document["postprocess"]),
+        weights_sha256=str(document["weights_sha256"]),
+        about=dict(document.get("about", {})),
+    )
+
+
+def write_bundle(
+    path: Path,
+    weights: Mapping[str, np.ndarray],
+    *,
+    network: NetworkConfig,
+    classes: ClassTable,
+    spec: InputSpec,
+    settings: PostprocessSettings,
+    about: Mapping[str, Any],
+) -> ModelBundle:
+    """Write a bundle into folder `path` (weights first, then the card) and return it read back.
+
+    Raises:
+        InvalidInputError: `weights` don't have the network's layout; nothing is written.
+    """
+    layout = state_dict_layout(network, len(classes), len(classes.thing_ids))
+    checked = checked_weights(weights, layout, "the given weights")
+    with atomic_path(path / WEIGHTS) as temporary:
+        save_file(checked, temporary)
+        digest = file_sha256(temporary)
+    try:
+        shipped = load_class_table(classes.name) == classes
+    except InvalidInputError:
+        shipped = False
+    card = {
+        "name": path.name,
+        "network": network.to_document(),
+        "classes": classes.name if shipped else classes.to_document(),
+        "input": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()},
+        "postprocess": settings.flat(),
+        "weights_sha256": digest,
+        "about": dict(about),
+    }
+    with atomic_path(path / CARD) as temporary:
+        temporary.write_text(yaml.safe_dump(card, sort_keys=False, width=110, allow_unicode=True))
+    return read_bundle(path)
+
+
+def checked_weights(
+    weights: Mapping[str, np.ndarray], layout: Mapping[str, tuple[int, ...]], origin: str
+) -> dict[str, np.ndarray]:
+    """Return `weights` in the layout's order after checking every name and shape.
+
+    Raises:
+        InvalidInputError: Names the entries that are missing, unknown, or of another shape.
+    """
+    problems = [f"{name} is missing" for name in layout if name not in weights]
+    problems += [f"{name} is unknown" for name in weights if name not in layout]
+    problems += [
+        f"{name} has shape {tuple(weights[name].shape)}, expected {shape}"
+        for name, shape in layout.items()
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")  # noqa: PLR2004
+        raise InvalidInputError(
+            f"expected the {len(layout)} entries of the configured network in {origin}, got differences: {shown}; "
+            "check the backbone, the class table and the channel widths"
+        )
+    return {name: weights[name] for name in layout}
