@@ -1,0 +1,1 @@
+"""Panoptic quality, mean IoU, average precision, timing, and the file formats that they are exchanged in."""

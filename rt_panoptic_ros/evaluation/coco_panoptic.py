@@ -1,0 +1,322 @@
+"""The COCO-panoptic format: a PNG of segment ids for each image, and one JSON file that tells what the segments are.
+
+Described at https://cocodataset.org/#format-data; panopticapi reads what is written here and the other way round.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from rt_panoptic_ros.class_table import ClassTable
+
+PNG_FOLDER = "panoptic"
+JSON_NAME = "panoptic.json"
+
+_FIRST_INSTANCE = VOID + 1  # segment ids: 1 + class id for stuff, then VOID + instance id for things
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One object, or all the pixels of one stuff class."""
+
+    id: int  # value in the PNG, R + 256 G + 256^2 B; not 0
+    category_id: int  # the dataset's own id of the class
+    area: int  # pixels
+    bbox: tuple[int, int, int, int]  # x_min, y_min, width, height, px
+    iscrowd: int = 0  # 1 where the segment is a group of objects not told apart (only in ground truth)
+    isthing: int = 0  # 1 for things
+
+
+@dataclass(frozen=True, slots=True)
+class PanopticAnnotation:
+    """What the format says about one image."""
+
+    image_id: int | str
+    ids: np.ndarray  # (H, W) int32 segment ids, 0 void
+    segments: tuple[Segment, ...]
+
+
+def panoptic_segments(result: PanopticResult, classes: ClassTable) -> tuple[np.ndarray, tuple[Segment, ...]]:
+    """Number a result's segments: each object is one, each stuff class is one, all else is void.
+
+    Pixels of a thing class that belong to no object are void here, as the metric wants it, and so are values that are
+    not in the class table.
+
+    Args:
+        result: What the pipeline made of an image.
+        classes: Tells things from stuff and gives the dataset's ids.
+
+    Returns:
+        (H, W) int32 segment ids, 0 void; and the segments that have pixels, by rising id, things last.
+
+    Raises:
+        InvalidInputError: A pixel's instance has no detection, or a detection's class is not in the class table.
+    """
+    table = result.detections
+    if int(result.instance.max(initial=0)) > len(table):
+        raise InvalidInputError(
+            f"expected instance ids up to {len(table)}, the number of detections, got {int(result.instance.max())}"
+        )
+    stuff_ids = np.zeros(VOID + 1, np.int32)
+    categories = {}
+    for entry in classes.classes:
+        if not entry.thing:
+            stuff_ids[entry.id] = entry.id + 1
+            categories[entry.id + 1] = entry
+    for row, class_id in enumerate(table.class_ids.tolist()):
+        if class_id >= len(classes):
+            raise InvalidInputError(
+                f"expected classes of table '{classes.name}' (0 to {len(classes) - 1}), got {class_id}"
+            )
+        categories[_FIRST_INSTANCE + row] = classes.classes[class_id]
+    ids = np.where(result.instance > 0, result.instance.astype(np.int32) + VOID, stuff_ids[result.semantic])
+    segments = tuple(
+        Segment(segment_id, categories[segment_id].dataset_id, area, bbox, isthing=int(categories[segment_id].thing))
+        for segment_id, area, bbox in _measured(*_compacted(ids))
+    )
+    return ids, segments
+
+
+def panoptic_png(result: PanopticResult, classes: ClassTable) -> np.ndarray:
+    """Return a result as the format's picture, (H, W, 3) uint8 RGB; see `panoptic_segments`."""
+    return encode_ids(panoptic_segments(result, classes)[0])
+
+
+def result_from_segments(ids: np.ndarray, segments: Sequence[Segment], classes: ClassTable) -> PanopticResult:
+    """Return segments as a panoptic result, the inverse of `panoptic_segments`: things become objects of score 1.
+
+    Args:
+        ids: (H, W) integers, segment ids.
+        segments: What they are; their areas and boxes are counted anew.
+        classes: Tells things from stuff and knows the segments' categories.
+
+    Raises:
+        InvalidInputError: A category is not in the class table, or an id has no segment.
+    """
+    by_category = {entry.dataset_id: entry for entry in classes.classes}
+    entries = {}
+    for segment in segments:
+        if segment.category_id not in by_category:
+            raise InvalidInputError(
+                f"expected categories of class table '{classes.name}', got category {segment.category_id}: "
+                "name the table that the file was made with"
+            )
+        entries[segment.id] = by_category[segment.category_id]
+    present, places = _compacted(ids)
+    semantic_of = {0: VOID}
+    objects: dict[int, tuple[int, int, tuple[int, int, int, int]]] = {}
+    for segment_id, area, (x, y, width, height) in _measured(present, places):
+        if segment_id not in entries:
+            raise InvalidInputError(f"expected a segment for each id in the picture, got {segment_id} without one")
+        entry = entries[segment_id]
+        semantic_of[segment_id] = entry.id
+        if entry.thing:
+            objects[segment_id] = entry.id, area, (x, y, x + width - 1, y + height - 1)
+    instance_of = {segment_id: row for row, segment_id in enumerate(objects, 1)}
+    semantic = np.array([semantic_of[segment_id] for segment_id in present.tolist()], np.uint8)
+    instance = np.array([instance_of.get(segment_id, 0) for segment_id in present.tolist()], np.uint16)
+    mask_boxes = np.array([box for *_, box in objects.values()], np.int32).reshape(-1, 4)
+    detections = DetectionTable(
+        class_ids=np.array([class_id for class_id, *_ in objects.values()], np.uint8),
+        scores=np.ones(len(objects), np.float32),
+        boxes=mask_boxes.astype(np.float32),
+        mask_boxes=mask_boxes,
+        areas=np.array([area for _, area, _ in objects.values()], np.uint32),
+    )
+    return PanopticResult(semantic[places], instance[places], detections)
+
+
+def encode_ids(ids: np.ndarray) -> np.ndarray:
+    """Return (H, W) segment ids below 2^24 as (H, W, 3) uint8 RGB: id = R + 256 G + 256^2 B."""
+    rgb: np.ndarray = np.ascontiguousarray(ids, "<u4").view(np.uint8).reshape(*ids.shape, 4)[..., :3].copy()
+    return rgb
+
+
+def decode_ids(rgb: np.ndarray) -> np.ndarray:
+    """Return the (H, W) int32 segment ids of an (H, W, 3) uint8 RGB picture."""
+    ids: np.ndarray = rgb[..., 0] + 256 * rgb[..., 1].astype(np.int32) + 65536 * rgb[..., 2].astype(np.int32)
+    return ids
+
+
+class CocoPanopticWriter:
+    """Writes results as they come: `folder`/panoptic/STEM.png at once, `folder`/panoptic.json when closed.
+
+    Leaving the `with` block closes, after an error too: the JSON file then tells of the images written so far.
+    """
+
+    def __init__(self, folder: Path, classes: ClassTable) -> None:
+        """Make the folder.
+
+        Raises:
+            UnavailableError: The folder cannot be made.
+        """
+        self._folder = folder
+        self._classes = classes
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._image_ids: set[int | str] = set()
+        self._names: set[str] = set()
+        self._closed = False
+        try:
+            (folder / PNG_FOLDER).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnavailableError(
+                f"expected to write into {folder}, but {error.strerror}: name another folder"
+            ) from None
+
+    def add(
+        self, stem: str, result: PanopticResult, image_id: int | str | None = None, image_file: str | None = None
+    ) -> None:
+        """Write one image's result.
+
+        Args:
+            stem: Names the PNG.
+            result: What the pipeline made of the image.
+            image_id: The ground truth's id of the image; by default the stem, as a number where it is one (COCO's
+                000000142238.jpg is image 142238).
+            image_file: The image's own file name; by default the stem with .jpg, as in COCO.
+
+        Raises:
+            InvalidInputError: The image id was added before.
+            UnavailableError: The file cannot be written.
+        """
+        if self._closed:
+            raise ValueError("the writer is closed")
+        if image_id is None:
+            image_id = int(stem) if stem.isdecimal() and int(stem) not in self._image_ids else stem
+        name = f"{stem}.png"
+        if image_id in self._image_ids or name in self._names:
+            raise InvalidInputError(f"expected each image once, got '{stem}' (image id {image_id}) again")
+        ids, segments = panoptic_segments(result, self._classes)
+        path = self._folder / PNG_FOLDER / name
+        if not cv2.imwrite(str(path), np.ascontiguousarray(encode_ids(ids)[..., ::-1])):
+            raise UnavailableError(f"expected to write {path}, but it fails: check the disk's space and permissions")
+        height, width = ids.shape
+        self._image_ids.add(image_id)
+        self._names.add(name)
+        self._images.append(
+            {"id": image_id, "file_name": image_file or f"{stem}.jpg", "height": height, "width": width}
+        )
+        self._annotations.append(
+            {"image_id": image_id, "file_name": name, "segments_info": [asdict(segment) for segment in segments]}
+        )
+
+    def close(self) -> None:
+        """Write the JSON file in one step, so that no reader ever sees half of it; harmless when repeated.
+
+        Raises:
+            UnavailableError: The file cannot be written.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        document = {
+            "images": self._images,
+            "annotations": self._annotations,
+            "categories": [
+                {"id": entry.dataset_id, "name": entry.name, "isthing": int(entry.thing), "color": list(entry.color)}
+                for entry in self._classes.classes
+            ],
+        }
+        path = self._folder / JSON_NAME
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            part.write_text(json.dumps(document))
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise UnavailableError(f"expected to write {path}, but {error.strerror}: name another folder") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_coco_panoptic(json_path: Path, png_folder: Path | None = None) -> Iterator[PanopticAnnotation]:
+    """Read a data set in the format, one image at a time, in the file's order.
+
+    Args:
+        json_path: The JSON file.
+        png_folder: Where the PNGs lie; by default a folder beside the JSON file and named like it.
+
+    Yields:
+        The images' segments.
+
+    Raises:
+        InvalidInputError: The JSON file is not of the format, or a PNG is missing or damaged.
+    """
+    folder = json_path.with_suffix("") if png_folder is None else png_folder
+    try:
+        document = json.loads(json_path.read_text())
+        things = {category["id"]: int(category["isthing"]) for category in document["categories"]}
+        annotations = [
+            (
+                annotation["image_id"],
+                folder / annotation["file_name"],
+                tuple(_segment(fields, things) for fields in annotation["segments_info"]),
+            )
+            for annotation in document["annotations"]
+        ]
+    except OSError as error:
+        raise InvalidInputError(f"expected a COCO-panoptic JSON file, got {json_path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(
+            f"expected a COCO-panoptic JSON file, got {json_path} without or with a wrong {error}"
+        ) from None
+    for image_id, path, segments in annotations:
+        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+        if bgr is None:
+            raise InvalidInputError(f"expected the PNG of segment ids of image {image_id}, got no readable {path}")
+        yield PanopticAnnotation(image_id, decode_ids(bgr[..., ::-1]), segments)
+
+
+def _segment(fields: dict[str, Any], things: dict[int, int]) -> Segment:
+    x, y, width, height = (int(value) for value in fields["bbox"])
+    category_id = int(fields["category_id"])
+    return Segment(
+        id=int(fields["id"]),
+        category_id=category_id,
+        area=int(fields["area"]),
+        bbox=(x, y, width, height),
+        iscrowd=int(fields.get("iscrowd", 0)),
+        isthing=things[category_id],
+    )
+
+
+def _compacted(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids that occur, rising, and for each pixel its id's place among them; tables instead of sorting."""
+    occurs = np.zeros(int(ids.max(initial=0)) + 1, bool)
+    occurs[ids] = True
+    present = np.flatnonzero(occurs)
+    place_of = np.zeros(len(occurs), np.int32)
+    place_of[present] = np.arange(len(present))
+    return present, place_of[ids]
+
+
+def _measured(present: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
+    """Yield the id, the area and the box (x_min, y_min, width, height) of each segment but void, by rising id."""
+    for place, segment_id in enumerate(present.tolist()):
+        if segment_id != 0:
+            mask = (places == place).view(np.uint8)
+            x, y, width, height = cv2.boundingRect(mask)
+            yield segment_id, cv2.countNonZero(mask), (x, y, width, height)
