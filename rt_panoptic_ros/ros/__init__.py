@@ -1,0 +1,1 @@
+"""The ROS 2 side: message conversions, parameters, diagnostics and the nodes. Importing this package needs no ROS."""

@@ -1,0 +1,130 @@
+"""The node's subscription to its camera: on demand, and watchful of frames that vanish on their way."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from rclpy.utilities import get_rmw_implementation_identifier
+from sensor_msgs.msg import Image
+
+from rt_panoptic_ros.resources import share_directory
+from rt_panoptic_ros.ros import qos
+from rt_panoptic_ros.ros.diagnostics import SILENCE_S
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rclpy.node import Node
+    from rclpy.subscription import Subscription
+
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""Where Fast DDS looks for its profile: up to Jazzy, and from Kilted on."""
+
+
+class CameraSubscription:
+    """Subscribes to the topic `image` while there is demand."""
+
+    def __init__(
+        self, node: Node, reliability: str, on_image: Callable[[Image], None], on_lost: Callable[[int], None]
+    ) -> None:
+        """Prepare; `follow` subscribes.
+
+        Args:
+            node: The node; its executor calls the two callbacks.
+            reliability: best_effort or reliable.
+            on_image: Is given every image.
+            on_lost: Is given the number of images that the middleware found missing.
+        """
+        self._node = node
+        self._profile = qos.stream(reliability)
+        self._reliability = reliability
+        self._on_image = on_image
+        self._on_lost = on_lost
+        self._subscription: Subscription | None = None
+        self._silent_since_s = time.monotonic()
+        self._any_received = False
+        self._remedy_told = False
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether images are received now."""
+        return self._subscription is not None
+
+    def follow(self, demand: bool) -> None:
+        """Subscribe when there is demand, unsubscribe when there is none."""
+        if demand == self.subscribed:
+            return
+        if demand:
+            self._silent_since_s = time.monotonic()
+            self._any_received = False
+            self._subscription = self._subscribe()
+            self._node.get_logger().info(f"receiving images from {self._subscription.topic_name}")
+        else:
+            self.close()
+            self._node.get_logger().info("nobody listens: stopped receiving images")
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def silence_s(self) -> float:
+        """Return the seconds since the last image, or since subscribing if none came; 0 while not subscribed."""
+        return time.monotonic() - self._silent_since_s if self.subscribed else 0.0
+
+    def publisher_count(self) -> int:
+        """Return how many publishers the camera's topic has."""
+        return int(self._node.count_publishers(self._node.resolve_topic_name("image")))
+
+    def warn_of_silence(self) -> None:
+        """Say what may be wrong, once, if there is a camera but nothing at all arrives from it."""
+        if not self._any_received and self.silence_s() > SILENCE_S and self.publisher_count():
+            self._tell_remedy(
+                f"{self.publisher_count()} publisher(s) on {self._topic()}, but no image arrived within "
+                f"{SILENCE_S:.0f} s (image_reliability is {self._reliability})"
+            )
+
+    def _subscribe(self) -> Subscription:
+        def create(**options: Any) -> Subscription:
+            return self._node.create_subscription(Image, "image", self._receive, self._profile, **options)
+
+        try:
+            return create(event_callbacks=SubscriptionEventCallbacks(message_lost=self._notice_loss))
+        except UnsupportedEventTypeError:  # of this middleware; silence is still noticed
+            return create()
+
+    def _receive(self, msg: Image) -> None:
+        self._any_received = True
+        self._silent_since_s = time.monotonic()
+        self._on_image(msg)
+
+    def _notice_loss(self, event: Any) -> None:
+        self._on_lost(event.total_count_change)
+        self._tell_remedy(f"images of {self._topic()} are lost in transport ({event.total_count} so far)")
+
+    def _topic(self) -> str:
+        return str(self._node.resolve_topic_name("image"))
+
+    def _tell_remedy(self, symptom: str) -> None:
+        if self._remedy_told:
+            return
+        self._remedy_told = True
+        remedy = "check the network between camera and node"
+        if "fastrtps" in get_rmw_implementation_identifier():
+            chosen = [os.environ[name] for name in PROFILE_VARIABLES if os.environ.get(name)]
+            profile = share_directory() / "config" / "fastdds_large_images.xml"
+            remedy = (
+                f"Fast DDS loses large images by default; start the camera driver, and this node, with "
+                f"{' and '.join(PROFILE_VARIABLES)} set to {profile}"
+            )
+            if chosen:
+                remedy += f" (here {chosen[0]} is set, but it is the sender's profile that counts)"
+        self._node.get_logger().warning(f"{symptom}: {remedy}")

@@ -1,0 +1,206 @@
+"""The only module that maps ROS messages to this package's records and back.
+
+An `array.array` is what a message's data can take and give without going through Python integers; anything else that
+looks as convenient (a list, an ndarray, `array('B', memoryview)`) takes a thousand times as long.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sensor_msgs.msg import Image, RegionOfInterest
+from std_msgs.msg import String
+
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.msg import PanopticDetection, PanopticDetectionArray
+from rt_panoptic_ros.records import CameraImage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from std_msgs.msg import Header
+
+    from rt_panoptic_ros.class_table import ClassTable
+    from rt_panoptic_ros.records import ColorOrder, DetectionTable
+
+_DIRECT: dict[str, tuple[ColorOrder, int]] = {  # encoding: (colour order, bytes per pixel); used as they lie
+    "rgb8": ("rgb", 3),
+    "bgr8": ("bgr", 3),
+    "mono8": ("mono", 1),
+    "8UC1": ("mono", 1),
+    "rgba8": ("rgba", 4),
+    "bgra8": ("bgra", 4),
+}
+_OPENCV_TYPE = re.compile(r"(8|16|32|64)[USF](C\d*)?")
+
+
+def image_from_msg(msg: Image) -> CameraImage:
+    """Return the pixels of an image message.
+
+    rgb8, bgr8, mono8 (8UC1), rgba8 and bgra8 are viewed where they lie, padded rows included, and must not change
+    while the view is used; other colour encodings (Bayer, YUV, 16 bits) are converted to RGB.
+
+    Raises:
+        InvalidInputError: Empty, inconsistent, or of an encoding that is not a camera's colours.
+        UnavailableError: The encoding needs a converter, and neither of the two is installed.
+    """
+    height, width, step = msg.height, msg.width, msg.step
+    if height < 1 or width < 1:
+        raise InvalidInputError(f"expected an image of at least 1x1 px, got height {height} and width {width}")
+    if len(msg.data) != step * height:
+        raise InvalidInputError(
+            f"expected step x height = {step} x {height} = {step * height} bytes of image data, got {len(msg.data)}"
+        )
+    if msg.encoding not in _DIRECT:
+        return CameraImage(_converted(msg), "rgb")
+    color_order, channels = _DIRECT[msg.encoding]
+    if step < width * channels:
+        raise InvalidInputError(
+            f"expected a step of at least width x {channels} = {width * channels} bytes for {msg.encoding}, got {step}"
+        )
+    shape, strides = (height, width, channels), (step, channels, 1)
+    if color_order == "mono":
+        shape, strides = shape[:2], strides[:2]  # type: ignore[assignment]
+    return CameraImage(np.ndarray(shape, np.uint8, buffer=msg.data, strides=strides), color_order)
+
+
+def semantic_to_msg(semantic: np.ndarray, header: Header, reuse: Image | None = None) -> Image:
+    """Return class ids, (H, W) uint8, as a mono8 image; `reuse` as in `image_to_msg`."""
+    return image_to_msg(semantic, "mono8", header, reuse)
+
+
+def instance_to_msg(instance: np.ndarray, header: Header, reuse: Image | None = None) -> Image:
+    """Return instance ids, (H, W) uint16, as a mono16 image; `reuse` as in `image_to_msg`."""
+    return image_to_msg(instance, "mono16", header, reuse)
+
+
+def overlay_to_msg(overlay: np.ndarray, header: Header, reuse: Image | None = None) -> Image:
+    """Return an RGB picture, (H, W, 3) uint8, as an rgb8 image; `reuse` as in `image_to_msg`."""
+    return image_to_msg(overlay, "rgb8", header, reuse)
+
+
+def image_to_msg(pixels: np.ndarray, encoding: str, header: Header, reuse: Image | None = None) -> Image:
+    """Return an image message with a copy of `pixels` and the given header.
+
+    Args:
+        pixels: (H, W) or (H, W, C), uint8 or uint16, as the encoding says.
+        encoding: One of sensor_msgs' image encodings.
+        header: Taken as it is.
+        reuse: A message to fill again instead of a new one, once nobody needs its content any more (publishing
+            needs it only during the call): its memory need not be fetched from the system again.
+    """
+    msg = Image() if reuse is None else reuse
+    msg.header = header
+    msg.height, msg.width = pixels.shape[:2]
+    msg.encoding = encoding
+    msg.is_bigendian = int(sys.byteorder == "big")
+    msg.step = pixels.nbytes // pixels.shape[0]
+    source = np.ascontiguousarray(pixels).data.cast("B")
+    if len(msg.data) == len(source):
+        memoryview(msg.data)[:] = source
+    else:
+        data = array.array("B")
+        data.frombytes(source)
+        msg.data = data
+    return msg
+
+
+def detections_to_msg(
+    detections: DetectionTable, classes: ClassTable, image_size: tuple[int, int], header: Header
+) -> PanopticDetectionArray:
+    """Return the objects of one frame.
+
+    Args:
+        detections: Row i is instance id i + 1.
+        classes: Names of the class ids.
+        image_size: (height, width) of the camera image, px.
+        header: Taken as it is.
+    """
+    rows = zip(
+        detections.class_ids.tolist(), detections.scores.tolist(), detections.boxes.tolist(),
+        detections.mask_boxes.tolist(), detections.areas.tolist(), strict=True,
+    )  # fmt: skip
+    messages = []
+    for instance_id, (class_id, score, box, (left, top, right, bottom), area) in enumerate(rows, start=1):
+        region = RegionOfInterest(
+            x_offset=left, y_offset=top, width=right - left + 1, height=bottom - top + 1, do_rectify=False
+        )
+        messages.append(
+            PanopticDetection(
+                instance_id=instance_id, class_id=class_id, class_name=classes.names[class_id], score=score,
+                x_min=box[0], y_min=box[1], x_max=box[2], y_max=box[3], mask_box=region, area=area,
+            )
+        )  # fmt: skip
+    return PanopticDetectionArray(header=header, height=image_size[0], width=image_size[1], detections=messages)
+
+
+def class_names_to_msg(classes: ClassTable) -> String:
+    """Return a class table as JSON: {"name": ..., "classes": [{"id", "name", "thing", "color", "dataset_id"}, ...]}."""
+    return String(data=json.dumps(classes.to_document()))
+
+
+def _converted(msg: Image) -> np.ndarray:
+    """Return the RGB pixels, (H, W, 3) uint8, of an encoding that cannot be used as it lies."""
+    if _OPENCV_TYPE.fullmatch(msg.encoding):
+        raise InvalidInputError(
+            f"expected an encoding that names its colours such as rgb8, bgr8, mono8, bayer_rggb8 or yuv422, "
+            f"got {msg.encoding}: set it in the camera's driver"
+        )
+    convert, errors = _converter()
+    try:
+        pixels = convert(msg)
+    except errors as error:
+        raise InvalidInputError(
+            f"expected a camera's colour encoding such as rgb8, bgr8, mono8, bayer_rggb8 or yuv422, "
+            f"got '{msg.encoding}' with width {msg.width} and step {msg.step} ({' '.join(str(error).split())[:200]})"
+        ) from None
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
+def _converter() -> tuple[Callable[[Image], Any], tuple[type[Exception], ...]]:
+    """Return (message to RGB pixels, what that raises for unfit messages): cv_bridge where there is one."""
+    import cv2
+
+    try:
+        import cv_bridge
+    except ImportError:
+        return _rosbags_converter(cv2.error)
+    bridge = cv_bridge.CvBridge()
+    return (
+        lambda msg: bridge.imgmsg_to_cv2(msg, desired_encoding="rgb8"),
+        (cv_bridge.CvBridgeError, cv2.error, TypeError, ValueError),
+    )
+
+
+def _rosbags_converter(opencv_error: type[Exception]) -> tuple[Callable[[Image], Any], tuple[type[Exception], ...]]:
+    try:
+        from rosbags.image import message_to_cvimage
+        from rosbags.image.image import ImageError, to_cvtype
+    except ImportError:
+        raise UnavailableError(
+            "expected cv_bridge or rosbags-image to convert this image encoding, found neither: "
+            "install ros-$ROS_DISTRO-cv-bridge, or `pip install rosbags-image`"
+        ) from None
+
+    def convert(msg: Image) -> Any:
+        _, _, sample_type, channels = to_cvtype(msg.encoding)
+        return message_to_cvimage(_without_padding(msg, msg.width * channels * np.dtype(sample_type).itemsize), "rgb8")
+
+    return convert, (ImageError, opencv_error, TypeError, ValueError)
+
+
+def _without_padding(msg: Image, row_bytes: int) -> Image:
+    """Return the message with rows of `row_bytes`, which is all that rosbags-image reads."""
+    if msg.step < row_bytes:
+        raise InvalidInputError(f"expected a step of at least {row_bytes} bytes for {msg.encoding}, got {msg.step}")
+    if msg.step == row_bytes:
+        return msg
+    rows = np.ndarray((msg.height, msg.step), np.uint8, buffer=msg.data)[:, :row_bytes]
+    compact = image_to_msg(rows, msg.encoding, msg.header)
+    compact.width, compact.is_bigendian = msg.width, msg.is_bigendian
+    return compact

@@ -1,0 +1,135 @@
+"""Plays a video, a folder of images or a camera device as a ROS image topic: `play_images`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
+from rt_panoptic_ros.files import atomic_path
+from rt_panoptic_ros.ros import qos
+from rt_panoptic_ros.ros.conversions import image_to_msg
+from rt_panoptic_ros.ros.node_settings import RELIABILITIES, Change, described
+from rt_panoptic_ros.ros.parameters import declare_settings
+from rt_panoptic_ros.ros.spinning import run_node
+from rt_panoptic_ros.sources import open_source
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator, Sequence
+
+    from rclpy.timer import Timer
+
+    from rt_panoptic_ros.sources import Frame
+
+RATE_HZ = 10.0
+"""For sources that have no rate of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlayerSettings:
+    """What a user can say about the player."""
+
+    source: str = described(
+        "", "An image, a folder of images, a video, or a camera such as 0 or /dev/video0.", Change.STARTUP
+    )
+    rate_hz: float = described(
+        0.0,
+        f"Images per second; 0 for the source's own rate, or {RATE_HZ:g} where it has none.",
+        Change.STARTUP,
+        minimum=0.0,
+        maximum=1000.0,
+    )
+    loop: bool = described(False, "Start again at the end, for ever.", Change.STARTUP)
+    frame_id: str = described("camera", "Frame id of the images.", Change.STARTUP)
+    encoding: str = described("rgb8", "Encoding of the images.", Change.STARTUP, choices=("rgb8", "bgr8"))
+    reliability: str = described(
+        "reliable", "Reliability offered to subscribers.", Change.STARTUP, choices=RELIABILITIES
+    )
+    wait_for_subscriber: bool = described(True, "Begin when the first subscriber is there.", Change.STARTUP)
+    summary: str = described("", "JSON file to write at the end; empty for none.", Change.STARTUP)
+
+
+class ImagePlayer(Node):
+    """Publishes one image each period, stamped with the time of its publication, and finishes after the last."""
+
+    def __init__(self, finished: threading.Event, **node_options: Any) -> None:
+        """Open the source.
+
+        Args:
+            finished: Set after the last image, or when the source fails.
+            node_options: For rclpy's node.
+
+        Raises:
+            InvalidInputError: A parameter or the source is not valid.
+            UnavailableError: The camera cannot be opened.
+        """
+        super().__init__("image_player", automatically_declare_parameters_from_overrides=True, **node_options)
+        self.settings = declare_settings(self, PlayerSettings)
+        self._finished = finished
+        if not self.settings.source:
+            raise InvalidInputError(
+                "expected the parameter source to name an image, a folder of images, a video or a camera, got nothing: "
+                "start with `-p source:=PATH`"
+            )
+        self._source = open_source(self.settings.source, loop=self.settings.loop)
+        self._rate_hz = self.settings.rate_hz or self._source.rate_hz or RATE_HZ
+        self._frames: Iterator[Frame] = iter(self._source)
+        self._publisher = self.create_publisher(Image, "image", qos.stream(self.settings.reliability))
+        self._msg = Image()
+        self._timer: Timer | None = None
+        self._sent = 0
+        self._status = 0
+
+    def start(self) -> None:
+        """Begin to play."""
+        # The timer's due times are multiples of its period, so lateness doesn't add up; a missed one is left out.
+        self._timer = self.create_timer(1 / self._rate_hz, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        wait = ", waiting for a subscriber" if self.settings.wait_for_subscriber else ""
+        self.get_logger().info(
+            f"playing {self.settings.source} at {self._rate_hz:g} Hz on {self._publisher.topic_name}{wait}"
+        )
+
+    def finish(self) -> int:
+        """Close the source and say how many images were published; return the exit status."""
+        # What was published last may not have left this process.
+        self._publisher.wait_for_all_acked(Duration(seconds=2))
+        self._source.close()
+        self.get_logger().info(f"published {self._sent} images")
+        if self.settings.summary:
+            with atomic_path(Path(self.settings.summary)) as path:
+                path.write_text(json.dumps({"frames": self._sent, "rate_hz": self._rate_hz}) + "\n")
+        return self._status
+
+    def _tick(self) -> None:
+        if self._finished.is_set():
+            return
+        if not self._sent and self.settings.wait_for_subscriber and not self._publisher.get_subscription_count():
+            return
+        try:
+            frame = next(self._frames, None)
+        except RtPanopticError as error:
+            self.get_logger().error(str(error))
+            self._status = 1
+            frame = None
+        if frame is None:
+            self._finished.set()
+            return
+        pixels = frame.image if self.settings.encoding == "rgb8" else cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self.settings.frame_id)
+        self._publisher.publish(image_to_msg(pixels, self.settings.encoding, header, self._msg))
+        self._sent += 1
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the player as a process."""
+    return run_node(ImagePlayer, args)

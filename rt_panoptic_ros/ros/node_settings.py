@@ -1,0 +1,134 @@
+"""The panoptic node's own settings (all but the post-processing's): each default, range and description exists once.
+
+Knows no ROS, so that the launch file derives its arguments from here; `parameters.py` declares them as ROS parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, get_type_hints
+
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.settings import SettingInfo
+
+RELIABILITIES = ("best_effort", "reliable")
+
+
+class Change(Enum):
+    """When a running node accepts a new value."""
+
+    LIVE = "at any time, from the next frame on"
+    INACTIVE = "while the node is not active"
+    STARTUP = "when the node is started"
+
+
+def described(
+    default: Any,
+    description: str,
+    change: Change,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Return a dataclass field with what a user may know of it and give for it."""
+    info = {"description": description, "minimum": minimum, "maximum": maximum, "choices": choices}
+    return field(default=default, metadata={"info": info, "change": change})
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """What a user can say about the node."""
+
+    model: str = described(
+        "", "Model bundle: the path of its folder, or the name of one that comes with the package.", Change.INACTIVE
+    )
+    backend: str = described("auto", "Inference engine; auto takes the best one of this machine.", Change.INACTIVE)
+    device: str = described("auto", "Where to compute: cpu, cuda, or auto for a GPU if there is one.", Change.INACTIVE)
+    network_size: str = described(
+        "", "Size of the network's input as HEIGHTxWIDTH in px, such as 512x1024; empty for the model's own.",
+        Change.INACTIVE,
+    )  # fmt: skip
+    camera_size: str = described(
+        "",
+        "Size of the camera's images as HEIGHTxWIDTH in px, to warm the engine up for before the first frame; "
+        "empty if unknown. Images of other sizes are accepted all the same.",
+        Change.INACTIVE,
+    )
+    image_reliability: str = described(
+        "best_effort",
+        "Reliability asked of the camera; best_effort receives from every camera, reliable only from a reliable one.",
+        Change.INACTIVE,
+        choices=RELIABILITIES,
+    )
+    output_reliability: str = described(
+        "reliable",
+        "Reliability offered to the subscribers of the outputs; reliable serves both kinds.",
+        Change.INACTIVE,
+        choices=RELIABILITIES,
+    )
+    max_rate_hz: float = described(
+        0.0, "Frames processed per second at most, the rest is skipped; 0 for no limit.", Change.LIVE,
+        minimum=0.0, maximum=1000.0,
+    )  # fmt: skip
+    lazy: bool = described(True, "Receive and process images only while someone subscribes to an output.", Change.LIVE)
+    overlay_opacity: float = described(
+        0.5, "Share of the class colours in the overlay.", Change.LIVE, minimum=0.0, maximum=1.0
+    )
+    autostart: bool = described(
+        True, "Configure and activate at start; false leaves that to a lifecycle manager.", Change.STARTUP
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettingInfo:
+    """What a user may know and give for one of a node's settings."""
+
+    info: SettingInfo
+    change: Change
+
+    def parsed(self, value: object) -> float | int | str | bool:
+        """Return `value`, or what its text form says, in the setting's type.
+
+        Raises:
+            InvalidInputError: Not of that type, out of range, or not one of the choices.
+        """
+        if self.info.kind is not bool:
+            return self.info.parsed(value)
+        truth = {"true": True, "false": False}.get(str(value).lower()) if isinstance(value, bool | str) else None
+        if truth is None:
+            raise InvalidInputError(f"expected {self.info.name} to be true or false, got {value!r}")
+        return truth
+
+
+def node_setting_infos(record: type = NodeSettings) -> list[NodeSettingInfo]:
+    """Return the description of every setting in a record whose fields are `described`, in the record's order."""
+    kinds = get_type_hints(record)
+    infos = []
+    for item in fields(record):
+        default: Any = item.default
+        info = SettingInfo(item.name, kinds[item.name], default, **item.metadata["info"])
+        infos.append(NodeSettingInfo(info, item.metadata["change"]))
+    return infos
+
+
+def parse_size(name: str, text: str) -> tuple[int, int] | None:
+    """Return (height, width) in px from text such as 512x1024; None from empty text.
+
+    Args:
+        name: The setting's name, for the message.
+        text: HEIGHTxWIDTH.
+
+    Raises:
+        InvalidInputError: Neither of the two, or a side that no image can have.
+    """
+    if not text:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})", text.strip())
+    if match is None:
+        raise InvalidInputError(
+            f"expected {name} as HEIGHTxWIDTH in px such as 512x1024, each from 1 to 99999, or empty, got '{text}'"
+        )
+    return int(match.group(1)), int(match.group(2))

@@ -1,0 +1,285 @@
+"""The lifecycle node: camera images in, panoptic labels out.
+
+Configure loads and warms the engine, activate subscribes, deactivate stops, cleanup frees. The executor only leaves
+the newest image for the worker thread, which converts, calls the pipeline, converts and publishes.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.time import Time
+from sensor_msgs.msg import Image
+
+from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
+from rt_panoptic_ros.pipeline import BACKENDS, DEVICES, PanopticPipeline, open_pipeline
+from rt_panoptic_ros.ros import diagnostics, qos
+from rt_panoptic_ros.ros.camera_subscription import CameraSubscription
+from rt_panoptic_ros.ros.conversions import image_from_msg
+from rt_panoptic_ros.ros.frame_statistics import FrameStatistics
+from rt_panoptic_ros.ros.frame_worker import FrameWorker
+from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos, parse_size
+from rt_panoptic_ros.ros.outputs import PanopticOutputs
+from rt_panoptic_ros.ros.parameters import NodeParameters
+from rt_panoptic_ros.ros.rate_limit import RateLimit
+from rt_panoptic_ros.ros.spinning import run_node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rclpy.lifecycle import LifecycleState
+    from rclpy.timer import Timer
+
+    from rt_panoptic_ros.ros.node_settings import NodeSettings
+
+DEMAND_PERIOD_S = 0.2
+"""How often subscribers are looked for: events that tell of them exist only since Iron."""
+
+_LOG_PERIOD_S = 5.0
+
+
+class PanopticNode(LifecycleNode):
+    """Labels the newest camera image, again and again."""
+
+    def __init__(
+        self, *, pipeline_factory: Callable[..., PanopticPipeline] = open_pipeline, **node_options: Any
+    ) -> None:
+        """Declare the parameters; everything else is acquired by configuring.
+
+        Args:
+            pipeline_factory: Opens the pipeline, with the arguments of `open_pipeline`.
+            node_options: For rclpy's node, such as namespace, context or parameter_overrides.
+
+        Raises:
+            InvalidInputError: A parameter was given a value that it cannot have.
+        """
+        super().__init__("panoptic_node", automatically_declare_parameters_from_overrides=True, **node_options)
+        self._open_pipeline = pipeline_factory
+        self._pipeline: PanopticPipeline | None = None
+        self._outputs: PanopticOutputs | None = None
+        self._built_for: dict[str, object] | None = None
+        self._worker: FrameWorker[tuple[Image, float]] | None = None
+        self._camera: CameraSubscription | None = None
+        self._demand_timer: Timer | None = None
+        self._problem = ""
+        self._finalized = False
+        self._rate_limit = RateLimit()
+        self._statistics = FrameStatistics(time.monotonic())
+        choices = {"backend": BACKENDS, "device": DEVICES}
+        self._node_parameters = NodeParameters(self, choices, lambda: self._worker is not None)
+        # Of steady time: with simulated time, nothing would be told while it stands still.
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
+        self.create_timer(diagnostics.PERIOD_S, self._publish_diagnostics, clock=self._steady_clock)
+
+    @property
+    def settings(self) -> NodeSettings:
+        """The node's settings now."""
+        return self._node_parameters.settings
+
+    def start(self) -> None:
+        """Configure and activate, unless the parameter autostart leaves that to someone else."""
+        if self.settings.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def finish(self) -> int:
+        """Shut down, whatever the state; return the exit status."""
+        if not self._finalized:
+            self.trigger_shutdown()
+        return 0
+
+    # Transitions ------------------------------------------------------------------------------------------------------
+
+    def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Load and warm the engine, offer the topics."""
+        return self._attempt("configure", self._acquire, self._release)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to work; what was set since configuring is acquired anew before."""
+
+        def activate() -> None:
+            if self._built_for != _setup(self.settings):
+                self._release()
+                self._acquire()
+            LifecycleNode.on_activate(self, state)  # enables the publishers
+            self._begin()
+
+        return self._attempt("activate", activate, self._end)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop, with the frame at hand finished."""
+        self._end()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything that configuring acquired."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and free everything."""
+        self._end()
+        self._release()
+        self._finalized = True
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything, so that the node can be configured again."""
+        self._end()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _attempt(self, name: str, transition: Callable[[], None], undo: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            transition()
+        except RtPanopticError as error:
+            undo()
+            self._problem = f"cannot {name}: {error}"
+            self.get_logger().error(self._problem)
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:  # rclpy would swallow it
+            self._problem = f"cannot {name}, since an unexpected {type(error).__name__} came: {error}"
+            self.get_logger().error(f"{self._problem}\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+        self._problem = ""
+        return TransitionCallbackReturn.SUCCESS
+
+    def _acquire(self) -> None:
+        settings = self.settings
+        if not settings.model:
+            raise InvalidInputError(
+                "expected the parameter model to be the path of a model bundle or the name of one that comes with the "
+                "package, got nothing: start with `-p model:=PATH`, or set it and configure again"
+            )
+        self._pipeline = self._open_pipeline(
+            settings.model,
+            backend=settings.backend,
+            device=settings.device,
+            network_size=parse_size("network_size", settings.network_size),
+            settings=self._node_parameters.given,
+        )
+        self._pipeline.prepare(parse_size("camera_size", settings.camera_size))
+        self._node_parameters.follow(self._pipeline)
+        self._outputs = PanopticOutputs(self, settings.output_reliability)
+        self._built_for = _setup(settings)
+        self._statistics.forget_latencies()
+        self.get_logger().info(f"ready: {self._pipeline.describe()}")
+
+    def _release(self) -> None:
+        self._built_for = None
+        self._node_parameters.unfollow()
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
+
+    def _begin(self) -> None:
+        assert self._pipeline is not None and self._outputs is not None  # noqa: PT018 - configured before
+        self._outputs.publish_class_names(self._pipeline.classes)
+        self._camera = CameraSubscription(self, self.settings.image_reliability, self._on_image, self._on_lost)
+        self._worker = FrameWorker(self._process, "panoptic worker")
+        self._demand_timer = self.create_timer(DEMAND_PERIOD_S, self._follow_demand, clock=self._steady_clock)
+        self._follow_demand()
+
+    def _end(self) -> None:
+        if self._demand_timer is not None:
+            self.destroy_timer(self._demand_timer)
+            self._demand_timer = None
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+        if self._worker is not None:
+            if self._worker.stop():
+                self._statistics.count("dropped")
+            self._worker = None
+
+    # A frame's way ----------------------------------------------------------------------------------------------------
+
+    def _follow_demand(self) -> None:
+        """Receive images only while someone wants what is made of them."""
+        assert self._camera is not None and self._outputs is not None  # noqa: PT018 - the timer lives while active
+        self._camera.follow(not self.settings.lazy or self._outputs.anyone_listens())
+
+    def _on_image(self, msg: Image) -> None:
+        now_s = time.monotonic()
+        self._statistics.count("received")
+        if not self._rate_limit.admits(now_s, self.settings.max_rate_hz):
+            self._statistics.count("skipped")
+        elif self._worker is not None and self._worker.put((msg, now_s)):
+            self._statistics.count("dropped")
+
+    def _on_lost(self, number: int) -> None:
+        self._statistics.count("lost", number)
+
+    def _process(self, frame: tuple[Image, float]) -> None:
+        """Convert, run, convert, publish: in the worker thread."""
+        msg, arrival_s = frame
+        pipeline, outputs = self._pipeline, self._outputs
+        assert pipeline is not None and outputs is not None  # noqa: PT018 - the worker ends before they are freed
+        try:
+            start_s = time.perf_counter()
+            image = image_from_msg(msg)
+            converted_s = time.perf_counter()
+            result = pipeline(image)
+            labelled_s = time.perf_counter()
+            outputs.publish(image, result, pipeline.classes, msg.header, self.settings.overlay_opacity)
+            published_s = time.perf_counter()
+        except RtPanopticError as error:
+            self._statistics.count("refused")
+            self.get_logger().warning(f"frame refused: {error}", throttle_duration_sec=_LOG_PERIOD_S)
+            return
+        except Exception:  # the next frame may fare better, and diagnostics tell
+            self._statistics.count("failed")
+            self.get_logger().error(
+                f"frame failed with an unexpected error:\n{traceback.format_exc()}", throttle_duration_sec=_LOG_PERIOD_S
+            )
+            return
+        age = self.get_clock().now() - Time.from_msg(msg.header.stamp, clock_type=self.get_clock().clock_type)
+        self._statistics.add_processed(
+            {
+                "convert": (converted_s - start_s) * 1e3,
+                **pipeline.timings_ms,
+                "publish": (published_s - labelled_s) * 1e3,
+                "arrival to outputs": (time.monotonic() - arrival_s) * 1e3,
+                "stamp to outputs": age.nanoseconds / 1e6,
+            }
+        )
+
+    # Health -----------------------------------------------------------------------------------------------------------
+
+    def _publish_diagnostics(self) -> None:
+        camera = self._camera
+        if camera is not None:
+            camera.warn_of_silence()
+        health = diagnostics.NodeHealth(
+            state="active" if self._worker else "inactive" if self._pipeline else "unconfigured",
+            engine=self._pipeline.describe() if self._pipeline is not None else "none loaded",
+            problem=self._problem,
+            subscribed=camera is not None and camera.subscribed,
+            publishers=camera.publisher_count() if camera is not None else 0,
+            silence_s=camera.silence_s() if camera is not None else 0.0,
+        )
+        report = self._statistics.report(time.monotonic())
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics_publisher.publish(
+            diagnostics.diagnostic_array(self.get_fully_qualified_name().lstrip("/"), stamp, health, report)
+        )
+
+
+def _setup(settings: NodeSettings) -> dict[str, object]:
+    """Return the settings that what configuring acquires depends on."""
+    names = [entry.info.name for entry in node_setting_infos() if entry.change is Change.INACTIVE]
+    return {item.name: getattr(settings, item.name) for item in fields(settings) if item.name in names}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node as a process."""
+    return run_node(lambda _finished: PanopticNode(), args)

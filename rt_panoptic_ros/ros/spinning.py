@@ -1,0 +1,103 @@
+"""Runs one node as a process: until it has finished or a signal asks it to end, and always to an orderly end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import traceback
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.logging import get_logger
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+
+from rt_panoptic_ros.errors import RtPanopticError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class RunnableNode(Protocol):
+    """What `run_node` asks of a node besides being one."""
+
+    def start(self) -> None:
+        """Begin the work, before callbacks run."""
+
+    def finish(self) -> int:
+        """End the work, after the last callback; return the process's exit status."""
+
+
+AnyNode = TypeVar("AnyNode", bound=RunnableNode)
+
+
+def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str] | None = None) -> int:
+    """Make a node, start it, spin it until its event is set or SIGINT or SIGTERM comes, and finish it.
+
+    Args:
+        make_node: Is given the event that the node sets when it has finished by itself.
+        args: Command line with ROS arguments; None for the process's own.
+
+    Returns:
+        The process's exit status.
+    """
+    finished = threading.Event()
+    # rclpy's own handlers invalidate the context at once, which leaves no time to publish or write what is at hand.
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: finished.set())
+    try:
+        try:
+            node = make_node(finished)
+        except RtPanopticError as error:
+            get_logger("rt_panoptic_ros").fatal(str(error))
+            return 1
+        try:
+            return _run(node, finished)
+        finally:
+            node.destroy_node()  # type: ignore[attr-defined]
+    finally:
+        rclpy.shutdown()
+
+
+def _run(node: RunnableNode, finished: threading.Event) -> int:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    stop = Future()
+    failures: list[Exception] = []
+    spinner = threading.Thread(target=_spin, args=(executor, node, stop, finished, failures), name="executor")
+    try:
+        node.start()
+        spinner.start()
+        # The main thread only waits, so that Python can run signal handlers, which it does in this thread alone.
+        finished.wait()
+        stop.set_result(None)
+        spinner.join()
+    finally:
+        executor.shutdown()
+        status = node.finish()
+    return 1 if failures else status
+
+
+def _spin(
+    executor: SingleThreadedExecutor,
+    node: RunnableNode,
+    stop: Future,
+    finished: threading.Event,
+    failures: list[Exception],
+) -> None:
+    while not stop.done():
+        try:
+            executor.spin_until_future_complete(stop)
+        except rclpy_implementation.RCLError as error:
+            # Up to Jazzy, a lifecycle transition that the present state does not allow comes out here. That is the
+            # caller's mistake and no reason to end.
+            node.get_logger().error(f"a request could not be served: {error}")  # type: ignore[attr-defined]
+        except Exception as error:  # whatever it is, the process must end with it in the log
+            message = f"ending, since a callback failed:\n{traceback.format_exc()}"
+            node.get_logger().fatal(message)  # type: ignore[attr-defined]
+            failures.append(error)
+            finished.set()
+            return
