@@ -1,6 +1,7 @@
 # Caches and logs stay in the checkout, ROS traffic stays on this machine, and a sourced ROS installation stays out.
-RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_BOOTSTRAP_COMPLETE XDG_CACHE_HOME="$(CURDIR)/.cache" \
-	WARP_CACHE_PATH="$(CURDIR)/.cache/warp" ROS_LOG_DIR="$(CURDIR)/.cache/ros" ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_BOOTSTRAP_COMPLETE \
+	XDG_CACHE_HOME="$(CURDIR)/.cache" WARP_CACHE_PATH="$(CURDIR)/.cache/warp" ROS_LOG_DIR="$(CURDIR)/.cache/ros" \
+	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 BIN := .venv/bin
 
 .PHONY: help demo test lint bench clean
