@@ -13,7 +13,7 @@ from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.records import STRIDES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
 Shape = tuple[int, ...]
 
@@ -83,12 +83,12 @@ class NetworkConfig:
     @property
     def tower_names(self) -> tuple[str, str]:
         """Names of the localization and the semantics tower; equal when there is one tower."""
-        return ("bbox_tower", "cls_tower") if self.towers == 2 else ("tower", "tower")  # noqa: PLR2004
+        return ("bbox_tower", "cls_tower") if self.towers == 2 else ("tower", "tower")
 
     @property
     def semantics_features(self) -> int:
         """Channels that the semantic predictors see."""
-        return self.semantics_channels if self.towers == 2 else self.localization_channels  # noqa: PLR2004
+        return self.semantics_channels if self.towers == 2 else self.localization_channels
 
 
 def state_dict_layout(config: NetworkConfig, num_classes: int, num_things: int) -> dict[str, Shape]:
@@ -130,7 +130,7 @@ def _entries(config: NetworkConfig, num_classes: int, num_things: int) -> Iterat
         yield f"{head}.scales.{level}.scale", (1,)
 
 
-def _resnet(prefix: str, backbone: str) -> Iterator[tuple[str, Shape]]:
+def _resnet(prefix: str, backbone: str) -> Generator[tuple[str, Shape], None, list[int]]:
     """Yield the entries of a torchvision ResNet without its classifier; return the stages' output channels."""
     bottleneck = backbone == "resnet50"
     yield f"{prefix}.conv1.weight", (64, 3, 7, 7)

@@ -109,6 +109,6 @@ def parse_class_table(document: object) -> ClassTable:
 
 def _color(values: Any) -> tuple[int, int, int]:
     red, green, blue = (int(value) for value in values)
-    if not all(0 <= value <= 255 for value in (red, green, blue)):  # noqa: PLR2004 - the range of a byte
+    if not all(0 <= value <= 255 for value in (red, green, blue)):
         raise ValueError("color")
     return red, green, blue

@@ -30,7 +30,7 @@ def check_image(image: CameraImage) -> None:
     """
     pixels, channels = image.pixels, _CHANNELS[image.color_order]
     shape = "(H, W)" if channels is None else f"(H, W, {channels})"
-    fits = pixels.ndim == 2 if channels is None else pixels.ndim == 3 and pixels.shape[2] == channels  # noqa: PLR2004
+    fits = pixels.ndim == 2 if channels is None else pixels.ndim == 3 and pixels.shape[2] == channels
     if not fits or pixels.dtype != np.uint8 or pixels.size == 0:
         raise InvalidInputError(
             f"expected a {image.color_order} image as uint8 {shape}, got {pixels.dtype} {pixels.shape}"

@@ -54,9 +54,10 @@ class InputSpec:
             "color_order to be rgb or bgr": self.color_order in ("rgb", "bgr"),
             f"fit to be one of {', '.join(FITS)}": self.fit in FITS,
             "size_divisor to be at least 1": self.size_divisor >= 1,
-            "size to be null or [height, width], both at least 1": self.size is None or min(self.size) >= 1,
-            "std_rgb to be three numbers above 0": len(self.std_rgb) == 3 and min(self.std_rgb) > 0,  # noqa: PLR2004
-            "mean_rgb to be three numbers": len(self.mean_rgb) == 3,  # noqa: PLR2004
+            "size to be null or [height, width], both at least 1": self.size is None
+            or (len(self.size) == 2 and min(self.size) >= 1),
+            "std_rgb to be three numbers above 0": len(self.std_rgb) == 3 and min(self.std_rgb) > 0,
+            "mean_rgb to be three numbers": len(self.mean_rgb) == 3,
         }
         for expectation, holds in checks.items():
             if not holds:
@@ -208,7 +209,7 @@ def checked_weights(
         if name in weights and tuple(weights[name].shape) != shape
     ]
     if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")  # noqa: PLR2004
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise InvalidInputError(
             f"expected the {len(layout)} entries of the configured network in {origin}, got differences: {shown}; "
             "check the backbone, the class table and the channel widths"

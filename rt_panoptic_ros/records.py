@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import warp as wp
 
+    from rt_panoptic_ros.panoptic.masks import DenseField
+
 STRIDES = (8, 16, 32, 64, 128)
 """Pixels of the network's input per cell of the pyramid levels P3 to P7 (Section 4)."""
 
@@ -102,13 +104,14 @@ class MaskMembership:
     """Which detections each point of the stride-4 grid belongs to, and what is needed between points (Eq. 5-7).
 
     (g, k) = (2h, 2w), the stride-4 grid. Bit j of `bits` is set where the mask probability of query box j, at the
-    grid point, is at least the mask threshold. Device arrays.
+    grid point, is at least `threshold`. Device arrays.
     """
 
     bits: wp.array  # (g, k) 4 x uint32: bit j % 32 of word j // 32
-    log_normalizer: wp.array  # (g, k) float32: log sum exp of the semantic logits; NaN where nothing needs it
-    dense_boxes: wp.array  # (g, k) vec4 float32: the box of the pixel's own object, xyxy network px (Eq. 14)
     active: wp.array  # (1,) int32: the first `active[0]` query boxes take part
+    peaks: wp.array  # (h, w) uint8: class of the highest semantic logit of each stride-8 cell
+    field: DenseField  # the kernels' view of the frame: from it mask probabilities of grid points are computed
+    threshold: float  # mask probability from which a pixel belongs to an object
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ def _setting(
     default: Any,
     description: str,
     *,
-    minimum: float | None = None,
-    maximum: float | None = None,
+    minimum: float = 0.0,
+    maximum: float = 0.0,
     choices: tuple[str, ...] = (),
 ) -> Any:
     return field(
@@ -123,9 +123,9 @@ class SettingInfo:
     kind: type  # float, int or str
     default: float | int | str
     description: str
-    minimum: float | None
-    maximum: float | None
-    choices: tuple[str, ...]
+    minimum: float  # of numbers
+    maximum: float
+    choices: tuple[str, ...]  # of texts
 
     def parsed(self, value: object) -> float | int | str:
         """Return `value` in the setting's type.
@@ -133,19 +133,20 @@ class SettingInfo:
         Raises:
             InvalidInputError: Not of that type, not finite, out of range, or not one of the choices.
         """
-        expected = self._expectation()
+        refusal = InvalidInputError(f"expected {self._expectation()}, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise refusal
+        if self.kind is str:
+            if value not in self.choices:
+                raise refusal
+            return value
         try:
-            if isinstance(value, bool) or not isinstance(value, int | float | str):
-                raise ValueError  # noqa: TRY301 - one way out for every unfit type
-            parsed = self.kind(value)
-            if self.kind is int and float(value) != parsed:
-                raise ValueError  # noqa: TRY301
-        except (ValueError, OverflowError):
-            raise InvalidInputError(f"expected {expected}, got {value!r}") from None
-        outside = self.kind is not str and not (self.minimum <= parsed <= self.maximum)  # type: ignore[operator]
-        if outside or (self.choices and parsed not in self.choices):
-            raise InvalidInputError(f"expected {expected}, got {value!r}")
-        return parsed
+            number = float(value)
+        except ValueError:
+            raise refusal from None
+        if not self.minimum <= number <= self.maximum or (self.kind is int and number != int(number)):
+            raise refusal
+        return int(number) if self.kind is int else number
 
     def _expectation(self) -> str:
         if self.choices:
@@ -163,4 +164,5 @@ def _flat_fields() -> Iterator[tuple[str, str, SettingInfo]]:
     for group, record in (("query_boxes", QueryBoxSettings), ("masks", MaskSettings), ("fusion", FusionSettings)):
         kinds = get_type_hints(record)
         for item in fields(record):
-            yield group, item.name, SettingInfo(item.name, kinds[item.name], item.default, **item.metadata)
+            default: Any = item.default
+            yield group, item.name, SettingInfo(item.name, kinds[item.name], default, **item.metadata)

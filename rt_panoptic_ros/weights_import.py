@@ -11,9 +11,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from rt_panoptic_ros.architecture import NetworkConfig, state_dict_layout
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.model_bundle import InputSpec, ModelBundle, checked_weights, write_bundle
-from rt_panoptic_ros.architecture import NetworkConfig, state_dict_layout
 from rt_panoptic_ros.settings import PostprocessSettings
 
 if TYPE_CHECKING:

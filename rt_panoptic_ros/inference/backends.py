@@ -37,7 +37,9 @@ def resolve_device(device: str) -> str:
     if device == "cpu" or (device == "auto" and not wp.is_cuda_available()):
         return "cpu"
     if not wp.is_cuda_available():
-        raise UnavailableError("expected a CUDA GPU for device cuda, found none: check `nvidia-smi`, or use device:=cpu")
+        raise UnavailableError(
+            "expected a CUDA GPU for device cuda, found none: check `nvidia-smi`, or use device:=cpu"
+        )
     return "cuda:0"
 
 
@@ -75,6 +77,8 @@ def open_backend(name: str, bundle: ModelBundle, network_size: tuple[int, int], 
 def _open(name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str) -> Backend:
     module, class_name, library, remedy = _ENGINES[name]
     if importlib.util.find_spec(library) is None:
-        raise UnavailableError(f"expected the package {library} for the {name} backend, it is not installed: `{remedy}`")
+        raise UnavailableError(
+            f"expected the package {library} for the {name} backend, it is not installed: `{remedy}`"
+        )
     engine: type[Backend] = getattr(importlib.import_module(f"rt_panoptic_ros.inference.{module}"), class_name)
     return engine(bundle, network_size, device)

@@ -10,7 +10,7 @@ Input: `image`, uint8 (1, H, W, 3), RGB. Outputs: those of `records.DenseDetecti
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
@@ -40,7 +40,7 @@ class _Builder:
         self.initializers: dict[str, np.ndarray] = {}
         self.sizes: dict[str, tuple[int, int]] = {}
 
-    def add(self, operator: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+    def add(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         if inputs[0] in self.sizes:
             self.sizes.setdefault(name, self.sizes[inputs[0]])
@@ -168,7 +168,7 @@ def _encoder(builder: _Builder, config: NetworkConfig, spec: InputSpec) -> list[
 
     stages = []
     convs = 3 if config.backbone == "resnet50" else 2
-    strided = 2 if convs == 3 else 1  # noqa: PLR2004 - torchvision's ResNets stride in the first 3x3 convolution
+    strided = 2 if convs == 3 else 1
     for stage, blocks in enumerate(RESNET_BLOCKS[config.backbone], 1):
         for block in range(blocks):
             name = f"{body}.layer{stage}.{block}"

@@ -13,6 +13,10 @@ class FrozenBatchNorm2d(nn.Module):
     """Batch norm with fixed statistics and affine: state dict entries weight, bias, running_mean, running_var."""
 
     EPSILON = 1e-5
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, channels: int) -> None:
         """Create the identity for `channels` channels."""
@@ -36,6 +40,7 @@ class ResidualBlock(nn.Module):
         """Create a block from `source` channels; `width` is that of its 3x3 convolutions."""
         super().__init__()
         out = 4 * width if bottleneck else width
+        layers: tuple[tuple[int, int, int, int], ...]
         if bottleneck:
             layers = ((source, width, 1, 1), (width, width, 3, stride), (width, out, 1, 1))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def read_torch_checkpoint(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, struct.error, RuntimeError, LookupError, EOFError, ValueError, TypeError) as error:
         raise InvalidInputError(
             f"expected a torch checkpoint of plain tensors in {path}, got one that can't be read without running code "
             f"or is damaged ({str(error).splitlines()[0]}): save it again with torch.save(model.state_dict(), ...)"

@@ -59,7 +59,8 @@ class GlobalConv2d(nn.Conv2d):
             taps = part if taps is None else taps + part
         assert taps is not None
         height, width = size
-        padded = functional.pad(taps, (1, 1, 1, 1)).unflatten(1, (3, 3, self.out_channels))
+        padded = functional.pad(taps, (1, 1, 1, 1))
+        padded = padded.view(len(taps), 3, 3, self.out_channels, height + 2, width + 2)
         assert self.bias is not None
         result = self.bias[:, None, None].expand(len(taps), -1, height, width)
         for y in range(3):

@@ -1,0 +1,176 @@
+"""The command line `rt-panoptic`: one thin function per subcommand; heavy modules load only where needed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rt_panoptic_ros.architecture import RESNET_BLOCKS, NetworkConfig
+from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SIZE = re.compile(r"(\d+)x(\d+)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1 for an error that the user can mend, 130 when stopped."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    try:
+        options.run(options)
+    except RtPanopticError as error:
+        print(f"rt-panoptic: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (height, width) px of a text such as 512x1024.
+
+    Raises:
+        InvalidInputError: Another form, or a zero.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None or 0 in (size := (int(match[1]), int(match[2]))):
+        raise InvalidInputError(f"expected a size as HEIGHTxWIDTH in pixels, such as 512x1024, got '{text}'")
+    return size
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, object]:
+    """Return {name: value text} of texts such as mask_threshold=0.3.
+
+    Raises:
+        InvalidInputError: A text without `=`.
+    """
+    settings: dict[str, object] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign:
+            raise InvalidInputError(f"expected --set NAME=VALUE, got '{pair}'")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def _import_weights(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.class_table import load_class_table
+    from rt_panoptic_ros.weights_import import import_weights
+
+    bundle = import_weights(
+        options.checkpoint,
+        options.out,
+        network=_network(options),
+        classes=load_class_table(options.classes),
+        settings=parse_settings(options.set),
+    )
+    print(f"{bundle.path}: {len(bundle.layout)} entries of {bundle.network.backbone}, {len(bundle.classes)} classes")
+
+
+def _make_untrained(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.class_table import load_class_table
+    from rt_panoptic_ros.untrained import make_untrained_bundle
+
+    size = parse_size(options.size) if options.size else None
+    classes = load_class_table(options.classes)
+    bundle = make_untrained_bundle(
+        options.out, network=_network(options), classes=classes, size=size, seed=options.seed
+    )
+    print(f"{bundle.path}: random weights; its labels mean nothing")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.pipeline import open_pipeline
+    from rt_panoptic_ros.predict import predict_source
+    from rt_panoptic_ros.sources import open_source
+
+    pipeline = open_pipeline(
+        options.model,
+        backend=options.backend,
+        device=options.device,
+        network_size=parse_size(options.size) if options.size else None,
+        settings=parse_settings(options.set),
+    )
+    with open_source(options.source) as source:
+        frames = predict_source(pipeline, source, options.out, save_dense=options.save_dense)
+    print(f"{options.out}: {frames} frames, {pipeline.describe()}")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.demo import run_demo
+
+    run_demo(options.source, options.out, model=options.model, max_frames=options.frames)
+
+
+def _network(options: argparse.Namespace) -> NetworkConfig:
+    widths = {}
+    if options.channels:
+        widths = {
+            "pyramid_channels": options.channels,
+            "localization_channels": options.channels,
+            "semantics_channels": options.channels // 2,
+        }
+    return NetworkConfig(
+        backbone=options.backbone, towers=options.towers, levelness=not options.without_levelness, **widths
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rt-panoptic", description="Real-time panoptic segmentation from dense detections."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("predict", help="label an image, a folder, a video or a camera into files")
+    command.set_defaults(run=_predict)
+    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    command.add_argument("--source", required=True, help="image, folder of images, video, or camera number")
+    command.add_argument("--out", required=True, type=Path, help="folder for the results")
+    command.add_argument("--backend", default="auto", help="auto (default), onnxruntime or torch")
+    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    command.add_argument("--size", help="HEIGHTxWIDTH px that images are brought to, in place of the card's")
+    _add_set(command)
+    command.add_argument("--save-dense", action="store_true", help="also write what the network and masks were: dense/")
+
+    command = commands.add_parser("import-weights", help="make a model bundle from a checkpoint")
+    command.set_defaults(run=_import_weights)
+    command.add_argument("checkpoint", type=Path, help=".pth (weights only), .safetensors or .npz file")
+    command.add_argument("--out", required=True, type=Path, help="folder of the new bundle")
+    _add_network(command)
+    _add_set(command)
+
+    command = commands.add_parser("make-untrained", help="make a model bundle of random weights, for tests and timing")
+    command.set_defaults(run=_make_untrained)
+    command.add_argument("--out", required=True, type=Path, help="folder of the new bundle")
+    command.add_argument("--size", help="HEIGHTxWIDTH px that images are brought to (default: as they come)")
+    command.add_argument("--seed", type=int, default=1, help="of the random weights")
+    _add_network(command)
+
+    command = commands.add_parser("demo", help="play a video through a real ROS graph and keep what the node shows")
+    command.set_defaults(run=_demo)
+    command.add_argument("--source", required=True, help="image, folder of images, video, or camera number")
+    command.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results")
+    command.add_argument("--model", help="folder of a model bundle, or the name of a shipped one")
+    command.add_argument("--frames", type=int, default=150, help="frames of the source to play at most")
+    return parser
+
+
+def _add_network(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--backbone", default="resnet50", choices=tuple(RESNET_BLOCKS))
+    command.add_argument("--classes", default="cityscapes", help="class table: cityscapes, coco or camvid")
+    command.add_argument("--channels", type=int, help="of pyramid and localization tower; semantics has half")
+    command.add_argument("--towers", type=int, default=2, choices=(1, 2), help="1: one tower for both tasks (Table 3)")
+    command.add_argument("--without-levelness", action="store_true", help="the variant of Appendix B")
+
+
+def _add_set(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="a post-processing setting over the card's, such as mask_threshold=0.3; may be repeated",
+    )  # fmt: skip

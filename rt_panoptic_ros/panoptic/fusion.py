@@ -1,0 +1,158 @@
+"""Panoptic fusion at the camera's resolution (Section 3.2, after Kirillov et al.): one label per pixel.
+
+Detections come by falling score. One whose mask is already claimed for more than the overlap threshold is dropped;
+else it takes its unclaimed pixels. Here every pixel first goes to its best detection; then each dropped detection's
+pixels go on to their next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import warp as wp
+
+from rt_panoptic_ros.panoptic.fusion_kernels import (
+    NO_OWNER,
+    claim,
+    find_dropped,
+    number,
+    paint_instances,
+    paint_semantics,
+    release,
+    render_masks,
+    void_small_stuff,
+)
+from rt_panoptic_ros.panoptic.pixel_map import make_pixel_map
+from rt_panoptic_ros.records import VOID, DenseDetections, DetectionTable, ImageGeometry, MaskMembership, PanopticResult
+from rt_panoptic_ros.settings import MAX_DETECTIONS
+
+if TYPE_CHECKING:
+    from rt_panoptic_ros.records import QueryBoxes
+    from rt_panoptic_ros.settings import FusionSettings
+
+
+class PanopticFuser:
+    """Holds the buffers for one geometry; `fuse` is a function of its arguments only."""
+
+    def __init__(self, dense: DenseDetections, thing_ids: tuple[int, ...], geometry: ImageGeometry) -> None:
+        """Allocate for outputs of the shapes and the device of `dense`, and the camera's size."""
+        device = dense.semantic_logits.device
+        self._device = device
+        self._geometry = geometry
+        self._thing_ids = wp.array(thing_ids, dtype=wp.int32, device=device)
+        self._thing_id_table = np.array(thing_ids, np.uint8)
+        classes, height, width = dense.semantic_logits.shape
+        self._is_stuff = np.ones(classes, bool)
+        self._is_stuff[list(thing_ids)] = False
+        self._is_thing = wp.array((~self._is_stuff).astype(np.uint8), dtype=wp.uint8, device=device)
+        self._cells8 = (height, width)
+        self._cells4 = (2 * height, 2 * width)
+        self._pixels8 = make_pixel_map(geometry, 8, self._cells8, device)
+        self._pixels4 = make_pixel_map(geometry, 4, self._cells4, device)
+        self._owner = wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device)
+        self._semantic = wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device)
+        self._instance = wp.zeros(geometry.camera_size, dtype=wp.uint16, device=device)
+        self._totals = wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device)
+        self._frees = wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device)
+        self._ids = wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device)
+        self._state = wp.zeros(2, dtype=wp.int32, device=device)
+        self._mask_boxes = wp.zeros((MAX_DETECTIONS, 4), dtype=wp.int32, device=device)
+        no_box = np.tile(np.array([2**31 - 1, 2**31 - 1, -1, -1], np.int32), (MAX_DETECTIONS, 1))
+        self._no_boxes = wp.array(no_box, dtype=wp.int32, device=device)
+        self._class_areas = wp.zeros(classes, dtype=wp.int32, device=device)
+
+    def fuse(
+        self,
+        dense: DenseDetections,
+        queries: QueryBoxes,
+        membership: MaskMembership,
+        settings: FusionSettings,
+    ) -> PanopticResult:
+        """Return the labels of every camera pixel and the table of visible objects, in arrays of their own.
+
+        Args:
+            dense: The network's outputs.
+            queries: The query boxes.
+            membership: Of those, at the grid points.
+            settings: Overlap and area limits.
+        """
+        device, active = self._device, membership.active
+        for counter in (self._totals, self._frees, self._state, self._class_areas):
+            counter.zero_()
+        wp.copy(self._mask_boxes, self._no_boxes)
+        wp.launch(
+            paint_semantics, self._cells8, device=device,
+            inputs=[dense.semantic_logits, membership.peaks, self._pixels8], outputs=[self._semantic],
+        )  # fmt: skip
+        masks = [membership.field, membership.bits, queries.boxes, queries.labels, self._thing_ids, active,
+                 membership.threshold, self._pixels4]  # fmt: skip
+        wp.launch(claim, self._cells4, device=device, inputs=masks, outputs=[self._owner, self._totals, self._frees])
+        for _ in range(MAX_DETECTIONS):
+            wp.launch(
+                find_dropped, 1, device=device,
+                inputs=[self._totals, active, settings.overlap_threshold], outputs=[self._frees, self._state],
+            )  # fmt: skip
+            if device.is_cpu and self._state.numpy()[1] < 0:
+                break
+            wp.launch(
+                release, self._cells4, device=device,
+                inputs=[*masks, self._state], outputs=[self._owner, self._frees],
+            )  # fmt: skip
+        wp.launch(number, 1, device=device, inputs=[self._frees, active], outputs=[self._ids])
+        wp.launch(
+            paint_instances, self._cells4, device=device,
+            inputs=[self._owner, self._ids, queries.labels, self._thing_ids, self._pixels4],
+            outputs=[self._semantic, self._instance, self._mask_boxes, self._class_areas],
+        )  # fmt: skip
+        if self._has_small_stuff(settings.stuff_area_min):
+            wp.launch(
+                void_small_stuff, self._semantic.shape, device=device,
+                inputs=[self._class_areas, self._is_thing, settings.stuff_area_min, self._instance],
+                outputs=[self._semantic],
+            )  # fmt: skip
+        return PanopticResult(
+            semantic=self._semantic.numpy().copy(),
+            instance=self._instance.numpy().copy(),
+            detections=self._table(queries),
+        )
+
+    def render_masks(self, queries: QueryBoxes, membership: MaskMembership) -> np.ndarray:
+        """Return the whole masks before fusion, (n, H, W) bool at the camera's size (Eq. 7)."""
+        count = int(membership.active.numpy()[0])
+        masks = wp.zeros((count, *self._geometry.camera_size), dtype=wp.uint8, device=self._device)
+        wp.launch(
+            render_masks, (count, *self._cells4), device=self._device,
+            inputs=[membership.field, membership.bits, queries.boxes, queries.labels, self._thing_ids,
+                    membership.threshold, self._pixels4],
+            outputs=[masks],
+        )  # fmt: skip
+        return np.asarray(masks.numpy()).astype(bool)
+
+    def _has_small_stuff(self, stuff_area_min: int) -> bool:
+        """Whether small stuff may have to become void; known without waiting only on the CPU."""
+        if stuff_area_min == 0 or not self._device.is_cpu:
+            return stuff_area_min > 0
+        areas = self._class_areas.numpy()
+        return bool(((areas > 0) & (areas < stuff_area_min) & self._is_stuff).any())
+
+    def _table(self, queries: QueryBoxes) -> DetectionTable:
+        visible = np.flatnonzero(self._ids.numpy())
+        boxes = camera_boxes(queries.boxes.numpy()[visible], self._geometry)
+        return DetectionTable(
+            class_ids=self._thing_id_table[queries.labels.numpy()[visible]],
+            scores=queries.scores.numpy()[visible],
+            boxes=boxes,
+            mask_boxes=self._mask_boxes.numpy()[visible],
+            areas=self._frees.numpy()[visible].astype(np.uint32),
+        )
+
+
+def camera_boxes(boxes: np.ndarray, geometry: ImageGeometry) -> np.ndarray:
+    """Return (n, 4) xyxy boxes of network px in camera px, float32, inside the camera image."""
+    scale = np.array([geometry.scale_x, geometry.scale_y] * 2, np.float32)
+    height, width = geometry.camera_size
+    return np.clip(boxes / scale, 0, np.array([width, height] * 2, np.float32)).astype(np.float32)
+
+
+assert int(NO_OWNER) == VOID  # a pixel without owner and a pixel without class are written alike

@@ -1,0 +1,339 @@
+"""The kernels of panoptic fusion (see `fusion`), and what they share.
+
+Between grid points, masks and logits are bilinear, and bilinear values are convex combinations of the four corners:
+where all corners agree, so do all pixels of the cell, and only the other cells are interpolated.
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+from rt_panoptic_ros.panoptic.masks import DenseField, mask_probability
+from rt_panoptic_ros.panoptic.pixel_map import PixelMap
+from rt_panoptic_ros.panoptic.sampling import Bits, Sample, bilinear, has_bit, lerp2, no_bits
+
+wp.set_module_options({"enable_backward": False})
+
+NO_OWNER = wp.constant(wp.uint8(255))  # owner of a pixel that no detection holds
+_CANDIDATES = wp.constant(wp.int32(16))
+_CandidateIds = wp.types.vector(length=16, dtype=wp.int32)
+
+
+@wp.func
+def _beats_everywhere(logits: wp.array3d(dtype=wp.float32), winner: wp.int32, c: wp.int32, s: Sample) -> wp.bool:
+    """Whether `winner` is above class c at all four corners, and so at every pixel between them."""
+    return (
+        logits[winner, s.y0, s.x0] > logits[c, s.y0, s.x0]
+        and logits[winner, s.y0, s.x1] > logits[c, s.y0, s.x1]
+        and logits[winner, s.y1, s.x0] > logits[c, s.y1, s.x0]
+        and logits[winner, s.y1, s.x1] > logits[c, s.y1, s.x1]
+    )
+
+
+@wp.kernel
+def paint_semantics(
+    logits: wp.array3d(dtype=wp.float32),  # (N, h, w)
+    peaks: wp.array2d(dtype=wp.uint8),  # (h, w)
+    pixels: PixelMap,  # of the stride-8 grid
+    semantic: wp.array2d(dtype=wp.uint8),
+) -> None:
+    """Give each pixel of a stride-8 cell the class of the highest interpolated logit, the lowest id on ties."""
+    y, x = wp.tid()
+    s = Sample()
+    s.y0 = y
+    s.x0 = x
+    s.y1 = wp.min(y + 1, logits.shape[1] - 1)
+    s.x1 = wp.min(x + 1, logits.shape[2] - 1)
+    p00 = wp.int32(peaks[s.y0, s.x0])
+    p01 = wp.int32(peaks[s.y0, s.x1])
+    p10 = wp.int32(peaks[s.y1, s.x0])
+    p11 = wp.int32(peaks[s.y1, s.x1])
+    if p00 == p01 and p00 == p10 and p00 == p11:
+        for row in range(pixels.row_starts[y], pixels.row_starts[y + 1]):
+            for column in range(pixels.column_starts[x], pixels.column_starts[x + 1]):
+                semantic[row, column] = wp.uint8(p00)
+        return
+    candidates = _CandidateIds()
+    count = int(0)
+    for c in range(logits.shape[0]):
+        beaten = (
+            _beats_everywhere(logits, p00, c, s) or _beats_everywhere(logits, p01, c, s)
+            or _beats_everywhere(logits, p10, c, s) or _beats_everywhere(logits, p11, c, s)
+        )  # fmt: skip
+        if not beaten:
+            if count < _CANDIDATES:
+                candidates[count] = c
+            count += 1
+    compared = count
+    if count > _CANDIDATES:
+        compared = logits.shape[0]
+    for row in range(pixels.row_starts[y], pixels.row_starts[y + 1]):
+        s.wy = pixels.row_weights[row]
+        for column in range(pixels.column_starts[x], pixels.column_starts[x + 1]):
+            s.wx = pixels.column_weights[column]
+            best = int(0)
+            top = float(-wp.inf)
+            for i in range(compared):
+                c = i
+                if count <= _CANDIDATES:
+                    c = candidates[i]
+                value = bilinear(logits, c, s)
+                if value > top:
+                    top = value
+                    best = c
+            semantic[row, column] = wp.uint8(best)
+
+
+@wp.func
+def _corner_probabilities(field: DenseField, y: wp.int32, x: wp.int32, class_id: wp.int32, query: wp.vec4) -> wp.vec4:
+    """Mask probabilities at the four corners of stride-4 cell (y, x): 00, 01, 10, 11."""
+    below = wp.min(y + 1, field.log_normalizer.shape[0] - 1)
+    right = wp.min(x + 1, field.log_normalizer.shape[1] - 1)
+    return wp.vec4(
+        mask_probability(field, y, x, class_id, query), mask_probability(field, y, right, class_id, query),
+        mask_probability(field, below, x, class_id, query), mask_probability(field, below, right, class_id, query),
+    )  # fmt: skip
+
+
+@wp.func
+def _inside(corners: wp.vec4, wy: wp.float32, wx: wp.float32, threshold: wp.float32) -> wp.bool:
+    """Eq. 7 at a pixel between four corners."""
+    return lerp2(corners[0], corners[1], corners[2], corners[3], wy, wx) >= threshold
+
+
+@wp.func
+def _any_corner(bits: wp.array2d(dtype=Bits), y: wp.int32, x: wp.int32) -> Bits:
+    below = wp.min(y + 1, bits.shape[0] - 1)
+    right = wp.min(x + 1, bits.shape[1] - 1)
+    result = Bits()
+    for word in range(4):
+        result[word] = bits[y, x][word] | bits[y, right][word] | bits[below, x][word] | bits[below, right][word]
+    return result
+
+
+@wp.func
+def _all_corners(bits: wp.array2d(dtype=Bits), y: wp.int32, x: wp.int32) -> Bits:
+    below = wp.min(y + 1, bits.shape[0] - 1)
+    right = wp.min(x + 1, bits.shape[1] - 1)
+    result = Bits()
+    for word in range(4):
+        result[word] = bits[y, x][word] & bits[y, right][word] & bits[below, x][word] & bits[below, right][word]
+    return result
+
+
+@wp.kernel
+def claim(  # noqa: PLR0912 - one pass over a cell
+    field: DenseField,
+    bits: wp.array2d(dtype=Bits),
+    boxes: wp.array(dtype=wp.vec4),
+    labels: wp.array(dtype=wp.int32),
+    thing_ids: wp.array(dtype=wp.int32),
+    active: wp.array(dtype=wp.int32),
+    threshold: wp.float32,
+    pixels: PixelMap,  # of the stride-4 grid
+    owner: wp.array2d(dtype=wp.uint8),
+    totals: wp.array(dtype=wp.int32),  # pixels of each mask
+    frees: wp.array(dtype=wp.int32),  # of those, pixels that no better detection holds
+) -> None:
+    """Give each pixel of a stride-4 cell to its best detection."""
+    y, x = wp.tid()
+    top = pixels.row_starts[y]
+    bottom = pixels.row_starts[y + 1]
+    left = pixels.column_starts[x]
+    right = pixels.column_starts[x + 1]
+    anywhere = _any_corner(bits, y, x)
+    everywhere = _all_corners(bits, y, x)
+    size = (bottom - top) * (right - left)
+    first = int(255)
+    mixed = bool(False)
+    if not no_bits(anywhere):
+        for j in range(active[0]):
+            if has_bit(everywhere, j):
+                wp.atomic_add(totals, j, size)
+                if first == 255:
+                    first = j
+            elif has_bit(anywhere, j):
+                mixed = True
+    for row in range(top, bottom):
+        for column in range(left, right):
+            owner[row, column] = wp.uint8(first)
+    if mixed:
+        for j in range(active[0]):
+            if has_bit(anywhere, j) and not has_bit(everywhere, j):
+                corners = _corner_probabilities(field, y, x, thing_ids[labels[j]], boxes[j])
+                count = int(0)
+                for row in range(top, bottom):
+                    for column in range(left, right):
+                        if _inside(corners, pixels.row_weights[row], pixels.column_weights[column], threshold):
+                            count += 1
+                            if j < wp.int32(owner[row, column]):
+                                owner[row, column] = wp.uint8(j)
+                wp.atomic_add(totals, j, count)
+        for row in range(top, bottom):
+            for column in range(left, right):
+                holder = wp.int32(owner[row, column])
+                if holder != 255:
+                    wp.atomic_add(frees, holder, 1)
+    elif first != 255:
+        wp.atomic_add(frees, first, size)
+
+
+@wp.kernel
+def find_dropped(
+    totals: wp.array(dtype=wp.int32),
+    active: wp.array(dtype=wp.int32),
+    overlap_threshold: wp.float32,
+    frees: wp.array(dtype=wp.int32),
+    state: wp.array(dtype=wp.int32),  # next detection to look at; the one just dropped, or -1
+) -> None:
+    """Walk down the scores to the next detection that is claimed for more than the threshold."""
+    found = int(-1)
+    j = state[0]
+    last = active[0]
+    while j < last and found < 0:
+        if wp.float32(totals[j] - frees[j]) > overlap_threshold * wp.float32(totals[j]):
+            found = j
+            frees[j] = 0  # its pixels are handed on by `release`
+        j += 1
+    state[0] = j
+    state[1] = found
+
+
+@wp.kernel
+def release(
+    field: DenseField,
+    bits: wp.array2d(dtype=Bits),
+    boxes: wp.array(dtype=wp.vec4),
+    labels: wp.array(dtype=wp.int32),
+    thing_ids: wp.array(dtype=wp.int32),
+    active: wp.array(dtype=wp.int32),
+    threshold: wp.float32,
+    pixels: PixelMap,
+    state: wp.array(dtype=wp.int32),
+    owner: wp.array2d(dtype=wp.uint8),
+    frees: wp.array(dtype=wp.int32),
+) -> None:
+    """Hand the pixels of the detection just dropped to the next one whose mask holds them."""
+    y, x = wp.tid()
+    dropped = state[1]
+    if dropped < 0:
+        return
+    anywhere = _any_corner(bits, y, x)
+    if not has_bit(anywhere, dropped):
+        return
+    everywhere = _all_corners(bits, y, x)
+    for row in range(pixels.row_starts[y], pixels.row_starts[y + 1]):
+        for column in range(pixels.column_starts[x], pixels.column_starts[x + 1]):
+            if wp.int32(owner[row, column]) == dropped:
+                heir = int(255)
+                for j in range(dropped + 1, active[0]):
+                    if has_bit(everywhere, j):
+                        heir = j
+                        break
+                    if has_bit(anywhere, j):
+                        corners = _corner_probabilities(field, y, x, thing_ids[labels[j]], boxes[j])
+                        if _inside(corners, pixels.row_weights[row], pixels.column_weights[column], threshold):
+                            heir = j
+                            break
+                owner[row, column] = wp.uint8(heir)
+                if heir != 255:
+                    wp.atomic_add(frees, heir, 1)
+
+
+@wp.kernel
+def number(
+    frees: wp.array(dtype=wp.int32),
+    active: wp.array(dtype=wp.int32),
+    ids: wp.array(dtype=wp.int32),  # per detection: instance id, 0 for dropped and invisible ones
+) -> None:
+    """Number the visible detections 1, 2, 3, ... by falling score."""
+    numbered = int(0)
+    for j in range(ids.shape[0]):
+        ids[j] = 0
+        if j < active[0] and frees[j] > 0:
+            numbered += 1
+            ids[j] = numbered
+
+
+@wp.func
+def _record_run(
+    holder: wp.int32, area: wp.int32, row: wp.int32, first: wp.int32, last: wp.int32,
+    mask_boxes: wp.array2d(dtype=wp.int32),
+) -> None:  # fmt: skip
+    if area > 0 and holder != 255:
+        wp.atomic_min(mask_boxes, holder, 0, first)
+        wp.atomic_min(mask_boxes, holder, 1, row)
+        wp.atomic_max(mask_boxes, holder, 2, last)
+        wp.atomic_max(mask_boxes, holder, 3, row)
+
+
+@wp.kernel
+def paint_instances(
+    owner: wp.array2d(dtype=wp.uint8),
+    ids: wp.array(dtype=wp.int32),
+    labels: wp.array(dtype=wp.int32),
+    thing_ids: wp.array(dtype=wp.int32),
+    pixels: PixelMap,  # of the stride-4 grid
+    semantic: wp.array2d(dtype=wp.uint8),
+    instance: wp.array2d(dtype=wp.uint16),
+    mask_boxes: wp.array2d(dtype=wp.int32),  # (detections, 4): x_min, y_min, x_max, y_max, inclusive
+    class_areas: wp.array(dtype=wp.int32),  # pixels of each class outside instances
+) -> None:
+    """Write the ids and classes of instances, and count what is left to the semantics."""
+    y, x = wp.tid()
+    left = pixels.column_starts[x]
+    right = pixels.column_starts[x + 1]
+    for row in range(pixels.row_starts[y], pixels.row_starts[y + 1]):
+        previous = int(255)
+        begin = left
+        for column in range(left, right):
+            holder = wp.int32(owner[row, column])
+            if holder != previous:
+                _record_run(previous, column - begin, row, begin, column - 1, mask_boxes)
+                previous = holder
+                begin = column
+            if holder != 255:
+                instance[row, column] = wp.uint16(ids[holder])
+                semantic[row, column] = wp.uint8(thing_ids[labels[holder]])
+            else:
+                instance[row, column] = wp.uint16(0)
+                wp.atomic_add(class_areas, wp.int32(semantic[row, column]), 1)
+        _record_run(previous, right - begin, row, begin, right - 1, mask_boxes)
+
+
+@wp.kernel
+def void_small_stuff(
+    class_areas: wp.array(dtype=wp.int32),
+    is_thing: wp.array(dtype=wp.uint8),
+    stuff_area_min: wp.int32,
+    instance: wp.array2d(dtype=wp.uint16),
+    semantic: wp.array2d(dtype=wp.uint8),
+) -> None:
+    row, column = wp.tid()
+    c = wp.int32(semantic[row, column])
+    if instance[row, column] == wp.uint16(0) and is_thing[c] == wp.uint8(0) and class_areas[c] < stuff_area_min:
+        semantic[row, column] = NO_OWNER
+
+
+@wp.kernel
+def render_masks(
+    field: DenseField,
+    bits: wp.array2d(dtype=Bits),
+    boxes: wp.array(dtype=wp.vec4),
+    labels: wp.array(dtype=wp.int32),
+    thing_ids: wp.array(dtype=wp.int32),
+    threshold: wp.float32,
+    pixels: PixelMap,
+    masks: wp.array3d(dtype=wp.uint8),  # (n, H, W)
+) -> None:
+    j, y, x = wp.tid()
+    if has_bit(_any_corner(bits, y, x), j):
+        filled = has_bit(_all_corners(bits, y, x), j)
+        corners = wp.vec4()
+        if not filled:
+            corners = _corner_probabilities(field, y, x, thing_ids[labels[j]], boxes[j])
+        for row in range(pixels.row_starts[y], pixels.row_starts[y + 1]):
+            for column in range(pixels.column_starts[x], pixels.column_starts[x + 1]):
+                wy = pixels.row_weights[row]
+                if filled or _inside(corners, wy, pixels.column_weights[column], threshold):
+                    masks[j, row, column] = wp.uint8(1)

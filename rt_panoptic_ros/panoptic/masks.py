@@ -1,0 +1,310 @@
+"""Mask construction (Eq. 5-7, 14): which query boxes each point of the stride-4 grid belongs to.
+
+At a grid point, the pixel's own box comes from the level that levelness picks; its agreement with a query box, times
+the probability of the query's class, is the mask probability. What is exact and saves work is done: a stride-8 cell
+whose corners share their best class k cannot hold class c anywhere if c stays below k by more than -log(threshold) at
+all four; a query box is only compared where its class can reach the threshold; a point's softmax and box are computed
+only where a detection, or a neighbour's detection, needs them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import warp as wp
+
+from rt_panoptic_ros.panoptic.sampling import (
+    Bits,
+    Sample,
+    bilinear,
+    box_iou,
+    no_bits,
+    published_similarity,
+    sample_at,
+    source_position,
+    word_with_bit,
+)
+from rt_panoptic_ros.records import DenseDetections, MaskMembership, QueryBoxes
+from rt_panoptic_ros.settings import MAX_DETECTIONS
+
+if TYPE_CHECKING:
+    from rt_panoptic_ros.settings import MaskSettings
+
+wp.set_module_options({"enable_backward": False})
+
+_LEVELS = wp.constant(wp.int32(5))
+_LOG_MARGIN = 1e-3  # far above the rounding of logits, so that culling by them never changes a result
+
+
+@wp.struct
+class DenseField:
+    """The network's outputs and what is known of each grid point, for the device functions below."""
+
+    logits: wp.array3d(dtype=wp.float32)  # (N, h, w)
+    levelness: wp.array3d(dtype=wp.float32)  # (6, 2h, 2w), or empty
+    offsets0: wp.array3d(dtype=wp.float32)  # (4, h, w)
+    offsets1: wp.array3d(dtype=wp.float32)
+    offsets2: wp.array3d(dtype=wp.float32)
+    offsets3: wp.array3d(dtype=wp.float32)
+    offsets4: wp.array3d(dtype=wp.float32)
+    log_normalizer: wp.array2d(dtype=wp.float32)  # (2h, 2w)
+    dense_boxes: wp.array2d(dtype=wp.vec4)  # (2h, 2w)
+    use_levelness: wp.bool
+    use_published_similarity: wp.bool
+
+
+@wp.func
+def _semantic_sample(field: DenseField, gy: wp.int32, gx: wp.int32) -> Sample:
+    """Where stride-4 grid point (gy, gx) lies on the stride-8 grid."""
+    height = field.logits.shape[1]
+    width = field.logits.shape[2]
+    return sample_at(source_position(gy, 0.5), source_position(gx, 0.5), height, width)
+
+
+@wp.func
+def _box_from(
+    offsets: wp.array3d(dtype=wp.float32), gy: wp.int32, gx: wp.int32, rows: wp.int32, columns: wp.int32
+) -> wp.vec4:
+    """The box that one level's offsets, upsampled to the grid of rows x columns, give at (gy, gx); xyxy network px."""
+    y = source_position(gy, wp.float32(offsets.shape[1]) / wp.float32(rows))
+    x = source_position(gx, wp.float32(offsets.shape[2]) / wp.float32(columns))
+    s = sample_at(y, x, offsets.shape[1], offsets.shape[2])
+    center_x = wp.float32(4 * gx + 2)
+    center_y = wp.float32(4 * gy + 2)
+    return wp.vec4(
+        center_x - bilinear(offsets, 0, s), center_y - bilinear(offsets, 1, s),
+        center_x + bilinear(offsets, 2, s), center_y + bilinear(offsets, 3, s),
+    )  # fmt: skip
+
+
+@wp.func
+def _level_box(field: DenseField, level: wp.int32, gy: wp.int32, gx: wp.int32) -> wp.vec4:
+    rows = field.dense_boxes.shape[0]
+    columns = field.dense_boxes.shape[1]
+    if level == 0:
+        return _box_from(field.offsets0, gy, gx, rows, columns)
+    if level == 1:
+        return _box_from(field.offsets1, gy, gx, rows, columns)
+    if level == 2:
+        return _box_from(field.offsets2, gy, gx, rows, columns)
+    if level == 3:
+        return _box_from(field.offsets3, gy, gx, rows, columns)
+    return _box_from(field.offsets4, gy, gx, rows, columns)
+
+
+@wp.func
+def _fill_point(field: DenseField, gy: wp.int32, gx: wp.int32) -> None:
+    """Compute the point's softmax normalizer and, with levelness, its own box (Eq. 14)."""
+    s = _semantic_sample(field, gy, gx)
+    highest = bilinear(field.logits, 0, s)
+    for c in range(1, field.logits.shape[0]):
+        highest = wp.max(highest, bilinear(field.logits, c, s))
+    total = float(0.0)
+    for c in range(field.logits.shape[0]):
+        total += wp.exp(bilinear(field.logits, c, s) - highest)
+    field.log_normalizer[gy, gx] = highest + wp.log(total)
+    if field.use_levelness:
+        best = int(0)
+        top = field.levelness[1, gy, gx]
+        for level in range(1, _LEVELS):
+            value = field.levelness[level + 1, gy, gx]
+            if value > top:
+                top = value
+                best = level
+        field.dense_boxes[gy, gx] = _level_box(field, best, gy, gx)
+
+
+@wp.func
+def _class_probability(field: DenseField, gy: wp.int32, gx: wp.int32, class_id: wp.int32) -> wp.float32:
+    """Probability of a class at a filled grid point (Eq. 2)."""
+    logit = bilinear(field.logits, class_id, _semantic_sample(field, gy, gx))
+    return wp.exp(logit - field.log_normalizer[gy, gx])
+
+
+@wp.func
+def _box_similarity(field: DenseField, own: wp.vec4, query: wp.vec4) -> wp.float32:
+    if field.use_published_similarity:
+        return published_similarity(own, query)
+    return box_iou(own, query)
+
+
+@wp.func
+def _similarity(field: DenseField, gy: wp.int32, gx: wp.int32, query: wp.vec4) -> wp.float32:
+    """Agreement of the point's own box with a query box (Eq. 6); without levelness the best of all levels (A23)."""
+    if field.use_levelness:
+        return _box_similarity(field, field.dense_boxes[gy, gx], query)
+    best = _box_similarity(field, _level_box(field, 0, gy, gx), query)
+    for level in range(1, _LEVELS):
+        best = wp.max(best, _box_similarity(field, _level_box(field, level, gy, gx), query))
+    return best
+
+
+@wp.func
+def mask_probability(field: DenseField, gy: wp.int32, gx: wp.int32, class_id: wp.int32, query: wp.vec4) -> wp.float32:
+    """Mask probability of a query box at a filled grid point (Eq. 5)."""
+    return _class_probability(field, gy, gx, class_id) * _similarity(field, gy, gx, query)
+
+
+@wp.kernel
+def _find_peaks(
+    logits: wp.array3d(dtype=wp.float32),
+    thing_ids: wp.array(dtype=wp.int32),
+    peaks: wp.array2d(dtype=wp.uint8),
+    thing_gaps: wp.array2d(dtype=wp.float32),
+) -> None:
+    """Per stride-8 cell: the best class (lowest id on ties), and how far the best thing's logit lies below it."""
+    y, x = wp.tid()
+    best = int(0)
+    top = logits[0, y, x]
+    for c in range(1, logits.shape[0]):
+        value = logits[c, y, x]
+        if value > top:
+            top = value
+            best = c
+    thing = logits[thing_ids[0], y, x]
+    for i in range(1, thing_ids.shape[0]):
+        thing = wp.max(thing, logits[thing_ids[i], y, x])
+    peaks[y, x] = wp.uint8(best)
+    thing_gaps[y, x] = thing - top
+
+
+@wp.kernel
+def _group_by_class(
+    scores: wp.array(dtype=wp.float32),
+    labels: wp.array(dtype=wp.int32),
+    count: wp.array(dtype=wp.int32),
+    score_threshold: wp.float32,
+    starts: wp.array(dtype=wp.int32),  # (T + 1,)
+    members: wp.array(dtype=wp.int32),
+    active: wp.array(dtype=wp.int32),
+) -> None:
+    """List the query boxes of each thing class; those below the score threshold take no part."""
+    taking_part = int(0)
+    for j in range(count[0]):
+        if scores[j] >= score_threshold:
+            taking_part = j + 1
+    active[0] = taking_part
+    filled = int(0)
+    for label in range(starts.shape[0] - 1):
+        starts[label] = filled
+        for j in range(taking_part):
+            if labels[j] == label:
+                members[filled] = j
+                filled += 1
+    starts[starts.shape[0] - 1] = filled
+
+
+@wp.kernel
+def _find_members(
+    field: DenseField,
+    peaks: wp.array2d(dtype=wp.uint8),
+    thing_gaps: wp.array2d(dtype=wp.float32),
+    thing_ids: wp.array(dtype=wp.int32),
+    boxes: wp.array(dtype=wp.vec4),
+    starts: wp.array(dtype=wp.int32),
+    members: wp.array(dtype=wp.int32),
+    active: wp.array(dtype=wp.int32),
+    gap_floor: wp.float32,
+    threshold: wp.float32,
+    bits: wp.array2d(dtype=Bits),
+) -> None:
+    """Set the bits of the query boxes whose mask probability reaches the threshold at the grid point (Eq. 7)."""
+    gy, gx = wp.tid()
+    found = Bits()
+    field.log_normalizer[gy, gx] = wp.nan
+    s = _semantic_sample(field, gy, gx)
+    peak = peaks[s.y0, s.x0]
+    alike = peak == peaks[s.y0, s.x1] and peak == peaks[s.y1, s.x0] and peak == peaks[s.y1, s.x1]
+    gap = wp.max(
+        wp.max(thing_gaps[s.y0, s.x0], thing_gaps[s.y0, s.x1]), wp.max(thing_gaps[s.y1, s.x0], thing_gaps[s.y1, s.x1])
+    )
+    if active[0] > 0 and (gap >= gap_floor or not alike):
+        _fill_point(field, gy, gx)
+        for label in range(thing_ids.shape[0]):
+            if starts[label] < starts[label + 1]:
+                probability = _class_probability(field, gy, gx, thing_ids[label])
+                if probability >= threshold:
+                    for i in range(starts[label], starts[label + 1]):
+                        j = members[i]
+                        if probability * _similarity(field, gy, gx, boxes[j]) >= threshold:
+                            found[j >> 5] = word_with_bit(found[j >> 5], j & 31)
+    bits[gy, gx] = found
+
+
+@wp.kernel
+def _fill_neighbors(field: DenseField, bits: wp.array2d(dtype=Bits)) -> None:
+    """Fill the points that only a neighbour's detection needs."""
+    gy, gx = wp.tid()
+    if wp.isnan(field.log_normalizer[gy, gx]):
+        needed = bool(False)
+        for y in range(wp.max(gy - 1, 0), wp.min(gy + 2, bits.shape[0])):
+            for x in range(wp.max(gx - 1, 0), wp.min(gx + 2, bits.shape[1])):
+                if not no_bits(bits[y, x]):
+                    needed = True
+        if needed:
+            _fill_point(field, gy, gx)
+
+
+class MaskConstructor:
+    """Holds the buffers for one set of output shapes; `construct` is a function of its arguments only."""
+
+    def __init__(self, dense: DenseDetections, thing_ids: tuple[int, ...]) -> None:
+        """Allocate for outputs of the shapes and the device of `dense`; `thing_ids` are the things' class ids."""
+        device = dense.semantic_logits.device
+        self._device = device
+        height, width = dense.semantic_logits.shape[1:]
+        grid = (2 * height, 2 * width)
+        self._thing_ids = wp.array(thing_ids, dtype=wp.int32, device=device)
+        self._peaks = wp.zeros((height, width), dtype=wp.uint8, device=device)
+        self._gaps = wp.zeros((height, width), dtype=wp.float32, device=device)
+        self._starts = wp.zeros(len(thing_ids) + 1, dtype=wp.int32, device=device)
+        self._members = wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device)
+        self._no_levelness = wp.zeros((0, 0, 0), dtype=wp.float32, device=device)
+        self._bits = wp.zeros(grid, dtype=Bits, device=device)
+        self._log_normalizer = wp.zeros(grid, dtype=wp.float32, device=device)
+        self._dense_boxes = wp.zeros(grid, dtype=wp.vec4, device=device)
+        self._active = wp.zeros(1, dtype=wp.int32, device=device)
+
+    def construct(
+        self, dense: DenseDetections, queries: QueryBoxes, settings: MaskSettings, *, score_threshold: float = 0.0
+    ) -> MaskMembership:
+        """Return the membership of the grid points, valid until the next call.
+
+        Args:
+            dense: The network's outputs.
+            queries: The query boxes.
+            settings: Similarity and threshold.
+            score_threshold: Query boxes below it take no part.
+        """
+        device = self._device
+        wp.launch(
+            _find_peaks, self._peaks.shape, device=device,
+            inputs=[dense.semantic_logits, self._thing_ids], outputs=[self._peaks, self._gaps],
+        )  # fmt: skip
+        wp.launch(
+            _group_by_class, 1, device=device,
+            inputs=[queries.scores, queries.labels, queries.count, score_threshold],
+            outputs=[self._starts, self._members, self._active],
+        )  # fmt: skip
+        field = self._field(dense, settings)
+        wp.launch(
+            _find_members, self._bits.shape, device=device,
+            inputs=[field, self._peaks, self._gaps, self._thing_ids, queries.boxes, self._starts, self._members,
+                    self._active, math.log(settings.mask_threshold) - _LOG_MARGIN, settings.mask_threshold],
+            outputs=[self._bits],
+        )  # fmt: skip
+        wp.launch(_fill_neighbors, self._bits.shape, device=device, inputs=[field, self._bits])
+        return MaskMembership(self._bits, self._active, self._peaks, field, settings.mask_threshold)
+
+    def _field(self, dense: DenseDetections, settings: MaskSettings) -> DenseField:
+        field = DenseField()
+        field.logits = dense.semantic_logits
+        field.levelness = self._no_levelness if dense.levelness_logits is None else dense.levelness_logits
+        for level, offsets in enumerate(dense.box_offsets):
+            setattr(field, f"offsets{level}", offsets)
+        field.log_normalizer = self._log_normalizer
+        field.dense_boxes = self._dense_boxes
+        field.use_levelness = dense.levelness_logits is not None
+        field.use_published_similarity = settings.similarity == "giou"
+        return field

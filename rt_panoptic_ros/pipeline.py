@@ -1,0 +1,209 @@
+"""One frame's way from camera pixels to labels: reads like the arrows of docs/architecture.md."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import warp as wp
+
+from rt_panoptic_ros.inference.backends import BACKENDS, DEVICES, open_backend
+from rt_panoptic_ros.input_image import check_image, plan_geometry, prepare_input
+from rt_panoptic_ros.model_bundle import read_bundle
+from rt_panoptic_ros.panoptic.fusion import PanopticFuser
+from rt_panoptic_ros.panoptic.masks import MaskConstructor
+from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
+from rt_panoptic_ros.records import CameraImage, ImageGeometry, PanopticResult
+from rt_panoptic_ros.settings import PostprocessSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from rt_panoptic_ros.class_table import ClassTable
+    from rt_panoptic_ros.inference.base import Backend
+    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.records import DenseDetections
+
+__all__ = ["BACKENDS", "DEVICES", "PanopticPipeline", "open_pipeline"]
+
+wp.config.log_level = wp.LOG_WARNING  # its banner would go to standard output
+
+_ENGINES_KEPT = 4
+"""Network sizes that stay loaded at once, for folders of images of mixed sizes."""
+
+
+class _Engine:
+    """The network for one input size, and the buffers that follow from it."""
+
+    def __init__(self, backend: Backend, thing_ids: tuple[int, ...]) -> None:
+        self.backend = backend
+        dense = backend.infer(np.zeros((*backend.network_size, 3), np.uint8))
+        self.selector = QueryBoxSelector(dense)
+        self.constructor = MaskConstructor(dense, thing_ids)
+        self._thing_ids = thing_ids
+        self._fusers: dict[ImageGeometry, PanopticFuser] = {}
+
+    def fuser(self, dense: DenseDetections, geometry: ImageGeometry) -> PanopticFuser:
+        if geometry not in self._fusers:
+            self._fusers = {geometry: PanopticFuser(dense, self._thing_ids, geometry)}
+        return self._fusers[geometry]
+
+
+class PanopticPipeline:
+    """Labels images with one model. Not safe for use by several threads at once, but for `settings`."""
+
+    def __init__(
+        self,
+        bundle: ModelBundle,
+        *,
+        backend: str,
+        device: str,
+        network_size: tuple[int, int] | None,
+        settings: PostprocessSettings,
+    ) -> None:
+        """Make a pipeline that loads its engine with the first image, or in `prepare`; see `open_pipeline`."""
+        self.settings = settings  # read once per frame: assigning another record is atomic
+        self.timings_ms: dict[str, float] = {}  # of the last frame, by stage
+        self._bundle = bundle
+        self._backend_name, self._device, self._network_size = backend, device, network_size
+        self._engines: OrderedDict[tuple[int, int], _Engine] = OrderedDict()
+        self._last: tuple[DenseDetections, _Engine, ImageGeometry, PostprocessSettings] | None = None
+
+    @property
+    def classes(self) -> ClassTable:
+        """The classes that the model tells apart."""
+        return self._bundle.classes
+
+    def prepare(self, camera_size: tuple[int, int] | None = None) -> None:
+        """Load and warm everything for images of `camera_size` (height, width) px.
+
+        Without it, for the network size of the argument or the card; where neither says one, nothing can be done yet
+        and the first image does it.
+        """
+        size = camera_size or self._network_size or self._bundle.input.size
+        if size is not None:
+            self(CameraImage(np.zeros((*size, 3), np.uint8), "rgb"))
+
+    def __call__(self, image: CameraImage) -> PanopticResult:
+        """Return the labels of `image`.
+
+        Raises:
+            InvalidInputError: Not a uint8 image of its colour order.
+            UnavailableError: The engine can't be had here (only with the first image of a size).
+        """
+        check_image(image)
+        settings, spec = self.settings, self._bundle.input
+        height, width = image.pixels.shape[:2]
+        geometry = plan_geometry((height, width), spec, self._network_size)
+        engine = self._engine(geometry.network_size)
+        timings: dict[str, float] = {}
+        with _timed(timings, "input"):
+            network_input = prepare_input(image, geometry, spec)
+        with _timed(timings, "network", engine.backend.device):
+            dense = engine.backend.infer(network_input)
+        with _timed(timings, "query_boxes", engine.backend.device):
+            queries = engine.selector.select(dense, geometry.content_size, settings.query_boxes)
+        with _timed(timings, "masks", engine.backend.device):
+            score_threshold = settings.fusion.score_threshold
+            membership = engine.constructor.construct(dense, queries, settings.masks, score_threshold=score_threshold)
+        with _timed(timings, "fusion"):
+            result = engine.fuser(dense, geometry).fuse(dense, queries, membership, settings.fusion)
+        self.timings_ms, self._last = timings, (dense, engine, geometry, settings)
+        return result
+
+    def dense_arrays(self) -> dict[str, np.ndarray]:
+        """Return what the last frame gave before fusion, under the names of the published code's reference case.
+
+        The network's outputs (`semantic_logits`, `levelness_logits`, `box_class_logits_i`, `box_offsets_i`,
+        `centerness_logits_i`), all query boxes whatever their score (`boxes` (n, 4) xyxy network px, `scores` (n,),
+        `labels` (n,)) and their masks at the camera's size (`mask_bits`, packed along the last axis; `mask_shape`).
+
+        Raises:
+            RuntimeError: No frame has been labelled yet.
+        """
+        if self._last is None:
+            raise RuntimeError("label a frame before asking for its dense arrays")
+        dense, engine, geometry, settings = self._last
+        arrays = {"semantic_logits": dense.semantic_logits}
+        if dense.levelness_logits is not None:
+            arrays["levelness_logits"] = dense.levelness_logits
+        for name in ("box_class_logits", "box_offsets", "centerness_logits"):
+            arrays |= {f"{name}_{level}": array for level, array in enumerate(getattr(dense, name))}
+        queries = engine.selector.select(dense, geometry.content_size, settings.query_boxes)
+        membership = engine.constructor.construct(dense, queries, settings.masks)
+        masks = engine.fuser(dense, geometry).render_masks(queries, membership)
+        return {name: array.numpy().copy() for name, array in arrays.items()} | {
+            "boxes": queries.boxes.numpy()[: len(masks)].copy(),
+            "scores": queries.scores.numpy()[: len(masks)].copy(),
+            "labels": queries.labels.numpy()[: len(masks)].copy(),
+            "mask_bits": np.packbits(masks, axis=-1),
+            "mask_shape": np.array(masks.shape),
+        }
+
+    def describe(self) -> str:
+        """Return one line that says which model runs with which engine where, as far as it is loaded."""
+        if not self._engines:
+            return f"{self._bundle.name}, backend {self._backend_name}, device {self._device}, not loaded yet"
+        backend = next(reversed(self._engines.values())).backend
+        height, width = backend.network_size
+        return f"{self._bundle.name} with {backend.name} on {backend.device} at {height}x{width}"
+
+    def close(self) -> None:
+        """Free the engines; the pipeline loads them again when it is called again."""
+        self._last = None
+        while self._engines:
+            self._engines.popitem()[1].backend.close()
+
+    def _engine(self, network_size: tuple[int, int]) -> _Engine:
+        engine = self._engines.get(network_size)
+        if engine is None:
+            if len(self._engines) == _ENGINES_KEPT:
+                self._last = None
+                self._engines.popitem(last=False)[1].backend.close()
+            backend = open_backend(self._backend_name, self._bundle, network_size, self._device)
+            engine = self._engines[network_size] = _Engine(backend, self._bundle.classes.thing_ids)
+        self._engines.move_to_end(network_size)
+        return engine
+
+
+def open_pipeline(
+    model: Path | str,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    network_size: tuple[int, int] | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> PanopticPipeline:
+    """Return the pipeline of a model bundle.
+
+    Args:
+        model: Folder of a bundle, or the name of one that comes with the package.
+        backend: One of `BACKENDS`; auto takes the best of this machine.
+        device: auto, cpu or cuda.
+        network_size: (height, width) px that images are brought to, in place of the card's.
+        settings: Post-processing settings by name, over the card's.
+
+    Raises:
+        InvalidInputError: No such bundle, or a wrong setting.
+    """
+    bundle = read_bundle(model)
+    return PanopticPipeline(
+        bundle,
+        backend=backend,
+        device=device,
+        network_size=network_size,
+        settings=bundle.settings.replaced(settings or {}),
+    )
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str, device: str = "cpu") -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    if device != "cpu":
+        wp.synchronize_device(device)
+    timings[stage] = 1e3 * (time.perf_counter() - begin)

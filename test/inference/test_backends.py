@@ -1,0 +1,144 @@
+"""The contract of the inference engines, run over each; the graph against the network."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import warp as wp
+
+from rt_panoptic_ros.architecture import NetworkConfig
+from rt_panoptic_ros.class_table import load_class_table
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.files import cache_directory
+from rt_panoptic_ros.inference.backends import open_backend, resolve_device
+from rt_panoptic_ros.inference.onnx_export import exported_onnx
+from rt_panoptic_ros.model_bundle import InputSpec, ModelBundle, write_bundle
+from rt_panoptic_ros.records import STRIDES, DenseDetections
+from rt_panoptic_ros.settings import PostprocessSettings
+from rt_panoptic_ros.untrained import make_untrained_bundle, untrained_weights
+
+ENGINES = [
+    pytest.param(
+        name, marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
+    )
+    for name in ("onnxruntime", "torch")
+]
+both = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None or importlib.util.find_spec("onnxruntime") is None,
+    reason="torch or onnxruntime is not installed",
+)
+
+
+def arrays(dense: DenseDetections) -> dict[str, np.ndarray]:
+    result = {}
+    for field in fields(dense):
+        value = getattr(dense, field.name)
+        for index, array in enumerate(value if isinstance(value, tuple) else (value,)):
+            if array is not None:
+                result[f"{field.name}_{index}"] = array.numpy().copy()
+    return result
+
+
+def image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+class TestContract:
+    @pytest.mark.parametrize("size", [(64, 96), (50, 70)])
+    def test_shapes_dtype_and_device(self, engine: str, small_bundle: ModelBundle, size: tuple[int, int]) -> None:
+        backend = open_backend(engine, small_bundle, size, "cpu")
+        assert (backend.name, backend.device, backend.network_size) == (engine, "cpu", size)
+        dense = backend.infer(image(size))
+        height, width = -(-size[0] // 8), -(-size[1] // 8)
+        assert dense.semantic_logits.shape == (11, height, width)
+        assert dense.levelness_logits is not None
+        assert dense.levelness_logits.shape == (6, 2 * height, 2 * width)
+        for level, stride in enumerate(STRIDES):
+            shape = (-(-size[0] // stride), -(-size[1] // stride))
+            assert dense.box_class_logits[level].shape == (3, *shape)
+            assert dense.box_offsets[level].shape == (4, *shape)
+            assert dense.centerness_logits[level].shape == (1, *shape)
+        for array in (dense.semantic_logits, *dense.box_offsets):
+            assert array.dtype == wp.float32
+            assert array.device.alias == "cpu"
+            assert np.isfinite(array.numpy()).all()
+        backend.close()
+
+    def test_same_image_same_bits(self, engine: str, small_bundle: ModelBundle) -> None:
+        backend = open_backend(engine, small_bundle, (64, 96), "cpu")
+        first = arrays(backend.infer(image((64, 96))))
+        other = arrays(backend.infer(image((64, 96), seed=1)))
+        again = arrays(backend.infer(image((64, 96))))
+        assert any(not np.array_equal(first[name], other[name]) for name in first)
+        for name, value in first.items():
+            np.testing.assert_array_equal(value, again[name])
+
+    def test_damaged_weights_are_refused(self, engine: str, small_network: NetworkConfig, tmp_path: Path) -> None:
+        classes = load_class_table("camvid")
+        bundle = make_untrained_bundle(tmp_path / "m", network=small_network, classes=classes, size=None, seed=3)
+        content = bytearray((bundle.path / "weights.safetensors").read_bytes())
+        content[-5] ^= 1
+        (bundle.path / "weights.safetensors").write_bytes(content)
+        with pytest.raises(InvalidInputError, match="SHA-256"):
+            open_backend(engine, bundle, (32, 32), "cpu")
+
+
+@both
+@pytest.mark.parametrize(
+    "network",
+    [
+        NetworkConfig("resnet18", 16, 16, 8, tower_depth=1),
+        NetworkConfig("resnet50", 16, 16, 8, tower_depth=1, towers=1),
+        NetworkConfig("resnet34", 32, 16, 24, tower_depth=2, group_size=4, levelness=False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("spec", [InputSpec(), InputSpec((120, 110, 100), (58, 57, 55), "rgb")], ids=["bgr", "rgb"])
+def test_engines_agree(network: NetworkConfig, spec: InputSpec, tmp_path: Path) -> None:
+    classes = load_class_table("camvid")
+    layout = make_untrained_bundle(tmp_path / "a", network=network, classes=classes, size=None, seed=2).layout
+    bundle = write_bundle(
+        tmp_path / "b", untrained_weights(layout, 2), network=network, classes=classes, spec=spec,
+        settings=PostprocessSettings(), about={},
+    )  # fmt: skip
+    size = (72, 104)
+    onnx = arrays(open_backend("onnxruntime", bundle, size, "cpu").infer(image(size)))
+    torch = arrays(open_backend("torch", bundle, size, "cpu").infer(image(size)))
+    assert onnx.keys() == torch.keys()
+    for name, value in onnx.items():
+        np.testing.assert_allclose(value, torch[name], atol=2e-4, rtol=2e-4, err_msg=name)
+
+
+def test_export_is_cached_and_a_damaged_one_made_again(
+    small_bundle: ModelBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = exported_onnx(small_bundle, (40, 48))
+    assert path.is_relative_to(cache_directory())
+    stamp = path.stat().st_mtime_ns
+    assert exported_onnx(small_bundle, (40, 48)).stat().st_mtime_ns == stamp
+    good = path.read_bytes()
+    path.write_bytes(good[:-1])
+    again = exported_onnx(small_bundle, (40, 48))
+    assert again.read_bytes() == good
+    assert "damaged" in caplog.text
+    assert exported_onnx(small_bundle, (40, 56)) != path
+    assert not list(path.parent.glob(".*"))
+
+
+def test_named_backend_never_falls_back(small_bundle: ModelBundle) -> None:
+    with pytest.raises(InvalidInputError, match="tensorflow"):
+        open_backend("tensorflow", small_bundle, (32, 32), "cpu")
+    with pytest.raises(InvalidInputError, match="tpu"):
+        open_backend("auto", small_bundle, (32, 32), "tpu")
+
+
+@pytest.mark.skipif(wp.is_cuda_available(), reason="this machine has a GPU")
+def test_cuda_without_a_gpu_is_one_sentence(small_bundle: ModelBundle) -> None:
+    assert resolve_device("auto") == "cpu"
+    with pytest.raises(UnavailableError, match="nvidia-smi"):
+        open_backend("auto", small_bundle, (32, 32), "cuda")

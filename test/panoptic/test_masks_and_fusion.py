@@ -1,0 +1,191 @@
+"""Mask construction and fusion: the kernels against their twins, and the invariants of a panoptic labelling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dense_cases import CLASSES, THING_IDS, ideal_dense, random_dense, same_geometry
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rt_panoptic_ros.panoptic import numpy_twin
+from rt_panoptic_ros.panoptic.fusion import PanopticFuser
+from rt_panoptic_ros.panoptic.masks import MaskConstructor
+from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
+from rt_panoptic_ros.records import VOID, DenseDetections, ImageGeometry, PanopticResult
+from rt_panoptic_ros.settings import PostprocessSettings
+
+LOW = {"score_threshold": 0.05, "mask_threshold": 0.15}
+SIZES = [(96, 160), (33, 47), (200, 328)]
+
+
+def run_kernels(
+    dense: DenseDetections, geometry: ImageGeometry, config: PostprocessSettings
+) -> tuple[numpy_twin.HostQueryBoxes, np.ndarray, PanopticResult]:
+    """Return the query boxes, the masks of those above the score threshold, and the result."""
+    queries = QueryBoxSelector(dense).select(dense, geometry.content_size, config.query_boxes)
+    constructor = MaskConstructor(dense, THING_IDS)
+    membership = constructor.construct(dense, queries, config.masks, score_threshold=config.fusion.score_threshold)
+    fuser = PanopticFuser(dense, THING_IDS, geometry)
+    result = fuser.fuse(dense, queries, membership, config.fusion)
+    count = int(membership.active.numpy()[0])
+    host = numpy_twin.HostQueryBoxes(
+        queries.boxes.numpy()[:count], queries.scores.numpy()[:count], queries.labels.numpy()[:count]
+    )
+    return host, fuser.render_masks(queries, membership), result
+
+
+def assert_equals_twin(dense: DenseDetections, geometry: ImageGeometry, config: PostprocessSettings) -> PanopticResult:
+    queries, masks, result = run_kernels(dense, geometry, config)
+    probabilities = numpy_twin.mask_probabilities(dense, queries, THING_IDS, config.masks)
+    pixels = numpy_twin.camera_sampled(probabilities, geometry, 4)
+    threshold = config.masks.mask_threshold
+    differ = masks != (pixels >= np.float32(threshold))
+    assert np.abs(pixels[differ] - threshold).max(initial=0) < 1e-5  # only where rounding decides
+    assert differ.sum() <= 1e-5 * differ.size + 2
+
+    twin = numpy_twin.fuse_panoptic(dense, queries, masks, THING_IDS, geometry, config.fusion)
+    np.testing.assert_array_equal(result.instance, twin.instance)
+    logits = numpy_twin.camera_sampled(dense.semantic_logits.numpy(), geometry, 8)
+    best_two = np.sort(logits, axis=0)[-2:]
+    undecided = best_two[1] - best_two[0] < 1e-5
+    np.testing.assert_array_equal(result.semantic[~undecided], twin.semantic[~undecided])
+    np.testing.assert_array_equal(result.detections.class_ids, twin.detections.class_ids)
+    np.testing.assert_array_equal(result.detections.areas, twin.detections.areas)
+    np.testing.assert_array_equal(result.detections.mask_boxes, twin.detections.mask_boxes)
+    np.testing.assert_allclose(result.detections.boxes, twin.detections.boxes, rtol=1e-6)
+    np.testing.assert_array_equal(result.detections.scores, twin.detections.scores)
+    return result
+
+
+@pytest.mark.parametrize("levelness", [True, False])
+@pytest.mark.parametrize("similarity", ["iou", "giou"])
+@pytest.mark.parametrize("size", SIZES)
+def test_equals_twin_on_random_outputs(size: tuple[int, int], similarity: str, levelness: bool) -> None:
+    config = PostprocessSettings().replaced({**LOW, "similarity": similarity})
+    found = 0
+    for seed in range(4):
+        dense = random_dense(seed, size, levelness=levelness)
+        found += len(assert_equals_twin(dense, same_geometry(size), config).detections)
+    assert found > 0
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        ImageGeometry(180, 320, 90, 160, 96, 160),  # shrunk by two, padded below
+        ImageGeometry(48, 80, 96, 160, 96, 160),  # enlarged by two
+        ImageGeometry(77, 131, 96, 160, 96, 160),  # stretched by odd factors
+        ImageGeometry(70, 100, 70, 100, 96, 160),  # padded on both sides
+        ImageGeometry(400, 7, 96, 160, 96, 160),
+    ],
+)
+def test_equals_twin_when_camera_and_network_sizes_differ(geometry: ImageGeometry) -> None:
+    config = PostprocessSettings().replaced(LOW)
+    assert_equals_twin(random_dense(11, geometry.network_size), geometry, config)
+
+
+def test_ideal_objects_come_out_as_they_went_in() -> None:
+    objects = [(0, (8.0, 8.0, 55.0, 47.0)), (1, (80.0, 16.0, 135.0, 79.0)), (0, (16.0, 56.0, 63.0, 87.0))]
+    dense = ideal_dense((96, 160), objects)
+    result = assert_equals_twin(dense, same_geometry((96, 160)), PostprocessSettings())
+    assert result.detections.class_ids.tolist() == [THING_IDS[0], THING_IDS[1], THING_IDS[0]]
+    for row, (_, box) in enumerate(objects):
+        np.testing.assert_allclose(result.detections.boxes[row], box, atol=1e-3)
+        np.testing.assert_allclose(result.detections.mask_boxes[row], box, atol=6)
+
+
+def test_hundred_overlapping_objects() -> None:
+    random = np.random.default_rng(4)
+    corners = random.uniform([0, 0], [100, 40], (100, 2))
+    objects = [(i % 3, (x, y, x + 40 + i % 17, y + 40 + i % 11)) for i, (x, y) in enumerate(corners)]
+    dense = ideal_dense((96, 160), objects, score_step=0.02)
+    config = PostprocessSettings().replaced(
+        {"nms_threshold": 1.0, "global_nms_threshold": 1.0, "score_threshold": 0.01, "mask_threshold": 0.05}
+    )
+    for overlap in (0.0, 0.2, 0.5, 1.0):
+        assert_equals_twin(dense, same_geometry((96, 160)), config.replaced({"overlap_threshold": overlap}))
+
+
+def test_equal_scores_and_one_pixel_objects() -> None:
+    objects = [(0, (40.0, 40.0, 41.0, 41.0)), (1, (84.0, 44.0, 84.5, 44.5)), (2, (20.0, 20.0, 20.1, 20.1))]
+    dense = ideal_dense((96, 160), objects, score_step=0.0)
+    assert_equals_twin(dense, same_geometry((96, 160)), PostprocessSettings().replaced(LOW))
+
+
+def test_no_detections_leaves_the_semantics() -> None:
+    dense = random_dense(2, (96, 160), box_bias=-50.0)
+    result = assert_equals_twin(dense, same_geometry((96, 160)), PostprocessSettings())
+    assert len(result.detections) == 0
+    assert not result.instance.any()
+
+
+def test_many_classes_between_four_corners() -> None:
+    """More classes can win inside a cell than the kernel keeps as candidates."""
+    random = np.random.default_rng(8)
+    dense = random_dense(1, (64, 64))
+    logits = dense.semantic_logits.numpy()
+    logits[:] = random.standard_normal(logits.shape) * 1e-2
+    assert_equals_twin(dense, same_geometry((64, 64)), PostprocessSettings())
+
+
+def test_two_runs_are_bit_equal() -> None:
+    dense = random_dense(9, (96, 160))
+    config = PostprocessSettings().replaced(LOW)
+    first, second = (run_kernels(dense, same_geometry((96, 160)), config)[2] for _ in range(2))
+    np.testing.assert_array_equal(first.semantic, second.semantic)
+    np.testing.assert_array_equal(first.instance, second.instance)
+    np.testing.assert_array_equal(first.detections.boxes, second.detections.boxes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    height=st.integers(1, 120),
+    width=st.integers(1, 120),
+    camera=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    mask_threshold=st.floats(0.02, 1.0),
+    overlap_threshold=st.floats(0.0, 1.0),
+    stuff_area_min=st.sampled_from([0, 1, 50, 10**6]),
+    similarity=st.sampled_from(["iou", "giou"]),
+)
+def test_labelling_is_panoptic(
+    seed: int,
+    height: int,
+    width: int,
+    camera: tuple[int, int],
+    mask_threshold: float,
+    overlap_threshold: float,
+    stuff_area_min: int,
+    similarity: str,
+) -> None:
+    """Ids 1..n without holes, areas and boxes equal the pixels', classes agree, void only for small stuff."""
+    config = PostprocessSettings().replaced(
+        {
+            "score_threshold": 0.05,
+            "mask_threshold": mask_threshold,
+            "overlap_threshold": overlap_threshold,
+            "stuff_area_min": stuff_area_min,
+            "similarity": similarity,
+        }
+    )
+    geometry = ImageGeometry(*camera, height, width, height, width)
+    _, masks, result = run_kernels(random_dense(seed, (height, width), box_bias=-1.0), geometry, config)
+    table = result.detections
+    assert result.semantic.shape == result.instance.shape == camera
+    assert np.unique(result.instance[result.instance > 0]).tolist() == list(range(1, len(table) + 1))
+    assert (np.diff(table.scores) <= 0).all()
+    assert set(table.class_ids.tolist()) <= set(THING_IDS)
+    for row in range(len(table)):
+        y, x = np.nonzero(result.instance == row + 1)
+        assert table.areas[row] == len(y)
+        assert table.mask_boxes[row].tolist() == [x.min(), y.min(), x.max(), y.max()]
+        assert (result.semantic[y, x] == table.class_ids[row]).all()
+    assert not (result.instance[~masks.any(axis=0)] if len(masks) else result.instance).any()
+    void = result.semantic == VOID
+    assert (result.semantic[~void] < CLASSES).all()
+    assert not (void & (result.instance > 0)).any()
+    assert stuff_area_min > 0 or not void.any()
+    outside = result.semantic[(result.instance == 0) & ~void]
+    for c in np.unique(outside):
+        assert c in THING_IDS or (outside == c).sum() >= stuff_area_min
