@@ -5,6 +5,7 @@ The command line (`--set NAME=VALUE`), the ROS parameters and the model cards de
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -21,8 +22,8 @@ def _setting(
     default: Any,
     description: str,
     *,
-    minimum: float = 0.0,
-    maximum: float = 0.0,
+    minimum: float | None = None,
+    maximum: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
     return field(
@@ -123,8 +124,8 @@ class SettingInfo:
     kind: type  # float, int or str
     default: float | int | str
     description: str
-    minimum: float  # of numbers
-    maximum: float
+    minimum: float | None  # None: no limit, or not a number
+    maximum: float | None
     choices: tuple[str, ...]  # of texts
 
     def parsed(self, value: object) -> float | int | str:
@@ -144,7 +145,8 @@ class SettingInfo:
             number = float(value)
         except ValueError:
             raise refusal from None
-        if not self.minimum <= number <= self.maximum or (self.kind is int and number != int(number)):
+        low, high = self._range()
+        if not low <= number <= high or (self.kind is int and not number.is_integer()):
             raise refusal
         return int(number) if self.kind is int else number
 
@@ -152,7 +154,11 @@ class SettingInfo:
         if self.choices:
             return f"{self.name} to be one of {', '.join(self.choices)}"
         kind = "a whole number" if self.kind is int else "a number"
-        return f"{self.name} to be {kind} from {self.minimum:g} to {self.maximum:g}"
+        low, high = self._range()
+        return f"{self.name} to be {kind} from {low:g} to {high:g}"
+
+    def _range(self) -> tuple[float, float]:
+        return -math.inf if self.minimum is None else self.minimum, math.inf if self.maximum is None else self.maximum
 
 
 def setting_infos() -> list[SettingInfo]:

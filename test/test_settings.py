@@ -61,4 +61,6 @@ def test_any_value_is_taken_into_range_or_refused(value: object) -> None:
             assert parsed in info.choices
         else:
             assert isinstance(parsed, int | float)
+            assert info.minimum is not None
+            assert info.maximum is not None
             assert info.minimum <= parsed <= info.maximum

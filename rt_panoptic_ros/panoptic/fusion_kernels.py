@@ -309,6 +309,7 @@ def void_small_stuff(
     instance: wp.array2d(dtype=wp.uint16),
     semantic: wp.array2d(dtype=wp.uint8),
 ) -> None:
+    """Make the pixels of stuff classes void that cover less than the minimum."""
     row, column = wp.tid()
     c = wp.int32(semantic[row, column])
     if instance[row, column] == wp.uint16(0) and is_thing[c] == wp.uint8(0) and class_areas[c] < stuff_area_min:
@@ -326,6 +327,7 @@ def render_masks(
     pixels: PixelMap,
     masks: wp.array3d(dtype=wp.uint8),  # (n, H, W)
 ) -> None:
+    """Mark the pixels of each detection's whole mask (Eq. 7)."""
     j, y, x = wp.tid()
     if has_bit(_any_corner(bits, y, x), j):
         filled = has_bit(_all_corners(bits, y, x), j)
