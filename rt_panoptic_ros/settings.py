@@ -143,7 +143,7 @@ class SettingInfo:
             return value
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise refusal from None
         low, high = self._range()
         if not low <= number <= high or (self.kind is int and not number.is_integer()):

@@ -1,0 +1,24 @@
+"""The kernels compile for CUDA, also on machines without a GPU (Warp brings NVRTC)."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import warp as wp
+
+pytestmark = pytest.mark.skipif(
+    not wp.is_cuda_available() and not hasattr(wp, "compile_aot_module"),
+    reason="this Warp can't compile for CUDA without a GPU",
+)
+
+
+@pytest.mark.parametrize("arch", [87, 90], ids=["Orin", "Hopper"])
+@pytest.mark.parametrize("module", ["query_boxes", "masks", "fusion_kernels"])
+def test_kernels_compile(module: str, arch: int, tmp_path: Path) -> None:
+    kernels = importlib.import_module(f"rt_panoptic_ros.panoptic.{module}")
+    wp.compile_aot_module(kernels, arch=arch, module_dir=str(tmp_path), use_ptx=True)
+    code = next(tmp_path.glob("*.ptx")).read_text()
+    assert f".target sm_{arch}" in code
+    assert code.count(".entry") >= 4
