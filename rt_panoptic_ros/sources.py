@@ -120,7 +120,8 @@ def read_image(path: Path) -> np.ndarray:
     except OSError as error:
         raise InvalidInputError(f"expected a readable image, got {path}: {error.strerror}") from None
     try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
+        whole = encoded.size > 0 and not _cut_jpeg(encoded)
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if whole else None
     except cv2.error:  # such as a size that OpenCV refuses
         image = None
     if image is None:
@@ -136,6 +137,17 @@ def read_image(path: Path) -> np.ndarray:
         )
     rgb: np.ndarray = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return rgb
+
+
+def _cut_jpeg(encoded: np.ndarray) -> bool:
+    """Whether bytes begin as a JPEG whose scan has no end marker; up to 4.10, OpenCV fills the rest with grey."""
+    content = encoded.tobytes()
+    if not content.startswith(b"\xff\xd8"):
+        return False
+    position = 2
+    while content[position : position + 1] == b"\xff" and content[position + 1 : position + 2] != b"\xda":
+        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")  # over tables and thumbnails
+    return content.find(b"\xff\xd9", position) < 0  # inside a scan, no other 0xff is followed by 0xd9
 
 
 class _ImageFiles(FrameSource):

@@ -6,7 +6,6 @@ Described at https://cocodataset.org/#format-data; panopticapi reads what is wri
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.files import atomic_path
 from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
 
 if TYPE_CHECKING:
@@ -235,12 +235,10 @@ class CocoPanopticWriter:
             ],
         }
         path = self._folder / JSON_NAME
-        part = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            part.write_text(json.dumps(document))
-            part.replace(path)
+            with atomic_path(path) as part:
+                part.write_text(json.dumps(document))
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise UnavailableError(f"expected to write {path}, but {error.strerror}: name another folder") from None
 
     def __enter__(self) -> Self:
@@ -317,6 +315,9 @@ def _measured(present: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, in
     """Yield the id, the area and the box (x_min, y_min, width, height) of each segment but void, by rising id."""
     for place, segment_id in enumerate(present.tolist()):
         if segment_id != 0:
-            mask = (places == place).view(np.uint8)
-            x, y, width, height = cv2.boundingRect(mask)
-            yield segment_id, cv2.countNonZero(mask), (x, y, width, height)
+            mask = places == place
+            # By NumPy: cv2.boundingRect of a mask is wrong in OpenCV 4.5.5 to 4.8.1, which Ubuntu 24.04 has.
+            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            x, y = int(columns[0]), int(rows[0])
+            box = (x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
+            yield segment_id, int(np.count_nonzero(mask)), box
