@@ -20,6 +20,46 @@ Shape = tuple[int, ...]
 RESNET_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 """Residual blocks of the four stages (He et al., 2016)."""
 
+EFFICIENTNET_LITE0 = "efficientnet_lite0"
+BACKBONES = (*RESNET_BLOCKS, EFFICIENTNET_LITE0)
+
+RESNET_EPSILON = 1e-5
+EFFICIENTNET_LITE0_EPSILON = 1e-3
+"""What the encoders' batch norms add to the variance; the GroupNorms of the head add 1e-5."""
+
+
+@dataclass(frozen=True, slots=True)
+class InvertedBlock:
+    """One inverted bottleneck of EfficientNet-Lite0: 1x1 expansion (if any), depthwise, 1x1 projection; ReLU6."""
+
+    source: int  # input channels
+    expanded: int  # channels of the depthwise convolution; `source`: no expansion
+    target: int  # output channels
+    kernel: int
+    stride: int
+    shortcut: bool  # the input is added to the output
+    output: bool  # the last block before the next stride: a pyramid level starts here
+
+
+def efficientnet_lite0_blocks() -> list[InvertedBlock]:
+    """Return the blocks of EfficientNet-Lite0 behind its 32-channel, stride-2 stem."""
+    stages = (  # (expansion, channels, kernel, stride, repeats, a pyramid level starts at its end)
+        (1, 16, 3, 1, 1, False), (6, 24, 3, 2, 2, False), (6, 40, 5, 2, 2, True), (6, 80, 3, 2, 3, False),
+        (6, 112, 5, 1, 3, True), (6, 192, 5, 2, 4, False), (6, 320, 3, 1, 1, True),
+    )  # fmt: skip
+    blocks, source = [], 32
+    for expansion, target, kernel, stride, repeats, level in stages:
+        for repeat in range(repeats):
+            step = stride if repeat == 0 else 1
+            blocks.append(
+                InvertedBlock(
+                    source, expansion * source, target, kernel, step, repeat > 0, level and repeat == repeats - 1
+                )
+            )
+            source = target
+    return blocks
+
+
 LEVELS = len(STRIDES)
 LEVELNESS_CHANNELS = LEVELS + 1
 """Background, then the pyramid levels (Section 4.2)."""
@@ -47,8 +87,8 @@ class NetworkConfig:
         Raises:
             InvalidInputError: A value that no network can have.
         """
-        if self.backbone not in RESNET_BLOCKS:
-            raise InvalidInputError(f"expected backbone to be one of {', '.join(RESNET_BLOCKS)}, got '{self.backbone}'")
+        if self.backbone not in BACKBONES:
+            raise InvalidInputError(f"expected backbone to be one of {', '.join(BACKBONES)}, got '{self.backbone}'")
         if self.towers not in (1, 2):
             raise InvalidInputError(f"expected towers to be 1 or 2, got {self.towers}")
         for name in ("pyramid_channels", "localization_channels", "semantics_channels", "tower_depth", "group_size"):
@@ -103,9 +143,12 @@ def state_dict_layout(config: NetworkConfig, num_classes: int, num_things: int) 
 
 
 def _entries(config: NetworkConfig, num_classes: int, num_things: int) -> Iterator[tuple[str, Shape]]:
-    stages = yield from _resnet("backbone.body", config.backbone)
+    if config.backbone == EFFICIENTNET_LITE0:
+        stages = yield from _efficientnet_lite0("backbone.body")
+    else:
+        stages = yield from _resnet("backbone.body", config.backbone)
     pyramid = config.pyramid_channels
-    for index, channels in enumerate(stages[1:]):
+    for index, channels in enumerate(stages):
         yield from _conv(f"backbone.fpn.inner_blocks.{index}.0", channels, pyramid, 1)
     for index in range(3):
         yield from _conv(f"backbone.fpn.layer_blocks.{index}.0", pyramid, pyramid, 3)
@@ -131,7 +174,7 @@ def _entries(config: NetworkConfig, num_classes: int, num_things: int) -> Iterat
 
 
 def _resnet(prefix: str, backbone: str) -> Generator[tuple[str, Shape], None, list[int]]:
-    """Yield the entries of a torchvision ResNet without its classifier; return the stages' output channels."""
+    """Yield the entries of a torchvision ResNet without its classifier; return the last stages' output channels."""
     bottleneck = backbone == "resnet50"
     yield f"{prefix}.conv1.weight", (64, 3, 7, 7)
     yield from _batch_norm(f"{prefix}.bn1", 64)
@@ -151,6 +194,25 @@ def _resnet(prefix: str, backbone: str) -> Generator[tuple[str, Shape], None, li
                 yield from _batch_norm(f"{name}.downsample.1", out)
             channels = out
         outputs.append(channels)
+    return outputs[1:]
+
+
+def _efficientnet_lite0(prefix: str) -> Generator[tuple[str, Shape], None, list[int]]:
+    """Yield the entries of EfficientNet-Lite0 without its classifier; return the stages' output channels."""
+    yield f"{prefix}.conv_stem.weight", (32, 3, 3, 3)
+    yield from _batch_norm(f"{prefix}.bn0", 32)
+    outputs = []
+    for index, block in enumerate(efficientnet_lite0_blocks()):
+        name = f"{prefix}.blocks.{index}"
+        if block.expanded != block.source:
+            yield f"{name}.expand_conv.weight", (block.expanded, block.source, 1, 1)
+            yield from _batch_norm(f"{name}.bn0", block.expanded)
+        yield f"{name}.depthwise_conv.weight", (block.expanded, 1, block.kernel, block.kernel)
+        yield from _batch_norm(f"{name}.bn1", block.expanded)
+        yield f"{name}.project_conv.weight", (block.target, block.expanded, 1, 1)
+        yield from _batch_norm(f"{name}.bn2", block.target)
+        if block.output:
+            outputs.append(block.target)
     return outputs
 
 

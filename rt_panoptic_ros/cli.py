@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.architecture import RESNET_BLOCKS, NetworkConfig
+from rt_panoptic_ros.architecture import BACKBONES, NetworkConfig
 from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_network(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--backbone", default="resnet50", choices=tuple(RESNET_BLOCKS))
+    command.add_argument("--backbone", default="resnet50", choices=BACKBONES)
     command.add_argument("--classes", default="cityscapes", help="class table: cityscapes, coco or camvid")
     command.add_argument("--channels", type=int, help="of pyramid and localization tower; semantics has half")
     command.add_argument("--towers", type=int, default=2, choices=(1, 2), help="1: one tower for both tasks (Table 3)")

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from rt_panoptic_ros.architecture import LEVELNESS_CHANNELS, LEVELS, MAX_LOG_OFFSET, RESNET_BLOCKS, NetworkConfig
+from rt_panoptic_ros.architecture import (
+    EFFICIENTNET_LITE0,
+    EFFICIENTNET_LITE0_EPSILON,
+    LEVELNESS_CHANNELS,
+    LEVELS,
+    MAX_LOG_OFFSET,
+    RESNET_BLOCKS,
+    RESNET_EPSILON,
+    NetworkConfig,
+    efficientnet_lite0_blocks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +38,7 @@ GRAPH_VERSION = 1
 """Raised whenever the same weights give another graph, so that cached exports are made again."""
 
 _OPSET = 17
-_EPSILON = 1e-5
+_GROUP_NORM_EPSILON = 1e-5
 
 
 class _Builder:
@@ -76,9 +86,9 @@ class _Builder:
         weight, bias = self.weights[f"{entry}.weight"], self.weights[f"{entry}.bias"]
         return self.conv(x, name, weight, bias, entry=entry, stride=stride)
 
-    def conv_batch_norm(self, x: str, conv: str, norm: str, *, stride: int = 1) -> str:
-        weight, bias = folded_batch_norm(self.weights, conv, norm)
-        return self.conv(x, conv, weight, bias, stride=stride)
+    def conv_batch_norm(self, x: str, conv: str, norm: str, epsilon: float, *, stride: int = 1, group: int = 1) -> str:
+        weight, bias = folded_batch_norm(self.weights, conv, norm, epsilon)
+        return self.conv(x, conv, weight, bias, stride=stride, group=group)
 
     def split(self, inputs: Sequence[str], names: Sequence[str]) -> None:
         self.nodes.append(helper.make_node("Split", list(inputs), list(names), name=f"{inputs[0]}.split", axis=1))
@@ -86,6 +96,10 @@ class _Builder:
 
     def relu(self, x: str) -> str:
         return self.add("Relu", [x], f"{x}.relu")
+
+    def relu6(self, x: str) -> str:
+        limits = [self.constant("zero", np.float32(0)), self.constant("six", np.float32(6))]
+        return self.add("Clip", [x, *limits], f"{x}.relu6")
 
     def resize(self, x: str, channels: int, size: tuple[int, int], name: str, *, nearest: bool = False) -> str:
         if self.sizes[x] == size:
@@ -107,7 +121,7 @@ class _Builder:
         ones = self.constant(f"groups{groups}.ones", np.ones(groups, np.float32))
         zeros = self.constant(f"groups{groups}.zeros", np.zeros(groups, np.float32))
         y = self.add("Reshape", [x, grouped], f"{name}.grouped")
-        y = self.add("InstanceNormalization", [y, ones, zeros], f"{name}.normalized", epsilon=_EPSILON)
+        y = self.add("InstanceNormalization", [y, ones, zeros], f"{name}.normalized", epsilon=_GROUP_NORM_EPSILON)
         y = self.add("Reshape", [y, full], f"{name}.full")
         y = self.add("Mul", [y, self.constant(f"{entry}.gain", gain[None, :, None, None])], f"{name}.scaled")
         y = self.add("Add", [y, self.constant(f"{entry}.shift", shift[None, :, None, None])], f"{name}.shifted")
@@ -142,57 +156,89 @@ def build_onnx(
     return model
 
 
-def folded_batch_norm(weights: Mapping[str, np.ndarray], conv: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
+def folded_batch_norm(
+    weights: Mapping[str, np.ndarray], conv: str, norm: str, epsilon: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Return weight and bias of the convolution that equals `conv` followed by the frozen batch norm `norm`."""
-    gain = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"].astype(np.float64) + _EPSILON)
+    gain = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"].astype(np.float64) + epsilon)
     bias = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * gain
     return weights[f"{conv}.weight"] * gain[:, None, None, None], bias
 
 
-def _encoder(builder: _Builder, config: NetworkConfig, spec: InputSpec) -> list[tuple[str, int]]:
-    """Add preprocessing and ResNet; return (tensor, channels) of the stages at strides 8, 16 and 32."""
-    body = "backbone.body"
+def _encoder(builder: _Builder, config: NetworkConfig, spec: InputSpec) -> list[str]:
+    """Add preprocessing and encoder; return the features at strides 8, 16 and 32."""
     builder.add("Transpose", ["image"], "planes", perm=[0, 3, 1, 2])
     builder.add("Cast", ["planes"], "pixels", to=TensorProto.FLOAT)
     mean = builder.constant("mean", np.array(spec.mean_rgb, np.float32)[None, :, None, None])
     x = builder.add("Sub", ["pixels", mean], "centered")
+    if config.backbone == EFFICIENTNET_LITE0:
+        return _efficientnet_lite0(builder, spec, x)
+    return _resnet(builder, config, spec, x)
 
-    weight, bias = folded_batch_norm(builder.weights, f"{body}.conv1", f"{body}.bn1")
+
+def _first_conv(builder: _Builder, spec: InputSpec, x: str, conv: str, norm: str, epsilon: float) -> str:
+    """Add the first convolution, of stride 2, with the input's channel order and scale folded in."""
+    weight, bias = folded_batch_norm(builder.weights, conv, norm, epsilon)
     if spec.color_order == "bgr":
         weight = weight[:, ::-1]
-    weight = weight / np.array(spec.std_rgb)[None, :, None, None]
-    x = builder.relu(builder.conv(x, f"{body}.conv1", weight, bias, stride=2))
+    return builder.conv(x, conv, weight / np.array(spec.std_rgb)[None, :, None, None], bias, stride=2)
+
+
+def _resnet(builder: _Builder, config: NetworkConfig, spec: InputSpec, x: str) -> list[str]:
+    body = "backbone.body"
+    x = builder.relu(_first_conv(builder, spec, x, f"{body}.conv1", f"{body}.bn1", RESNET_EPSILON))
     height, width = builder.sizes[x]
     builder.sizes["pooled"] = (-(-height // 2), -(-width // 2))
     x = builder.add("MaxPool", [x], "pooled", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
-
     stages = []
     convs = 3 if config.backbone == "resnet50" else 2
-    strided = 2 if convs == 3 else 1
+    strided = 2 if convs == 3 else 1  # torchvision's ResNets stride in the first 3x3 convolution
     for stage, blocks in enumerate(RESNET_BLOCKS[config.backbone], 1):
         for block in range(blocks):
             name = f"{body}.layer{stage}.{block}"
             step = 2 if stage > 1 and block == 0 else 1
             shortcut = x
             if f"{name}.downsample.0.weight" in builder.weights:
-                shortcut = builder.conv_batch_norm(x, f"{name}.downsample.0", f"{name}.downsample.1", stride=step)
+                shortcut = builder.conv_batch_norm(
+                    x, f"{name}.downsample.0", f"{name}.downsample.1", RESNET_EPSILON, stride=step
+                )
             for index in range(1, convs + 1):
                 stride = step if index == strided else 1
-                x = builder.conv_batch_norm(x, f"{name}.conv{index}", f"{name}.bn{index}", stride=stride)
+                x = builder.conv_batch_norm(
+                    x, f"{name}.conv{index}", f"{name}.bn{index}", RESNET_EPSILON, stride=stride
+                )
                 if index < convs:
                     x = builder.relu(x)
             x = builder.relu(builder.add("Add", [x, shortcut], f"{name}.sum"))
-        stages.append((x, len(builder.weights[f"{body}.layer{stage}.0.conv{convs}.weight"])))
+        stages.append(x)
     return stages[1:]
 
 
-def _pyramid(builder: _Builder, config: NetworkConfig, stages: Sequence[tuple[str, int]]) -> list[str]:
+def _efficientnet_lite0(builder: _Builder, spec: InputSpec, x: str) -> list[str]:
+    body, epsilon = "backbone.body", EFFICIENTNET_LITE0_EPSILON
+    x = builder.relu6(_first_conv(builder, spec, x, f"{body}.conv_stem", f"{body}.bn0", epsilon))
+    stages = []
+    for index, block in enumerate(efficientnet_lite0_blocks()):
+        name, y = f"{body}.blocks.{index}", x
+        if block.expanded != block.source:
+            y = builder.relu6(builder.conv_batch_norm(y, f"{name}.expand_conv", f"{name}.bn0", epsilon))
+        y = builder.conv_batch_norm(
+            y, f"{name}.depthwise_conv", f"{name}.bn1", epsilon, stride=block.stride, group=block.expanded
+        )
+        y = builder.conv_batch_norm(builder.relu6(y), f"{name}.project_conv", f"{name}.bn2", epsilon)
+        x = builder.add("Add", [x, y], f"{name}.sum") if block.shortcut else y
+        if block.output:
+            stages.append(x)
+    return stages
+
+
+def _pyramid(builder: _Builder, config: NetworkConfig, stages: Sequence[str]) -> list[str]:
     """Add the feature pyramid; return P3 to P7."""
     fpn, channels = "backbone.fpn", config.pyramid_channels
     levels: list[str] = []
     merged = ""
     for index in reversed(range(len(stages))):
-        lateral = builder.plain_conv(stages[index][0], f"{fpn}.inner_blocks.{index}.0", f"{fpn}.inner.{index}")
+        lateral = builder.plain_conv(stages[index], f"{fpn}.inner_blocks.{index}.0", f"{fpn}.inner.{index}")
         if merged:
             above = builder.resize(merged, channels, builder.sizes[lateral], f"{fpn}.up.{index}", nearest=True)
             merged = builder.add("Add", [lateral, above], f"{fpn}.merged.{index}")

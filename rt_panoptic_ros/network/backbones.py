@@ -1,4 +1,4 @@
-"""ResNet encoders with frozen batch norm, named as in torchvision (He et al., 2016; Section 5.3)."""
+"""Encoders with frozen batch norm (Section 5.3): ResNets named as in torchvision, and EfficientNet-Lite0."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rt_panoptic_ros.architecture import RESNET_BLOCKS
+from rt_panoptic_ros.architecture import (
+    EFFICIENTNET_LITE0,
+    EFFICIENTNET_LITE0_EPSILON,
+    RESNET_BLOCKS,
+    RESNET_EPSILON,
+    InvertedBlock,
+    efficientnet_lite0_blocks,
+)
 
 
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm with fixed statistics and affine: state dict entries weight, bias, running_mean, running_var."""
 
-    EPSILON = 1e-5
     weight: Tensor
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int) -> None:
-        """Create the identity for `channels` channels."""
+    def __init__(self, channels: int, epsilon: float) -> None:
+        """Create the identity for `channels` channels; `epsilon` is added to the variance."""
         super().__init__()
+        self.epsilon = epsilon
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -29,7 +36,7 @@ class FrozenBatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (B, C, H, W)."""
         return functional.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.EPSILON
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.epsilon
         )
 
 
@@ -49,9 +56,9 @@ class ResidualBlock(nn.Module):
         for index, (channels_in, channels_out, kernel, step) in enumerate(layers, 1):
             conv = nn.Conv2d(channels_in, channels_out, kernel, step, kernel // 2, bias=False)
             self.add_module(f"conv{index}", conv)
-            self.add_module(f"bn{index}", FrozenBatchNorm2d(channels_out))
+            self.add_module(f"bn{index}", FrozenBatchNorm2d(channels_out, RESNET_EPSILON))
         self.downsample = (
-            nn.Sequential(nn.Conv2d(source, out, 1, stride, bias=False), FrozenBatchNorm2d(out))
+            nn.Sequential(nn.Conv2d(source, out, 1, stride, bias=False), FrozenBatchNorm2d(out, RESNET_EPSILON))
             if stride != 1 or source != out
             else None
         )
@@ -74,7 +81,7 @@ class ResNet(nn.Module):
         super().__init__()
         bottleneck = name == "resnet50"
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = FrozenBatchNorm2d(64)
+        self.bn1 = FrozenBatchNorm2d(64, RESNET_EPSILON)
         channels, outputs = 64, []
         for stage, blocks in enumerate(RESNET_BLOCKS[name]):
             layer = nn.Sequential()
@@ -95,3 +102,56 @@ class ResNet(nn.Module):
             x = self.get_submodule(f"layer{stage}")(x)
             features.append(x)
         return features[1:]
+
+
+class InvertedBottleneck(nn.Module):
+    """A block of EfficientNet-Lite0 (see `architecture.InvertedBlock`)."""
+
+    def __init__(self, block: InvertedBlock) -> None:
+        """Create it with random weights."""
+        super().__init__()
+        if block.expanded != block.source:
+            self.expand_conv = nn.Conv2d(block.source, block.expanded, 1, bias=False)
+            self.bn0 = FrozenBatchNorm2d(block.expanded, EFFICIENTNET_LITE0_EPSILON)
+        self.depthwise_conv = nn.Conv2d(
+            block.expanded, block.expanded, block.kernel, block.stride, block.kernel // 2,
+            groups=block.expanded, bias=False,
+        )  # fmt: skip
+        self.bn1 = FrozenBatchNorm2d(block.expanded, EFFICIENTNET_LITE0_EPSILON)
+        self.project_conv = nn.Conv2d(block.expanded, block.target, 1, bias=False)
+        self.bn2 = FrozenBatchNorm2d(block.target, EFFICIENTNET_LITE0_EPSILON)
+        self.expands, self.shortcut, self.output = block.expanded != block.source, block.shortcut, block.output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, source, H, W) to (B, target, ceil(H / stride), ceil(W / stride))."""
+        y = functional.relu6(self.bn0(self.expand_conv(x))) if self.expands else x
+        y = functional.relu6(self.bn1(self.depthwise_conv(y)))
+        y = self.bn2(self.project_conv(y))
+        return x + y if self.shortcut else y
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 without classifier, for CPUs and small robots; symmetric padding."""
+
+    def __init__(self) -> None:
+        """Create it with random weights."""
+        super().__init__()
+        self.conv_stem = nn.Conv2d(3, 32, 3, 2, 1, bias=False)
+        self.bn0 = FrozenBatchNorm2d(32, EFFICIENTNET_LITE0_EPSILON)
+        self.blocks = nn.ModuleList(map(InvertedBottleneck, efficientnet_lite0_blocks()))
+        self.out_channels = tuple(block.target for block in efficientnet_lite0_blocks() if block.output)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features at strides 8, 16 and 32 of `x` (B, 3, H, W)."""
+        x = functional.relu6(self.bn0(self.conv_stem(x)))
+        features = []
+        for block in self.blocks:
+            x = block(x)
+            if block.output:
+                features.append(x)
+        return features
+
+
+def make_encoder(name: str) -> ResNet | EfficientNetLite0:
+    """Return the encoder of that name, one of `architecture.BACKBONES`, with random weights."""
+    return EfficientNetLite0() if name == EFFICIENTNET_LITE0 else ResNet(name)

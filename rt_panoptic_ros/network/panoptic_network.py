@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rt_panoptic_ros.architecture import NetworkConfig
-from rt_panoptic_ros.network.backbones import ResNet
+from rt_panoptic_ros.network.backbones import make_encoder
 from rt_panoptic_ros.network.head import NetworkOutputs, PanopticHead
 from rt_panoptic_ros.network.pyramid import FeaturePyramid
 
@@ -20,7 +20,7 @@ class PyramidBackbone(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         """Create both as `config` says, with random weights."""
         super().__init__()
-        self.body = ResNet(config.backbone)
+        self.body = make_encoder(config.backbone)
         self.fpn = FeaturePyramid(self.body.out_channels, config.pyramid_channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:

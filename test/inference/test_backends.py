@@ -95,6 +95,7 @@ class TestContract:
         NetworkConfig("resnet18", 16, 16, 8, tower_depth=1),
         NetworkConfig("resnet50", 16, 16, 8, tower_depth=1, towers=1),
         NetworkConfig("resnet34", 32, 16, 24, tower_depth=2, group_size=4, levelness=False),
+        NetworkConfig("efficientnet_lite0", 16, 16, 16, tower_depth=1),
     ],
     ids=str,
 )

@@ -16,6 +16,7 @@ VARIANTS = [
     NetworkConfig("resnet18"),
     NetworkConfig("resnet34", towers=1),
     NetworkConfig("resnet50", levelness=False),
+    NetworkConfig("efficientnet_lite0", 64, 64, 64),
     NetworkConfig("resnet18", 32, 16, 24, tower_depth=2, group_size=4, towers=1, levelness=False),
 ]
 
