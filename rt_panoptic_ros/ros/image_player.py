@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,9 @@ class PlayerSettings:
         maximum=1000.0,
     )
     loop: bool = described(False, "Start again at the end, for ever.", Change.STARTUP)
+    max_frames: int = described(
+        0, "Images after which to end; 0 for no limit.", Change.STARTUP, minimum=0, maximum=2**31 - 1
+    )
     frame_id: str = described("camera", "Frame id of the images.", Change.STARTUP)
     encoding: str = described("rgb8", "Encoding of the images.", Change.STARTUP, choices=("rgb8", "bgr8"))
     reliability: str = described(
@@ -83,7 +87,7 @@ class ImagePlayer(Node):
             )
         self._source = open_source(self.settings.source, loop=self.settings.loop)
         self._rate_hz = self.settings.rate_hz or self._source.rate_hz or RATE_HZ
-        self._frames: Iterator[Frame] = iter(self._source)
+        self._frames: Iterator[Frame] = itertools.islice(self._source, self.settings.max_frames or None)
         self._publisher = self.create_publisher(Image, "image", qos.stream(self.settings.reliability))
         self._msg = Image()
         self._timer: Timer | None = None

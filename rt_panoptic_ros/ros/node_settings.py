@@ -95,12 +95,18 @@ class NodeSettingInfo:
         Raises:
             InvalidInputError: Not of that type, out of range, or not one of the choices.
         """
-        if self.info.kind is not bool:
-            return self.info.parsed(value)
-        truth = {"true": True, "false": False}.get(str(value).lower()) if isinstance(value, bool | str) else None
-        if truth is None:
-            raise InvalidInputError(f"expected {self.info.name} to be true or false, got {value!r}")
-        return truth
+        name, kind = self.info.name, self.info.kind
+        if kind is bool:
+            truth = {"true": True, "false": False}.get(str(value).lower()) if isinstance(value, bool | str) else None
+            if truth is None:
+                raise InvalidInputError(f"expected {name} to be true or false, got {value!r}")
+            return truth
+        if kind is str and not self.info.choices:
+            # A number is what ROS makes of text such as `source:=0`.
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                raise InvalidInputError(f"expected {name} to be text, got {value!r}")
+            return str(value)
+        return self.info.parsed(value)
 
 
 def node_setting_infos(record: type = NodeSettings) -> list[NodeSettingInfo]:

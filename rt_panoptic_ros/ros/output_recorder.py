@@ -16,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Image
+from tqdm import tqdm
 
 from rt_panoptic_ros.errors import RtPanopticError
 from rt_panoptic_ros.files import atomic_path
@@ -51,6 +52,11 @@ class RecorderSettings:
         5.0, "Seconds without a message after which to end, once frames have begun; 0 for never.", Change.STARTUP,
         minimum=0.0, maximum=86400.0,
     )  # fmt: skip
+    patience_s: float = described(
+        0.0, "Seconds without a first message after which to give up; 0 for never.", Change.STARTUP,
+        minimum=0.0, maximum=86400.0,
+    )  # fmt: skip
+    progress: bool = described(False, "Show a progress bar on standard error.", Change.STARTUP)
     video_rate_hz: float = described(
         0.0, "Frames per second of the video; 0 for the camera's own, from its stamps.", Change.STARTUP,
         minimum=0.0, maximum=240.0,
@@ -82,6 +88,10 @@ class OutputRecorder(Node):
         self._image_size: tuple[int, int] | None = None
         self._node_values: dict[str, str] = {}
         self._last_message_s: float | None = None
+        self._start_s = time.monotonic()
+        self._progress = tqdm(
+            total=self.settings.max_frames or None, unit="frame", desc="recording", disable=not self.settings.progress
+        )
         self._done_s: float | None = None
 
         name = self.resolve_topic_name(self.settings.node)
@@ -99,6 +109,7 @@ class OutputRecorder(Node):
 
     def finish(self) -> int:
         """Write the files; return the exit status: 1 where nothing was recorded or the pictures failed."""
+        self._progress.close()
         self._matcher.give_up()
         files = self._pictures.close()
         summary = self._summary(files)
@@ -135,6 +146,7 @@ class OutputRecorder(Node):
             return
         self._latencies_ms.append((self.get_clock().now().nanoseconds - stamp_ns) / 1e6)
         self._arrivals_s.append(self._last_message_s)
+        self._progress.update()
         self._objects += len(parts["detections"].detections)
         self._image_size = parts["detections"].height, parts["detections"].width
         self._pictures.put(image_from_msg(parts["overlay"]).pixels, stamp_ns / 1e9)
@@ -159,6 +171,13 @@ class OutputRecorder(Node):
             and now_s - self._last_message_s > self.settings.silence_s
         ):
             self._ended_by = "silence"
+            self._finished.set()
+        if (
+            self._last_message_s is None
+            and self.settings.patience_s
+            and now_s - self._start_s > self.settings.patience_s
+        ):
+            self._ended_by = "patience"
             self._finished.set()
 
     def _summary(self, files: dict[str, str]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ class RateLimit:
             return True
         period_s = 1 / max_rate_hz
         # A limit that was lower before must not hold back longer than a period of this one.
-        due_s = min(self._due_s, now_s + period_s)
-        if now_s < due_s - _TOLERANCE * period_s:
+        self._due_s = min(self._due_s, now_s + (1 + _TOLERANCE) * period_s)
+        if now_s < self._due_s - _TOLERANCE * period_s:
             return False
-        self._due_s = max(due_s, now_s - _TOLERANCE * period_s) + period_s
+        self._due_s = max(self._due_s, now_s - _TOLERANCE * period_s) + period_s
         return True

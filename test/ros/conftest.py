@@ -1,0 +1,247 @@
+"""What the ROS tests share: a graph of their own, a pipeline that computes nothing, and real processes.
+
+Nothing here sleeps: everything waits for a condition, and fails when it does not come true in time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Before rclpy is loaded: only this machine, and a domain that no other test process shares. 1 to 100 are free of port
+# clashes.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+if os.environ.get("ROS_DISTRO") == "humble":
+    os.environ["ROS_LOCALHOST_ONLY"] = "1"
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+
+try:
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    import rt_panoptic_ros.msg  # noqa: F401
+except ImportError as error:
+    collect_ignore_glob = ["test_*.py"]
+    MISSING = f"needs rclpy and the generated messages: {error}"
+else:
+    MISSING = ""
+
+from rt_panoptic_ros.class_table import load_class_table
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.records import DetectionTable, PanopticResult
+from rt_panoptic_ros.settings import PostprocessSettings
+
+TIMEOUT_S = 15.0
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("RT_PANOPTIC_DATA", ROOT.parent / "shared" / "data"))
+PROFILE = ROOT / "config" / "fastdds_large_images.xml"
+PROGRAMS = {"panoptic_node": "panoptic_node", "play_images": "image_player", "record_outputs": "output_recorder"}
+
+
+def pytest_report_header() -> str:
+    return f"ROS tests left out: {MISSING}" if MISSING else f"ROS tests on domain {os.environ['ROS_DOMAIN_ID']}"
+
+
+class FakePipeline:
+    """Stands in for the pipeline: labels by brightness, and does as a test tells it."""
+
+    def __init__(self, model: str, **arguments: Any) -> None:
+        if model == "missing":
+            raise InvalidInputError("expected a model bundle at 'missing', found none")
+        self.model = model
+        self.arguments = arguments
+        self.classes = load_class_table("camvid")
+        card = PostprocessSettings().replaced({"similarity": "giou", "mask_threshold": 0.4})
+        self.settings = card.replaced(arguments["settings"])
+        self.timings_ms = {"network": 1.0}
+        self.prepared: list[tuple[int, int] | None] = []
+        self.seen: list[tuple[np.ndarray, PostprocessSettings]] = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.closed = False
+
+    def prepare(self, camera_size: tuple[int, int] | None = None) -> None:
+        self.prepared.append(camera_size)
+
+    def __call__(self, image: Any) -> PanopticResult:
+        self.entered.release()
+        assert self.gate.wait(TIMEOUT_S)
+        self.seen.append((image.pixels.copy(), self.settings))
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return fake_result(image.pixels)
+
+    def describe(self) -> str:
+        return f"fake {self.model}"
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def fake_result(pixels: np.ndarray) -> PanopticResult:
+    """Return a result with one object, the left half, and the class by the first channel's value."""
+    first = pixels.reshape(*pixels.shape[:2], -1)[..., 0]
+    height, width = first.shape
+    instance = np.zeros((height, width), np.uint16)
+    instance[:, : max(1, width // 2)] = 1
+    table = DetectionTable(
+        class_ids=np.array([8], np.uint8),
+        scores=np.array([0.75], np.float32),
+        boxes=np.array([[0, 0, width / 2, height]], np.float32),
+        mask_boxes=np.array([[0, 0, max(1, width // 2) - 1, height - 1]], np.int32),
+        areas=np.array([np.count_nonzero(instance)], np.uint32),
+    )
+    return PanopticResult((first % 11).astype(np.uint8), instance, table)
+
+
+class Graph:
+    """Nodes of this process, spun by the test itself."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.nodes: list[Any] = []
+
+    def add(self, node: Any) -> Any:
+        self.nodes.append(node)
+        self.executor.add_node(node)
+        return node
+
+    def node(self, name: str) -> Any:
+        return self.add(rclpy.create_node(name, context=self.context))
+
+    def spin_until(self, condition: Callable[[], object], what: str = "") -> None:
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < deadline_s, f"waited {TIMEOUT_S:g} s in vain {what}"
+            self.executor.spin_once(timeout_sec=0.1)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            self.executor.remove_node(node)
+            if hasattr(node, "finish"):
+                node.finish()
+            node.destroy_node()
+        self.executor.shutdown()
+        rclpy.shutdown(context=self.context)
+
+
+class Programs:
+    """The package's programs as processes of their own; none outlives the test."""
+
+    def __init__(self, log: Path) -> None:
+        import rt_panoptic_ros
+
+        packages = Path(rt_panoptic_ros.__file__).parent.parent
+        self.environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", "")]))
+        self.environment |= {"FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE), "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE)}
+        self.environment["ROS_LOG_DIR"] = str(log)
+        self._log = log
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, program: str, *arguments: str, **parameters: object) -> subprocess.Popen[bytes]:
+        options = [item for name, value in parameters.items() for item in ("-p", f"{name}:={_yaml(value)}")]
+        code = f"import sys; from rt_panoptic_ros.ros.{PROGRAMS[program]} import main; sys.exit(main())"
+        with (self._log / f"{program}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, "--ros-args", *arguments, *options],
+                env=self.environment, cwd=self._log, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        self._running[program] = process
+        return process
+
+    def wait(self, program: str) -> int:
+        try:
+            return self._running[program].wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{program} did not end within {TIMEOUT_S:g} s:\n{self.log(program)}")
+
+    def stop(self, program: str, number: int = signal.SIGINT) -> int:
+        self._running[program].send_signal(number)
+        return self.wait(program)
+
+    def log(self, program: str) -> str:
+        return (self._log / f"{program}.log").read_text()
+
+    def close(self) -> None:
+        # A killed process leaves its shared memory behind, in which Fast DDS of a later process may get stuck.
+        for process in self._running.values():
+            if process.poll() is None:
+                process.terminate()
+        for process in self._running.values():
+            try:
+                process.wait(TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    programs = Programs(tmp_path)
+    yield programs
+    programs.close()
+
+
+@pytest.fixture
+def fake_node(graph: Graph) -> Callable[..., Any]:
+    """Make a node around a `FakePipeline`, configured and activated by the test; `.pipelines` lists all it opened."""
+    from rclpy.parameter import Parameter
+
+    from rt_panoptic_ros.ros.panoptic_node import PanopticNode
+
+    def make(**parameters: object) -> Any:
+        pipelines: list[FakePipeline] = []
+
+        def opened(model: str, **arguments: Any) -> FakePipeline:
+            pipelines.append(FakePipeline(model, **arguments))
+            return pipelines[-1]
+
+        overrides = [Parameter(name, value=value) for name, value in {"model": "fake", **parameters}.items()]
+        node = PanopticNode(pipeline_factory=opened, context=graph.context, parameter_overrides=overrides)
+        node.pipelines = pipelines
+        return graph.add(node)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a few frames of a real drive, or of generated ones where the data is absent."""
+    import cv2
+
+    folder = tmp_path_factory.mktemp("frames")
+    drive = sorted((DATA / "camvid" / "val" / "images").glob("*"))[:8]
+    for path in drive:
+        (folder / path.name).write_bytes(path.read_bytes())
+    for number in range(8 if not drive else 0):
+        row = np.linspace(0, 255, 480, dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), np.roll(np.tile(row, (360, 1)), 20 * number, 1))
+    return folder
+
+
+def _yaml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,314 @@
+"""The lifecycle node in this process, around a pipeline that computes nothing."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header, String
+
+from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.msg import PanopticDetectionArray
+from rt_panoptic_ros.ros import qos
+from rt_panoptic_ros.ros.conversions import image_from_msg, image_to_msg
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+TIMEOUT_S = 60.0
+KINDS = {"semantic": Image, "instance": Image, "detections": PanopticDetectionArray, "overlay": Image}
+
+
+def picture(number: int, size: tuple[int, int] = (6, 8), encoding: str = "rgb8") -> Image:
+    """Return an image whose every byte is `number`, with a stamp and frame id that show any rounding."""
+    header = Header(frame_id=f"camera {number}")
+    header.stamp.sec, header.stamp.nanosec = 2**31 - 1 - number, 999_999_999 - number
+    return image_to_msg(np.full((*size, 3), number, np.uint8), encoding, header)
+
+
+class Camera:
+    """A publisher of images, and subscribers to what the node makes of them."""
+
+    def __init__(self, graph, topics=("semantic",)):
+        self.graph = graph
+        self.node = graph.node("camera")
+        self.publisher = self.node.create_publisher(Image, "image", qos.stream("reliable"))
+        self.received = {topic: [] for topic in topics}
+        self.subscriptions = [
+            self.node.create_subscription(
+                KINDS[topic], f"/panoptic_node/{topic}", self.received[topic].append, qos.stream("reliable")
+            )
+            for topic in topics
+        ]
+        self.reports = []
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self.reports.append, qos.diagnostics())
+
+    def connected(self):
+        self.graph.spin_until(self.publisher.get_subscription_count, "for the node to subscribe")
+        return self
+
+    def send(self, *messages):
+        for message in messages:
+            self.publisher.publish(message)
+
+    def await_outputs(self, number):
+        self.graph.spin_until(lambda: all(len(got) >= number for got in self.received.values()), f"for {number} outputs")
+
+    def await_report(self, condition):
+        self.reports.clear()
+        self.graph.spin_until(lambda: any(condition(array.status[0]) for array in self.reports), "for a report")
+        return next(array.status[0] for array in self.reports if condition(array.status[0]))
+
+
+def value(status, key):
+    return next(item.value for item in status.values if item.key == key)
+
+
+def activated(node):
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    return node
+
+
+def counts(node):
+    return node._statistics.report(1.0).counts
+
+
+def state(node):
+    return node._state_machine.current_state[1]
+
+
+def test_every_output_has_the_images_header_bit_for_bit(graph, fake_node):
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph, tuple(KINDS)).connected()
+    for number in (3, 200):
+        camera.send(picture(number))
+        camera.await_outputs(1)
+        sent = picture(number)
+        semantic, instance, detections, overlay = (camera.received[topic].pop() for topic in KINDS)
+        for output in (semantic, instance, detections, overlay):
+            assert output.header == sent.header
+        assert set(semantic.data) == {number % 11}
+        labels = np.frombuffer(instance.data, np.uint16).reshape(6, 8)
+        assert np.array_equal(labels, np.tile([1] * 4 + [0] * 4, (6, 1)))
+        assert (semantic.encoding, instance.encoding, overlay.encoding) == ("mono8", "mono16", "rgb8")
+        assert (detections.height, detections.width, len(detections.detections)) == (6, 8, 1)
+        assert image_from_msg(overlay).pixels.shape == (6, 8, 3)
+    assert counts(node).processed == 2
+
+
+def test_outputs_without_a_listener_are_not_built(graph, fake_node, monkeypatch):
+    monkeypatch.setattr("rt_panoptic_ros.ros.outputs.render_overlay", lambda *_: pytest.fail("nobody listens"))
+    monkeypatch.setattr("rt_panoptic_ros.ros.outputs.instance_to_msg", lambda *_: pytest.fail("nobody listens"))
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph, ("semantic", "detections")).connected()
+    camera.send(picture(1))
+    camera.await_outputs(1)
+    assert counts(node).failed == 0
+
+
+def test_class_names_reach_late_subscribers(graph, fake_node):
+    activated(fake_node())
+    got = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    graph.node("planner").create_subscription(String, "/panoptic_node/class_names", got.append, latched)
+    graph.spin_until(lambda: got, "for the class names")
+    assert '"pedestrian"' in got[0].data
+
+
+def test_ten_lifecycles_leave_nothing_behind(graph, fake_node):
+    node = fake_node(image_reliability="reliable")
+    camera = Camera(graph)
+    seen = []
+    for number in range(10):
+        activated(node)
+        camera.connected()
+        camera.send(picture(number))
+        camera.await_outputs(number + 1)
+        assert node.trigger_deactivate() == SUCCESS
+        assert node.trigger_cleanup() == SUCCESS
+        graph.spin_until(lambda: not camera.publisher.get_subscription_count(), "for the node to unsubscribe")
+        seen.append(
+            (
+                threading.active_count(),
+                sorted(publisher.topic_name for publisher in node.publishers),
+                sorted(subscription.topic_name for subscription in node.subscriptions),
+                len(list(node.timers)),
+                len(list(node.waitables)),
+                len(node._managed_entities),
+            )
+        )
+        assert state(node) == "unconfigured"
+    assert all(entry == seen[0] for entry in seen)
+    assert [pipeline.closed for pipeline in node.pipelines] == [True] * 10
+
+
+def test_reactivation_keeps_the_engine(graph, fake_node):
+    node = activated(fake_node())
+    for _ in range(3):
+        assert node.trigger_deactivate() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+    assert len(node.pipelines) == 1
+
+
+def test_a_bad_model_fails_configure_with_the_reason_and_can_be_mended(graph, fake_node):
+    node = fake_node(model="missing")
+    assert node.trigger_configure() == FAILURE
+    assert state(node) == "unconfigured"
+    status = Camera(graph, ()).await_report(lambda status: status.level == DiagnosticStatus.ERROR)
+    assert "cannot configure: expected a model bundle at 'missing'" in status.message
+    assert set_parameters(node, model="mended").successful
+    activated(node)
+    assert node.pipelines[-1].model == "mended"
+
+
+def test_no_model_says_so(fake_node):
+    node = fake_node(model="")
+    assert node.trigger_configure() == FAILURE
+    assert "expected the parameter model" in node._problem
+
+
+def test_an_unexpected_error_while_configuring_leaves_the_node_usable(graph, fake_node, monkeypatch):
+    node = fake_node()
+    monkeypatch.setattr("rt_panoptic_ros.ros.panoptic_node.PanopticOutputs", lambda *_: 1 / 0)
+    assert node.trigger_configure() == TransitionCallbackReturn.ERROR
+    assert state(node) == "unconfigured"
+    assert node.pipelines[-1].closed
+    monkeypatch.undo()
+    activated(node)
+
+
+def test_start_honours_autostart(fake_node):
+    node = fake_node()
+    node.start()
+    assert state(node) == "active"
+
+
+def test_start_leaves_the_lifecycle_to_others(fake_node):
+    node = fake_node(autostart=False)
+    node.start()
+    assert state(node) == "unconfigured"
+
+
+def test_the_newest_frame_wins(graph, fake_node):
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph).connected()
+    pipeline = node.pipelines[0]
+    pipeline.gate.clear()
+    camera.send(picture(1))
+    graph.spin_until(lambda: pipeline.entered.acquire(blocking=False), "for the first frame")
+    # The executor goes on while the pipeline is busy.
+    for number in (2, 3, 4):
+        camera.send(picture(number))
+        graph.spin_until(lambda number=number: counts(node).received == number, "for the frame to arrive")
+    pipeline.gate.set()
+    camera.await_outputs(2)
+    assert [int(pixels[0, 0, 0]) for pixels, _ in pipeline.seen] == [1, 4]
+    assert (counts(node).received, counts(node).processed, counts(node).dropped) == (4, 2, 2)
+
+
+def test_deactivating_finishes_the_frame_at_hand(graph, fake_node):
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph).connected()
+    pipeline = node.pipelines[0]
+    pipeline.gate.clear()
+    camera.send(picture(1))
+    graph.spin_until(lambda: pipeline.entered.acquire(blocking=False), "for the frame")
+    stopper = threading.Thread(target=node.trigger_deactivate)
+    stopper.start()
+    pipeline.gate.set()
+    stopper.join(TIMEOUT_S)
+    assert (state(node), counts(node).processed) == ("inactive", 1)
+    camera.await_outputs(1)
+
+
+@pytest.mark.parametrize("bad", [picture(1, encoding="purple7"), picture(1, encoding="rgba8"), Image()])
+def test_refuses_an_unfit_image_and_lives_on(graph, fake_node, bad):
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph).connected()
+    camera.send(bad)
+    camera.await_report(lambda status: status.level == DiagnosticStatus.WARN and "1 frames refused" in status.message)
+    camera.send(picture(5))
+    camera.await_outputs(1)
+    status = camera.await_report(lambda status: status.level == DiagnosticStatus.OK)
+    assert (value(status, "frames refused"), value(status, "frames processed")) == ("1", "1")
+    assert state(node) == "active"
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("surprise"), UnavailableError("expected a GPU, found none")])
+def test_an_error_in_the_pipeline_is_reported_and_the_next_frame_processed(graph, fake_node, error):
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph).connected()
+    node.pipelines[0].error = error
+    camera.send(picture(1))
+    surprise = isinstance(error, ZeroDivisionError)
+    level = DiagnosticStatus.ERROR if surprise else DiagnosticStatus.WARN
+    camera.await_report(lambda status: status.level == level and "1 frames" in status.message)
+    camera.send(picture(2))
+    camera.await_outputs(1)
+    assert (counts(node).failed, counts(node).refused, counts(node).processed) == (surprise, not surprise, 1)
+
+
+def test_receives_images_only_while_someone_listens(graph, fake_node):
+    activated(fake_node())
+    camera = Camera(graph, ())
+    listener = graph.node("listener")
+    status = camera.await_report(lambda status: value(status, "state") == "active")
+    assert (status.message, value(status, "subscribed to camera")) == ("waiting for a subscriber", "False")
+    for _ in range(2):
+        subscription = listener.create_subscription(Image, "/panoptic_node/overlay", lambda _: None, qos.stream("reliable"))
+        camera.connected()
+        listener.destroy_subscription(subscription)
+        graph.spin_until(lambda: not camera.publisher.get_subscription_count(), "for the node to unsubscribe")
+
+
+def test_lazy_can_be_turned_off_while_active(graph, fake_node):
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph, ())
+    assert set_parameters(node, lazy=False).successful
+    camera.connected()
+    camera.send(picture(1))
+    graph.spin_until(lambda: counts(node).processed == 1, "for the frame")
+
+
+def test_a_rate_limit_skips_frames(graph, fake_node):
+    node = activated(fake_node(image_reliability="reliable", max_rate_hz=0.001))
+    camera = Camera(graph).connected()
+    for number in (1, 2, 3):
+        camera.send(picture(number))
+        graph.spin_until(lambda number=number: counts(node).received == number, "for the frame to arrive")
+    camera.await_outputs(1)
+    assert (counts(node).processed, counts(node).skipped) == (1, 2)
+
+
+def test_names_the_remedy_once_when_frames_are_lost(graph, fake_node, capfd):
+    node = activated(fake_node())
+    Camera(graph).connected()
+
+    class Lost:
+        total_count, total_count_change = 5, 2
+
+    for _ in range(2):
+        node._camera._notice_loss(Lost)
+    assert counts(node).lost == 4
+    output = "".join(capfd.readouterr())
+    assert output.count("FASTRTPS_DEFAULT_PROFILES_FILE") == 1
+    assert "fastdds_large_images.xml" in output
+
+
+def test_names_the_remedy_when_nothing_arrives(graph, fake_node, monkeypatch, capfd):
+    monkeypatch.setattr("rt_panoptic_ros.ros.camera_subscription.SILENCE_S", 0.0)
+    node = activated(fake_node())
+    camera = Camera(graph).connected()
+    graph.spin_until(lambda: node._camera.publisher_count(), "for the camera to be seen")
+    camera.await_report(lambda status: value(status, "camera publishers") == "1")
+    assert "no image arrived within" in "".join(capfd.readouterr())
+
+
+def set_parameters(node, **values):
+    from rclpy.parameter import Parameter
+
+    return node.set_parameters_atomically([Parameter(name, value=value) for name, value in values.items()])

@@ -1,0 +1,146 @@
+"""The node's parameters: described, checked with a reason, applied between frames, the model's own unless given."""
+
+from __future__ import annotations
+
+import pytest
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.ros.node_settings import NodeSettings, node_setting_infos
+from rt_panoptic_ros.settings import PostprocessSettings, setting_infos
+
+
+def change(node, **values):
+    return node.set_parameters_atomically([Parameter(name, value=value) for name, value in values.items()])
+
+
+def activated(node):
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    return node
+
+
+def test_every_parameter_is_described_with_its_range(fake_node):
+    node = fake_node()
+    infos = [*setting_infos(), *(entry.info for entry in node_setting_infos())]
+    for info in infos:
+        descriptor = node.describe_parameter(info.name)
+        assert descriptor.description.startswith(info.description)
+        ranges = [*descriptor.floating_point_range, *descriptor.integer_range]
+        assert [(found.from_value, found.to_value) for found in ranges] == (
+            [] if info.minimum is None else [(info.minimum, info.maximum)]
+        )
+        assert all(choice in descriptor.additional_constraints for choice in info.choices)
+    assert node.describe_parameter("autostart").read_only
+    assert "onnxruntime" in node.describe_parameter("backend").additional_constraints
+
+
+def test_defaults_are_the_records(fake_node):
+    node = fake_node(model="")
+    assert node.settings == NodeSettings()
+    for name, default in PostprocessSettings().flat().items():
+        assert node.get_parameter(name).value == default
+
+
+def test_the_models_own_settings_show_unless_given(fake_node):
+    node = activated(fake_node(mask_threshold=0.7))
+    assert node.get_parameter("mask_threshold").value == 0.7
+    assert node.get_parameter("similarity").value == "giou"  # the fake's card
+    assert node.pipelines[0].settings.masks.mask_threshold == 0.7
+    assert node.pipelines[0].settings.masks.similarity == "giou"
+
+
+def test_what_was_set_lives_on_after_configuring_again(fake_node):
+    node = activated(fake_node())
+    assert change(node, score_threshold=0.55).successful
+    assert node.trigger_deactivate() == node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert change(node, nms_threshold=0.5).successful
+    node = activated(node)
+    assert node.pipelines[1].arguments["settings"] == {"score_threshold": 0.55, "nms_threshold": 0.5}
+
+
+def test_an_accepted_change_is_another_record(fake_node):
+    node = activated(fake_node())
+    pipeline = node.pipelines[0]
+    before = pipeline.settings
+    assert change(node, score_threshold=0.6, similarity="iou", max_detections=7).successful
+    assert (before.fusion.score_threshold, before.masks.similarity) == (0.3, "giou")
+    assert pipeline.settings.fusion.score_threshold == 0.6
+    assert pipeline.settings.masks.similarity == "iou"
+    assert pipeline.settings.query_boxes.max_detections == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"score_threshold": 1.5}, "out of range"),
+        ({"score_threshold": float("nan")}, "out of range"),
+        ({"max_detections": 0}, "out of range"),
+        ({"similarity": "cosine"}, "expected similarity to be one of iou, giou, got 'cosine'"),
+        ({"score_threshold": 0.5, "similarity": "cosine"}, "similarity"),
+        ({"network_size": "big"}, "network_size as HEIGHTxWIDTH"),
+        ({"model": "other"}, "deactivate it first (ros2 lifecycle set /panoptic_node deactivate)"),
+        ({"backend": "torch"}, "deactivate it first"),
+        ({"image_reliability": "perhaps"}, "one of best_effort, reliable"),
+        ({"autostart": False}, "read-only"),
+        ({"max_rate_hz": -1.0}, "out of range"),
+        ({"overlay_opacity": 1}, "Wrong parameter type"),
+    ],
+)
+def test_a_rejected_change_says_why_and_changes_nothing(fake_node, values, words):
+    node = activated(fake_node())
+    settings, stages = node.settings, node.pipelines[0].settings
+    result = change(node, **values)
+    assert not result.successful
+    assert words in result.reason
+    assert (node.settings, node.pipelines[0].settings) == (settings, stages)
+    assert node.get_parameter("score_threshold").value == 0.3
+
+
+def test_setting_the_same_value_is_no_change(fake_node):
+    node = activated(fake_node())
+    assert change(node, model="fake").successful
+
+
+def test_structure_changes_while_inactive_and_takes_effect_on_activation(fake_node):
+    node = activated(fake_node())
+    node.trigger_deactivate()
+    assert change(node, network_size="64x96", camera_size="48x64", backend="torch").successful
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    first, second = node.pipelines
+    assert first.closed
+    assert second.arguments["network_size"] == (64, 96)
+    assert second.arguments["backend"] == "torch"
+    assert second.prepared == [(48, 64)]
+
+
+def test_a_bad_model_set_while_inactive_fails_activation_and_can_be_mended(fake_node):
+    node = activated(fake_node())
+    node.trigger_deactivate()
+    assert change(node, model="missing").successful
+    assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
+    assert change(node, model="mended").successful
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"score_threshold": 2.0}, "score_threshold"),
+        ({"backend": "abacus"}, "backend to be one of auto"),
+        ({"device": "tpu"}, "device to be one of auto"),
+        ({"lazy": "perhaps"}, "lazy to be true or false"),
+        ({"network_size": "1"}, "network_size"),
+        ({"model": [1, 2]}, "model to be text"),
+    ],
+)
+def test_a_wrong_start_value_is_refused_with_one_sentence(fake_node, values, words):
+    with pytest.raises(InvalidInputError, match=words):
+        fake_node(**values)
+
+
+def test_whole_numbers_are_numbers_and_unknown_names_are_told(fake_node, capfd):
+    node = fake_node(mask_threshold=1, scor_threshold=0.5)
+    assert node.get_parameter("mask_threshold").value == 1.0
+    assert "parameter 'scor_threshold' has no effect" in "".join(capfd.readouterr())
