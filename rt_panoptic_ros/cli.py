@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.architecture import BACKBONES, NetworkConfig
 from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
+from rt_panoptic_ros.settings import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_SIZE = re.compile(r"(\d+)x(\d+)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,18 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Return (height, width) px of a text such as 512x1024.
-
-    Raises:
-        InvalidInputError: Another form, or a zero.
-    """
-    match = _SIZE.fullmatch(text)
-    if match is None or 0 in (size := (int(match[1]), int(match[2]))):
-        raise InvalidInputError(f"expected a size as HEIGHTxWIDTH in pixels, such as 512x1024, got '{text}'")
-    return size
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, object]:
@@ -77,7 +63,7 @@ def _make_untrained(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.class_table import load_class_table
     from rt_panoptic_ros.untrained import make_untrained_bundle
 
-    size = parse_size(options.size) if options.size else None
+    size = parse_size("--size", options.size)
     classes = load_class_table(options.classes)
     bundle = make_untrained_bundle(
         options.out, network=_network(options), classes=classes, size=size, seed=options.seed
@@ -94,7 +80,7 @@ def _predict(options: argparse.Namespace) -> None:
         options.model,
         backend=options.backend,
         device=options.device,
-        network_size=parse_size(options.size) if options.size else None,
+        network_size=parse_size("--size", options.size),
         settings=parse_settings(options.set),
     )
     with open_source(options.source) as source:
@@ -134,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", required=True, type=Path, help="folder for the results")
     command.add_argument("--backend", default="auto", help="auto (default), onnxruntime or torch")
     command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
-    command.add_argument("--size", help="HEIGHTxWIDTH px that images are brought to, in place of the card's")
+    command.add_argument(
+        "--size", default="", help="HEIGHTxWIDTH px that images are brought to, in place of the card's"
+    )
     _add_set(command)
     command.add_argument("--save-dense", action="store_true", help="also write what the network and masks were: dense/")
 
@@ -148,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("make-untrained", help="make a model bundle of random weights, for tests and timing")
     command.set_defaults(run=_make_untrained)
     command.add_argument("--out", required=True, type=Path, help="folder of the new bundle")
-    command.add_argument("--size", help="HEIGHTxWIDTH px that images are brought to (default: as they come)")
+    command.add_argument(
+        "--size", default="", help="HEIGHTxWIDTH px that images are brought to (default: as they come)"
+    )
     command.add_argument("--seed", type=int, default=1, help="of the random weights")
     _add_network(command)
 

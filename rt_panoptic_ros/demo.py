@@ -1,4 +1,4 @@
-"""`make demo`: player, node and recorder as separate processes on a real ROS graph, and a table of what they measured."""
+"""`make demo`: player, node and recorder as separate processes on a ROS graph, and a table of what they measured."""
 
 from __future__ import annotations
 

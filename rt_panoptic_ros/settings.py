@@ -6,6 +6,7 @@ The command line (`--set NAME=VALUE`), the ROS parameters and the model cards de
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -164,6 +165,26 @@ class SettingInfo:
 def setting_infos() -> list[SettingInfo]:
     """Return the description of every post-processing setting, in stage order."""
     return [info for _, _, info in _flat_fields()]
+
+
+def parse_size(name: str, text: str) -> tuple[int, int] | None:
+    """Return (height, width) in px from text such as 512x1024; None from empty text.
+
+    Args:
+        name: The setting's name, for the message.
+        text: HEIGHTxWIDTH.
+
+    Raises:
+        InvalidInputError: Neither of the two, or a side that no image can have.
+    """
+    if not text:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})", text.strip())
+    if match is None:
+        raise InvalidInputError(
+            f"expected {name} as HEIGHTxWIDTH in px such as 512x1024, each from 1 to 99999, or empty, got '{text}'"
+        )
+    return int(match.group(1)), int(match.group(2))
 
 
 def _flat_fields() -> Iterator[tuple[str, str, SettingInfo]]:

@@ -127,7 +127,8 @@ class InvertedBottleneck(nn.Module):
         y = functional.relu6(self.bn0(self.expand_conv(x))) if self.expands else x
         y = functional.relu6(self.bn1(self.depthwise_conv(y)))
         y = self.bn2(self.project_conv(y))
-        return x + y if self.shortcut else y
+        result: Tensor = x + y if self.shortcut else y
+        return result
 
 
 class EfficientNetLite0(nn.Module):

@@ -5,7 +5,6 @@ Knows no ROS, so that the launch file derives its arguments from here; `paramete
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, get_type_hints
@@ -118,23 +117,3 @@ def node_setting_infos(record: type = NodeSettings) -> list[NodeSettingInfo]:
         info = SettingInfo(item.name, kinds[item.name], default, **item.metadata["info"])
         infos.append(NodeSettingInfo(info, item.metadata["change"]))
     return infos
-
-
-def parse_size(name: str, text: str) -> tuple[int, int] | None:
-    """Return (height, width) in px from text such as 512x1024; None from empty text.
-
-    Args:
-        name: The setting's name, for the message.
-        text: HEIGHTxWIDTH.
-
-    Raises:
-        InvalidInputError: Neither of the two, or a side that no image can have.
-    """
-    if not text:
-        return None
-    match = re.fullmatch(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})", text.strip())
-    if match is None:
-        raise InvalidInputError(
-            f"expected {name} as HEIGHTxWIDTH in px such as 512x1024, each from 1 to 99999, or empty, got '{text}'"
-        )
-    return int(match.group(1)), int(match.group(2))

@@ -24,11 +24,12 @@ from rt_panoptic_ros.ros.camera_subscription import CameraSubscription
 from rt_panoptic_ros.ros.conversions import image_from_msg
 from rt_panoptic_ros.ros.frame_statistics import FrameStatistics
 from rt_panoptic_ros.ros.frame_worker import FrameWorker
-from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos, parse_size
+from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos
 from rt_panoptic_ros.ros.outputs import PanopticOutputs
 from rt_panoptic_ros.ros.parameters import NodeParameters
 from rt_panoptic_ros.ros.rate_limit import RateLimit
 from rt_panoptic_ros.ros.spinning import run_node
+from rt_panoptic_ros.settings import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

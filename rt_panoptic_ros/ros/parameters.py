@@ -9,8 +9,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.parameter import Parameter
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.ros.node_settings import Change, NodeSettings, node_setting_infos, parse_size
-from rt_panoptic_ros.settings import PostprocessSettings, SettingInfo, setting_infos
+from rt_panoptic_ros.ros.node_settings import Change, NodeSettings, node_setting_infos
+from rt_panoptic_ros.settings import PostprocessSettings, SettingInfo, parse_size, setting_infos
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

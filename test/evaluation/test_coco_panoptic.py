@@ -147,7 +147,7 @@ class TestIds:
 class TestFiles:
     @settings(max_examples=20)
     @given(written=st.lists(results, max_size=4))
-    def test_what_is_written_is_read_back(self, written: list[PanopticResult], tmp_path_factory) -> None:  # noqa: ANN001
+    def test_what_is_written_is_read_back(self, written: list[PanopticResult], tmp_path_factory) -> None:
         folder = tmp_path_factory.mktemp("coco")
         with CocoPanopticWriter(folder, COCO) as writer:
             for number, result in enumerate(written):

@@ -29,9 +29,8 @@ os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 
 try:
     import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-
     import rt_panoptic_ros.msg  # noqa: F401
+    from rclpy.executors import SingleThreadedExecutor
 except ImportError as error:
     collect_ignore_glob = ["test_*.py"]
     MISSING = f"needs rclpy and the generated messages: {error}"
@@ -149,8 +148,13 @@ class Programs:
         import rt_panoptic_ros
 
         packages = Path(rt_panoptic_ros.__file__).parent.parent
-        self.environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", "")]))
-        self.environment |= {"FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE), "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE)}
+        self.environment = dict(
+            os.environ, PYTHONPATH=os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", "")])
+        )
+        self.environment |= {
+            "FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE),
+            "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE),
+        }
         self.environment["ROS_LOG_DIR"] = str(log)
         self._log = log
         self._running: dict[str, subprocess.Popen[bytes]] = {}

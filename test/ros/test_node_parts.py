@@ -15,8 +15,9 @@ from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.ros.diagnostics import NodeHealth, diagnostic_array
 from rt_panoptic_ros.ros.frame_statistics import FrameStatistics
 from rt_panoptic_ros.ros.frame_worker import FrameWorker
-from rt_panoptic_ros.ros.node_settings import NodeSettings, node_setting_infos, parse_size
+from rt_panoptic_ros.ros.node_settings import NodeSettings, node_setting_infos
 from rt_panoptic_ros.ros.rate_limit import RateLimit
+from rt_panoptic_ros.settings import parse_size
 
 TIMEOUT_S = 60.0
 
@@ -120,7 +121,12 @@ HEALTHY = {
         ({}, {"refused": 2}, DiagnosticStatus.WARN, "2 frames refused"),
         ({}, {"lost": 2}, DiagnosticStatus.WARN, "2 frames lost in transport"),
         ({}, {"failed": 1, "refused": 2}, DiagnosticStatus.ERROR, "1 frames failed"),
-        ({"state": "unconfigured", "problem": "cannot configure: x"}, {}, DiagnosticStatus.ERROR, "cannot configure: x"),
+        (
+            {"state": "unconfigured", "problem": "cannot configure: x"},
+            {},
+            DiagnosticStatus.ERROR,
+            "cannot configure: x",
+        ),
     ],
 )
 def test_diagnostic_levels(health, fates, level, words):

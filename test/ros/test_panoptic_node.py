@@ -9,11 +9,11 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rt_panoptic_ros.msg import PanopticDetectionArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
 
 from rt_panoptic_ros.errors import UnavailableError
-from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_from_msg, image_to_msg
 
@@ -55,7 +55,9 @@ class Camera:
             self.publisher.publish(message)
 
     def await_outputs(self, number):
-        self.graph.spin_until(lambda: all(len(got) >= number for got in self.received.values()), f"for {number} outputs")
+        self.graph.spin_until(
+            lambda: all(len(got) >= number for got in self.received.values()), f"for {number} outputs"
+        )
 
     def await_report(self, condition):
         self.reports.clear()
@@ -259,7 +261,9 @@ def test_receives_images_only_while_someone_listens(graph, fake_node):
     status = camera.await_report(lambda status: value(status, "state") == "active")
     assert (status.message, value(status, "subscribed to camera")) == ("waiting for a subscriber", "False")
     for _ in range(2):
-        subscription = listener.create_subscription(Image, "/panoptic_node/overlay", lambda _: None, qos.stream("reliable"))
+        subscription = listener.create_subscription(
+            Image, "/panoptic_node/overlay", lambda _: None, qos.stream("reliable")
+        )
         camera.connected()
         listener.destroy_subscription(subscription)
         graph.spin_until(lambda: not camera.publisher.get_subscription_count(), "for the node to unsubscribe")
@@ -303,7 +307,7 @@ def test_names_the_remedy_when_nothing_arrives(graph, fake_node, monkeypatch, ca
     monkeypatch.setattr("rt_panoptic_ros.ros.camera_subscription.SILENCE_S", 0.0)
     node = activated(fake_node())
     camera = Camera(graph).connected()
-    graph.spin_until(lambda: node._camera.publisher_count(), "for the camera to be seen")
+    graph.spin_until(node._camera.publisher_count, "for the camera to be seen")
     camera.await_report(lambda status: value(status, "camera publishers") == "1")
     assert "no image arrived within" in "".join(capfd.readouterr())
 

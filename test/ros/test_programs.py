@@ -11,9 +11,9 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rt_panoptic_ros.msg import PanopticDetectionArray
 from sensor_msgs.msg import Image
 
-from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
 
@@ -86,7 +86,9 @@ def test_from_image_to_outputs_in_separate_processes(graph, programs, small_bund
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
-def test_large_frames_arrive_without_loss_with_the_shipped_profile(graph, programs, small_bundle, tmp_path, reliability):
+def test_large_frames_arrive_without_loss_with_the_shipped_profile(
+    graph, programs, small_bundle, tmp_path, reliability
+):
     source = tmp_path / "frames"
     source.mkdir()
     noise = np.random.default_rng(1).integers(0, 256, (64, 128, 3), dtype=np.uint8)
@@ -121,7 +123,9 @@ def test_the_node_outlives_wrong_images_and_wrong_transitions(graph, programs, s
     for number, image in enumerate(wrong, start=1):
         camera.publish(image)
         listener.await_value("frames refused", str(number))
-    assert "frame refused: expected an image of at least 1x1 px, got height 0 and width 0" in programs.log("panoptic_node")
+    assert "frame refused: expected an image of at least 1x1 px, got height 0 and width 0" in programs.log(
+        "panoptic_node"
+    )
 
     # The state does not allow it; up to Jazzy, rclpy answers by an exception in the node.
     change = listener.node.create_client(ChangeState, "/panoptic_node/change_state")
