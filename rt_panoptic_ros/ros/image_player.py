@@ -59,7 +59,9 @@ class PlayerSettings:
     reliability: str = described(
         "reliable", "Reliability offered to subscribers.", Change.STARTUP, choices=RELIABILITIES
     )
-    wait_for_subscriber: bool = described(True, "Begin when the first subscriber is there.", Change.STARTUP)
+    wait_for_subscribers: int = described(
+        1, "Subscribers to wait for before the first image.", Change.STARTUP, minimum=0, maximum=1000
+    )
     summary: str = described("", "JSON file to write at the end; empty for none.", Change.STARTUP)
 
 
@@ -98,7 +100,8 @@ class ImagePlayer(Node):
         """Begin to play."""
         # The timer's due times are multiples of its period, so lateness doesn't add up; a missed one is left out.
         self._timer = self.create_timer(1 / self._rate_hz, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        wait = ", waiting for a subscriber" if self.settings.wait_for_subscriber else ""
+        awaited = self.settings.wait_for_subscribers
+        wait = f", waiting for {awaited} subscriber(s)" if awaited else ""
         self.get_logger().info(
             f"playing {self.settings.source} at {self._rate_hz:g} Hz on {self._publisher.topic_name}{wait}"
         )
@@ -117,7 +120,7 @@ class ImagePlayer(Node):
     def _tick(self) -> None:
         if self._finished.is_set():
             return
-        if not self._sent and self.settings.wait_for_subscriber and not self._publisher.get_subscription_count():
+        if not self._sent and self._publisher.get_subscription_count() < self.settings.wait_for_subscribers:
             return
         try:
             frame = next(self._frames, None)

@@ -47,7 +47,10 @@ def test_from_image_to_outputs_in_separate_processes(graph, programs, small_bund
     programs.start("panoptic_node", model=small_bundle.path, network_size="96x128", image_reliability="reliable")
     programs.start("record_outputs", out=tmp_path / "recording", silence_s=3.0)
     listener.await_value("subscribed to camera", "True")
-    programs.start("play_images", source=real_frames, rate_hz=3.0, frame_id="front camera", summary=tmp_path / "p.json")
+    programs.start(
+        "play_images", source=real_frames, rate_hz=3.0, frame_id="front camera", summary=tmp_path / "p.json",
+        wait_for_subscribers=2,  # the listener and the node
+    )  # fmt: skip
     graph.spin_until(lambda: len(listener.got["image"]) == 8, "for the images")
     listener.await_value("frames received", "8")
     processed = lambda: len(listener.got["detections"]) + int(listener.values["frames dropped"])  # noqa: E731
