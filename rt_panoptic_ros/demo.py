@@ -15,7 +15,7 @@ from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.files import cache_directory
 from rt_panoptic_ros.model_bundle import read_bundle
-from rt_panoptic_ros.resources import share_directory
+from rt_panoptic_ros.ros.transport import profile_environment
 from rt_panoptic_ros.sources import open_source
 from rt_panoptic_ros.untrained import make_untrained_bundle
 
@@ -71,12 +71,10 @@ def run_demo(source: str, out: Path, *, model: str | None, max_frames: int) -> N
 
 def demo_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """Return the processes' environment: this machine only, a domain of its own, the transport for large images."""
-    profile = str(share_directory() / "config" / "fastdds_large_images.xml")
     return {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_DOMAIN_ID": DOMAIN,
-        "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
-        "FASTDDS_DEFAULT_PROFILES_FILE": profile,
+        **profile_environment(inherited),
         **inherited,
         "PYTHONUNBUFFERED": "1",
     }

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import Image
 
-from rt_panoptic_ros.resources import share_directory
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.diagnostics import SILENCE_S
+from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES, chosen_profiles, shipped_profile
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from rclpy.node import Node
     from rclpy.subscription import Subscription
-
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-"""Where Fast DDS looks for its profile: up to Jazzy, and from Kilted on."""
 
 
 class CameraSubscription:
@@ -119,11 +116,10 @@ class CameraSubscription:
         self._remedy_told = True
         remedy = "check the network between camera and node"
         if "fastrtps" in get_rmw_implementation_identifier():
-            chosen = [os.environ[name] for name in PROFILE_VARIABLES if os.environ.get(name)]
-            profile = share_directory() / "config" / "fastdds_large_images.xml"
+            chosen = chosen_profiles(os.environ)
             remedy = (
                 f"Fast DDS loses large images by default; start the camera driver, and this node, with "
-                f"{' and '.join(PROFILE_VARIABLES)} set to {profile}"
+                f"{' and '.join(PROFILE_VARIABLES)} set to {shipped_profile()}"
             )
             if chosen:
                 remedy += f" (here {chosen[0]} is set, but it is the sender's profile that counts)"

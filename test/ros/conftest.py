@@ -6,6 +6,7 @@ Nothing here sleeps: everything waits for a condition, and fails when it does no
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,15 +18,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from rt_panoptic_ros.class_table import load_class_table
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.records import DetectionTable, PanopticResult
+from rt_panoptic_ros.ros.transport import profile_environment
+from rt_panoptic_ros.settings import PostprocessSettings
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Before rclpy is loaded: only this machine, and a domain that no other test process shares. 1 to 100 are free of port
-# clashes.
+
+def _free_domain() -> int:
+    """Return a domain that no other process of this machine is using or has left its shared memory in.
+
+    Domains 1 to 100 have ports of their own, 250 each; a process that was killed leaves the memory named after them.
+    """
+    used = {int(port) for path in Path("/dev/shm").glob("fast*_port*") for port in re.findall(r"\d+", path.name)}
+    domains = [1 + (os.getpid() + offset) % 100 for offset in range(100)]
+    free = (number for number in domains if used.isdisjoint(range(7400 + 250 * number, 7650 + 250 * number)))
+    return next(free, domains[0])
+
+
+# Before rclpy is loaded: only this machine, and a domain that no other test process shares.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 if os.environ.get("ROS_DISTRO") == "humble":
     os.environ["ROS_LOCALHOST_ONLY"] = "1"
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+os.environ["ROS_DOMAIN_ID"] = str(_free_domain())
 
 try:
     import rclpy
@@ -37,15 +55,10 @@ except ImportError as error:
 else:
     MISSING = ""
 
-from rt_panoptic_ros.class_table import load_class_table
-from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.records import DetectionTable, PanopticResult
-from rt_panoptic_ros.settings import PostprocessSettings
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("RT_PANOPTIC_DATA", ROOT.parent / "shared" / "data"))
-PROFILE = ROOT / "config" / "fastdds_large_images.xml"
 PROGRAMS = {"panoptic_node": "panoptic_node", "play_images": "image_player", "record_outputs": "output_recorder"}
 
 
@@ -151,10 +164,7 @@ class Programs:
         self.environment = dict(
             os.environ, PYTHONPATH=os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", "")])
         )
-        self.environment |= {
-            "FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE),
-            "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE),
-        }
+        self.environment |= profile_environment(self.environment)
         self.environment["ROS_LOG_DIR"] = str(log)
         self._log = log
         self._running: dict[str, subprocess.Popen[bytes]] = {}

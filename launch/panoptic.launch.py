@@ -1,0 +1,65 @@
+"""Launches the panoptic node.
+
+ros2 launch rt_panoptic_ros panoptic.launch.py image_topic:=/camera/image_raw model:=PATH
+
+Every setting of the node is an argument; `--show-args` lists them. One that is left empty keeps what `params_file`
+says, and without a file the node's own default (for post-processing: the model's).
+"""
+
+import os
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch_ros.actions import LifecycleNode
+
+from launch import LaunchContext, LaunchDescription
+from rt_panoptic_ros.ros.node_settings import node_setting_infos
+from rt_panoptic_ros.ros.transport import profile_environment
+from rt_panoptic_ros.settings import setting_infos
+
+GENERAL = {
+    "image_topic": ("/camera/image_raw", "Topic of the camera's images (sensor_msgs/Image)."),
+    "node_name": ("panoptic_node", "Name of the node; its outputs are under it."),
+    "namespace": ("", "Namespace of the node."),
+    "params_file": ("", "YAML file of the node's parameters, such as config/panoptic.yaml; empty for none."),
+    "log_level": ("info", "Least severe messages that are logged: debug, info, warn, error or fatal."),
+}
+SETTINGS = {entry.info.name: entry for entry in node_setting_infos()} | {info.name: info for info in setting_infos()}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the arguments, the transport's profile, and the node."""
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in GENERAL.items()
+    ]
+    for entry in node_setting_infos():
+        default = f"'{entry.info.default}'" if isinstance(entry.info.default, str) else str(entry.info.default).lower()
+        description = f"{entry.info.description} If left empty: {default}."
+        arguments.append(DeclareLaunchArgument(entry.info.name, default_value="", description=description))
+    for info in setting_infos():
+        description = f"{info.description} If left empty: the model's own."
+        arguments.append(DeclareLaunchArgument(info.name, default_value="", description=description))
+    profile = [SetEnvironmentVariable(name, path) for name, path in profile_environment(os.environ).items()]
+    return LaunchDescription([*arguments, *profile, OpaqueFunction(function=_node)])
+
+
+def _node(context: LaunchContext) -> list[LifecycleNode]:
+    """Return the node with the given arguments in the types that its parameters have.
+
+    Raises:
+        InvalidInputError: An argument has a value that its parameter cannot have.
+    """
+    given = context.launch_configurations
+    parameters = {name: SETTINGS[name].parsed(given[name]) for name in SETTINGS if given[name]}
+    return [
+        LifecycleNode(
+            package="rt_panoptic_ros",
+            executable="panoptic_node",
+            name=given["node_name"],
+            namespace=given["namespace"],
+            parameters=[*([given["params_file"]] if given["params_file"] else []), parameters],
+            remappings=[("image", given["image_topic"])],
+            arguments=["--ros-args", "--log-level", given["log_level"]],
+            output="screen",
+        )
+    ]

@@ -1,0 +1,89 @@
+"""The launch files, where `launch` is installed: it comes with a ROS distribution, not from PyPI."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+launch = pytest.importorskip("launch", reason="launch is not installed: it comes with a ROS distribution")
+pytest.importorskip("launch_ros", reason="launch_ros is not installed: it comes with a ROS distribution")
+
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402 - after the skips
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable  # noqa: E402
+
+from rt_panoptic_ros.ros import qos  # noqa: E402
+from rt_panoptic_ros.ros.node_settings import node_setting_infos  # noqa: E402
+from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES  # noqa: E402
+from rt_panoptic_ros.settings import setting_infos  # noqa: E402
+
+RUN = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+arguments = [tuple(pair.split(":=", 1)) for pair in sys.argv[2:]]
+include = IncludeLaunchDescription(PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments)
+service = LaunchService()
+service.include_launch_description(LaunchDescription([include]))
+sys.exit(service.run())
+"""
+
+
+def description(name):
+    spec = importlib.util.spec_from_file_location("launch_file", ROOT / "launch" / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.generate_launch_description()
+
+
+def test_every_setting_is_a_described_argument(monkeypatch):
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    entities = description("panoptic.launch.py").entities
+    arguments = {entity.name: entity for entity in entities if isinstance(entity, DeclareLaunchArgument)}
+    names = {entry.info.name for entry in node_setting_infos()} | {info.name for info in setting_infos()}
+    assert names | {"image_topic", "node_name", "namespace", "params_file", "log_level"} == set(arguments)
+    assert all(argument.description.endswith(".") for argument in arguments.values())
+    assert sum(isinstance(entity, SetEnvironmentVariable) for entity in entities) == len(PROFILE_VARIABLES)
+
+
+def test_a_profile_of_the_users_own_is_kept(monkeypatch):
+    monkeypatch.setenv(PROFILE_VARIABLES[0], "/mine.xml")
+    for name in ("panoptic.launch.py", "demo.launch.py"):
+        assert not any(isinstance(entity, SetEnvironmentVariable) for entity in description(name).entities)
+
+
+@pytest.mark.slow
+def test_the_demo_launch_file_brings_frames_to_an_active_node(graph, small_bundle, real_frames, tmp_path):
+    states = []
+
+    def on_diagnostics(message):
+        states.extend({item.key: item.value for item in status.values} for status in message.status)
+
+    graph.node("listener").create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, qos.diagnostics())
+    arguments = [f"model:={small_bundle.path}", f"source:={real_frames}", "rviz:=false", "lazy:=false", "rate_hz:=5.0",
+                 "network_size:=96x128", "namespace:=robot", "score_threshold:=0.25"]  # fmt: skip
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(ROOT / "launch" / "demo.launch.py"), *arguments],
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            graph.spin_until(lambda: states and int(states[-1]["frames processed"]) > 0, "for processed frames")
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                status = process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+    text = (tmp_path / "log").read_text()
+    assert status == 0, text
+    assert "receiving images from /camera/image_raw" in text
+    assert "Traceback" not in text
