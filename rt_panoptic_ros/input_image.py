@@ -55,6 +55,14 @@ def plan_geometry(camera_size: tuple[int, int], spec: InputSpec, network_size: t
     return ImageGeometry(height, width, *content, *padded)
 
 
+def to_rgb(image: CameraImage) -> np.ndarray:
+    """Return the pixels as (H, W, 3) uint8 RGB; those of an RGB image as they are, without a copy."""
+    if image.color_order == "rgb":
+        return image.pixels
+    rgb: np.ndarray = cv2.cvtColor(image.pixels, _TO_RGB[image.color_order])
+    return rgb
+
+
 def prepare_input(image: CameraImage, geometry: ImageGeometry, spec: InputSpec) -> np.ndarray:
     """Return the network's input: uint8 RGB of the geometry's network size, contiguous.
 
@@ -66,8 +74,7 @@ def prepare_input(image: CameraImage, geometry: ImageGeometry, spec: InputSpec) 
     if geometry.camera_size != geometry.content_size:
         shrinks = height < geometry.camera_height or width < geometry.camera_width
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    if image.color_order != "rgb":
-        pixels = cv2.cvtColor(pixels, _TO_RGB[image.color_order])
+    pixels = to_rgb(CameraImage(pixels, image.color_order))
     if geometry.network_size != geometry.content_size:
         below, right = geometry.network_height - height, geometry.network_width - width
         mean = [round(value) for value in spec.mean_rgb]

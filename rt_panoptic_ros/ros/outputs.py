@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from rt_panoptic_ros.input_image import to_rgb
 from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import (
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 
     from rt_panoptic_ros.class_table import ClassTable
     from rt_panoptic_ros.records import CameraImage, PanopticResult
-
-_TO_RGB = {
-    "bgr": cv2.COLOR_BGR2RGB,
-    "rgba": cv2.COLOR_RGBA2RGB,
-    "bgra": cv2.COLOR_BGRA2RGB,
-    "mono": cv2.COLOR_GRAY2RGB,
-}
 
 
 class PanopticOutputs:
@@ -88,18 +81,10 @@ class PanopticOutputs:
         if self._detections.get_subscription_count():
             self._detections.publish(detections_to_msg(result.detections, classes, result.semantic.shape, header))
         if self._overlay.get_subscription_count():
-            overlay = render_overlay(_rgb(image), result, classes, opacity)
+            overlay = render_overlay(np.ascontiguousarray(to_rgb(image)), result, classes, opacity)
             self._overlay.publish(overlay_to_msg(overlay, header, self._overlay_msg))
 
     def destroy(self) -> None:
         """Take the topics away."""
         for publisher in (*self._per_frame, self._class_names):
             self._node.destroy_lifecycle_publisher(publisher)
-
-
-def _rgb(image: CameraImage) -> np.ndarray:
-    """Return the image as (H, W, 3) uint8 RGB, contiguous."""
-    pixels = image.pixels
-    if image.color_order != "rgb":
-        pixels = cv2.cvtColor(pixels, _TO_RGB[image.color_order])
-    return np.ascontiguousarray(pixels)
