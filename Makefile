@@ -4,7 +4,7 @@ RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_
 	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint clean
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z]*\): .*## /make \1\t/p' Makefile
@@ -22,10 +22,6 @@ lint:  ## Run the linters and the type checks alone
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(RUN) $(BIN)/mypy
-
-bench:  ## Run every benchmark
-	@scripts/make_environment --with-tests
-	@for benchmark in benchmark/*.py; do echo "== $$benchmark"; $(RUN) $(BIN)/python "$$benchmark" || exit 1; done
 
 clean:  ## Delete everything that was made here
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist install log out *.egg-info

@@ -25,7 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RtPanopticError as error:
         print(f"rt-panoptic: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        reason = f"{place}{error.strerror or error}; check the path, its permissions and the disk's space"
+        print(f"rt-panoptic: expected to read and write files, got {reason}", file=sys.stderr)
+        return 1
+    except MemoryError as error:
+        print(f"rt-panoptic: expected enough memory for images of that size, got: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
+        print("rt-panoptic: stopped; what was written so far stays", file=sys.stderr)
         return 130
     return 0
 
@@ -94,6 +103,12 @@ def _demo(options: argparse.Namespace) -> None:
     run_demo(options.source, options.out, model=options.model, max_frames=options.frames)
 
 
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{text}'")
+    return int(text)
+
+
 def _network(options: argparse.Namespace) -> NetworkConfig:
     widths = {}
     if options.channels:
@@ -139,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--size", default="", help="HEIGHTxWIDTH px that images are brought to (default: as they come)"
     )
-    command.add_argument("--seed", type=int, default=1, help="of the random weights")
+    command.add_argument("--seed", type=_natural, default=1, help="of the random weights")
     _add_network(command)
 
     command = commands.add_parser("demo", help="play a video through a real ROS graph and keep what the node shows")
@@ -147,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--source", required=True, help="image, folder of images, video, or camera number")
     command.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results")
     command.add_argument("--model", help="folder of a model bundle, or the name of a shipped one")
-    command.add_argument("--frames", type=int, default=150, help="frames of the source to play at most")
+    command.add_argument("--frames", type=_natural, default=150, help="frames of the source to play at most; 0: all")
     return parser
 
 

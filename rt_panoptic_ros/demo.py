@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -45,13 +46,19 @@ def run_demo(source: str, out: Path, *, model: str | None, max_frames: int) -> N
         InvalidInputError: The source or the model can't be read.
         UnavailableError: ROS is not installed here, or one of the processes failed (its last words are quoted).
     """
+    if importlib.util.find_spec("rclpy") is None:
+        raise UnavailableError(
+            "expected ROS 2 (rclpy) in this environment for the demo, it is not installed: run `make demo` in a "
+            "checkout, or source a ROS 2 installation"
+        )
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the processes are stopped too
     with open_source(source):
         pass  # a wrong source should be said before anything starts
     bundle = str(read_bundle(model).path if model else _untrained_model())
     environment = demo_environment(os.environ)
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    print(f"ROS domain {environment['ROS_DOMAIN_ID']}; watch it with: ros2 topic list")
+    print(f"The demo's ROS domain is {environment['ROS_DOMAIN_ID']}.")
     with ExitStack() as stack:
 
         def start(name: str, module: str, parameters: Mapping[str, object], *, shown: bool = False) -> _Process:

@@ -95,18 +95,30 @@ class ModelBundle:
         Raises:
             InvalidInputError: The file is missing, damaged, not the card's, or of another layout.
         """
+        self.verify_weights()
+        path = self.path / WEIGHTS
+        try:
+            weights: dict[str, np.ndarray] = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InvalidInputError(f"expected weights in {path}, got {error}: restore the file") from None
+        return checked_weights(weights, self.layout, str(path))
+
+    def verify_weights(self) -> None:
+        """Check that the weights' file is the one that the card was written for.
+
+        Raises:
+            InvalidInputError: The file is missing, damaged or was exchanged.
+        """
         path = self.path / WEIGHTS
         try:
             digest = file_sha256(path)
-            weights: dict[str, np.ndarray] = load_file(path)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise InvalidInputError(f"expected weights in {path}, got {error}: restore the file") from None
         if digest != self.weights_sha256:
             raise InvalidInputError(
                 f"expected {path} to have the SHA-256 of its card ({self.weights_sha256[:12]}...), got "
                 f"{digest[:12]}...: the file is damaged or was exchanged, restore it or import the weights again"
             )
-        return checked_weights(weights, self.layout, str(path))
 
 
 def read_bundle(model: Path | str) -> ModelBundle:
@@ -121,7 +133,7 @@ def read_bundle(model: Path | str) -> ModelBundle:
     if not (path / CARD).is_file():
         raise InvalidInputError(
             f"expected a model bundle (a folder with {CARD} and {WEIGHTS}) at '{model}', found none: "
-            "give the path of one, or make one with `rt-panoptic import-weights`"
+            "give the path of one, or make one with `rt-panoptic import-weights` or `rt-panoptic make-untrained`"
         )
     try:
         document = yaml.safe_load((path / CARD).read_text())
@@ -134,6 +146,8 @@ def read_bundle(model: Path | str) -> ModelBundle:
 
 
 def _parse_card(path: Path, document: Mapping[str, Any]) -> ModelBundle:
+    if not isinstance(document, dict):
+        raise TypeError("it is not a table of entries")
     classes = document["classes"]
     table = load_class_table(classes) if isinstance(classes, str) else parse_class_table(classes)
     spec = dict(document["input"])

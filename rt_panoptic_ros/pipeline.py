@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.inference.backends import BACKENDS, DEVICES, open_backend
+from rt_panoptic_ros.inference.backends import BACKENDS, DEVICES, check_choice, open_backend
 from rt_panoptic_ros.input_image import check_image, plan_geometry, prepare_input
 from rt_panoptic_ros.model_bundle import read_bundle
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
@@ -66,6 +66,7 @@ class PanopticPipeline:
         settings: PostprocessSettings,
     ) -> None:
         """Make a pipeline that loads its engine with the first image, or in `prepare`; see `open_pipeline`."""
+        check_choice(backend, device)
         self.settings = settings  # read once per frame: assigning another record is atomic
         self.timings_ms: dict[str, float] = {}  # of the last frame, by stage
         self._bundle = bundle
@@ -188,7 +189,7 @@ def open_pipeline(
         settings: Post-processing settings by name, over the card's.
 
     Raises:
-        InvalidInputError: No such bundle, or a wrong setting.
+        InvalidInputError: No such bundle, backend or device, or a wrong setting.
     """
     bundle = read_bundle(model)
     return PanopticPipeline(

@@ -48,7 +48,7 @@ def _write_frame(pipeline: PanopticPipeline, frame: Frame, out: Path, panoptic: 
     result = pipeline(CameraImage(frame.image, "rgb"))
     _write_image(out / "semantic" / f"{frame.stem}.png", result.semantic)
     _write_image(out / "instance" / f"{frame.stem}.png", result.instance)
-    panoptic.add(frame.stem, result)
+    panoptic.add(frame.stem, result, image_file=frame.file_name)
     overlay = render_overlay(frame.image, result, pipeline.classes)
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     _write_image(out / "overlay" / f"{frame.stem}.jpg", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR), quality)

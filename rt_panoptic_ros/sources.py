@@ -40,6 +40,7 @@ class Frame:
 
     image: np.ndarray  # (H, W, 3) uint8 RGB, contiguous
     stem: str  # names the frame's files; unique within a source that does not loop
+    file_name: str  # of the image it came from; of a video or camera, what a file of the frame would be called
     time_s: float  # since the first frame; a source without a rate counts one second a frame, a camera real time
 
 
@@ -167,7 +168,7 @@ class _ImageFiles(FrameSource):
         for number, (path, stem) in enumerate(itertools.cycle(named) if self._loop else named):
             if self._closed:
                 return
-            yield Frame(read_image(path), stem, float(number))
+            yield Frame(read_image(path), stem, path.name, float(number))
 
 
 class _VideoFile(FrameSource):
@@ -202,9 +203,8 @@ class _VideoFile(FrameSource):
                         break
                     decoded += 1
                     number = next(numbers)
-                    yield Frame(
-                        cv2.cvtColor(image, cv2.COLOR_BGR2RGB), f"{self._path.stem}_{number:06d}", number * period_s
-                    )
+                    stem = f"{self._path.stem}_{number:06d}"
+                    yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), stem, f"{stem}.png", number * period_s)
             if self._closed:
                 return
             self._check_end(decoded)
@@ -266,7 +266,7 @@ class _Camera(FrameSource):
             self._start_s = now_s if self._start_s is None else self._start_s
             stem = f"camera_{self._number:06d}"
             self._number += 1
-            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), stem, now_s - self._start_s)
+            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), stem, f"{stem}.png", now_s - self._start_s)
 
     def close(self) -> None:
         super().close()

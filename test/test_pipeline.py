@@ -151,6 +151,7 @@ def test_predict_writes_what_it_says(small_bundle: ModelBundle, tmp_path: Path) 
             assert not (instance.astype(bool) & ~masks.any(axis=0).astype(bool)).any()
     document = json.loads((out / "panoptic.json").read_text())
     assert [entry["file_name"] for entry in document["annotations"]] == ["a1.png", "a2.png"]
+    assert [entry["file_name"] for entry in document["images"]] == ["a1.png", "a2.png"]
 
 
 @pytest.mark.parametrize(
@@ -171,3 +172,13 @@ def test_wrong_arguments_are_one_sentence(
     source = ["--source", str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]
     assert main(["predict", "--model", str(small_bundle.path), *source, *arguments]) == 1
     assert reason in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    small = ["--backbone", "resnet18", "--channels", "16", "--classes", "camvid"]
+    for out in ("file", "file/below"):
+        assert main(["make-untrained", *small, "--out", str(tmp_path / out)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("rt-panoptic: expected to read and write files")
+        assert str(tmp_path / "file") in error

@@ -25,21 +25,28 @@ BACKENDS = ("auto", *_ENGINES)
 DEVICES = ("auto", "cpu", "cuda")
 
 
+def check_choice(backend: str, device: str) -> None:
+    """Check the names of a backend and a device, before anything is loaded.
+
+    Raises:
+        InvalidInputError: One is not known.
+    """
+    if backend not in BACKENDS:
+        raise InvalidInputError(f"expected backend to be one of {', '.join(BACKENDS)}, got '{backend}'")
+    if device not in DEVICES:
+        raise InvalidInputError(f"expected device to be one of {', '.join(DEVICES)}, got '{device}'")
+
+
 def resolve_device(device: str) -> str:
     """Return Warp's device name for auto, cpu or cuda.
 
     Raises:
-        InvalidInputError: Another name.
         UnavailableError: cuda, and no usable CUDA GPU.
     """
-    if device not in (*DEVICES, "cuda:0"):
-        raise InvalidInputError(f"expected device to be one of {', '.join(DEVICES)}, got '{device}'")
     if device == "cpu" or (device == "auto" and not wp.is_cuda_available()):
         return "cpu"
     if not wp.is_cuda_available():
-        raise UnavailableError(
-            "expected a CUDA GPU for device cuda, found none: check `nvidia-smi`, or use device:=cpu"
-        )
+        raise UnavailableError("expected a CUDA GPU for device cuda, found none: check `nvidia-smi`, or choose cpu")
     return "cuda:0"
 
 
@@ -53,8 +60,7 @@ def open_backend(name: str, bundle: ModelBundle, network_size: tuple[int, int], 
         InvalidInputError: Unknown name.
         UnavailableError: The engine or device is not on this machine.
     """
-    if name not in BACKENDS:
-        raise InvalidInputError(f"expected backend to be one of {', '.join(BACKENDS)}, got '{name}'")
+    check_choice(name, device)
     where = resolve_device(device)
     if name != "auto":
         return _open(name, bundle, network_size, where)

@@ -27,6 +27,7 @@ def exported_onnx(bundle: ModelBundle, network_size: tuple[int, int]) -> Path:
     """
     from rt_panoptic_ros.inference.onnx_graph import GRAPH_VERSION, build_onnx
 
+    bundle.verify_weights()  # a graph from the cache must not outlive the weights it was made from
     height, width = network_size
     key = hashlib.sha256(f"{bundle.content_key} {height}x{width} {GRAPH_VERSION}".encode()).hexdigest()[:24]
     folder = cache_directory() / "onnx"

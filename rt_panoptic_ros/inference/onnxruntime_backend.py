@@ -29,7 +29,7 @@ class OnnxRuntimeBackend(Backend):
         """Load the graph, making it when the cache has none; see `Backend`."""
         if device != "cpu":
             raise UnavailableError(
-                f"expected device cpu for the onnxruntime backend, got {device}: use device:=cpu or backend:=torch"
+                f"expected device cpu for the onnxruntime backend, got {device}: choose device cpu or backend torch"
             )
         self.device, self.network_size = device, network_size
         options = onnxruntime.SessionOptions()

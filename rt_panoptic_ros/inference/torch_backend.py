@@ -28,7 +28,7 @@ class TorchBackend(Backend):
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UnavailableError(
                 f"expected a torch with CUDA for device {device}, got torch {torch.__version__} without: "
-                "install a CUDA build of torch, or use device:=cpu"
+                "install a CUDA build of torch, or choose device cpu"
             )
         self.device, self.network_size = device, network_size
         network = PanopticNetwork(bundle.network, len(bundle.classes), len(bundle.classes.thing_ids))

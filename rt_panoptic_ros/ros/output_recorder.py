@@ -18,7 +18,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from tqdm import tqdm
 
-from rt_panoptic_ros.errors import RtPanopticError
+from rt_panoptic_ros.errors import RtPanopticError, UnavailableError
 from rt_panoptic_ros.files import atomic_path
 from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
@@ -75,6 +75,7 @@ class OutputRecorder(Node):
 
         Raises:
             InvalidInputError: A parameter is not valid.
+            UnavailableError: The folder cannot be made.
         """
         super().__init__("output_recorder", automatically_declare_parameters_from_overrides=True, **node_options)
         self.settings = declare_settings(self, RecorderSettings)
@@ -101,7 +102,12 @@ class OutputRecorder(Node):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
         self.create_timer(_WATCH_PERIOD_S, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         # Last, as it starts a thread, which must not outlive a constructor that failed.
-        self._pictures = _PictureWriter(Path(self.settings.out), self.settings.video_rate_hz)
+        out = Path(self.settings.out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnavailableError(f"expected a folder to write into at {out}, got: {error.strerror}") from None
+        self._pictures = _PictureWriter(out, self.settings.video_rate_hz)
 
     def start(self) -> None:
         """Say what is awaited."""

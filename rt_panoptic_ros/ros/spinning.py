@@ -45,7 +45,14 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
     """
     finished = threading.Event()
     # rclpy's own handlers invalidate the context at once, which leaves no time to publish or write what is at hand.
-    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    except rclpy_implementation.RCLError as error:
+        reason = str(error).splitlines()[0]
+        get_logger("rt_panoptic_ros").fatal(
+            f"expected valid arguments after --ros-args, got some that are not: {reason}"
+        )
+        return 1
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: finished.set())
     try:

@@ -131,6 +131,19 @@ def test_export_is_cached_and_a_damaged_one_made_again(
     assert not list(path.parent.glob(".*"))
 
 
+def test_a_cached_graph_does_not_hide_damaged_weights(small_network: NetworkConfig, tmp_path: Path) -> None:
+    bundle = make_untrained_bundle(
+        tmp_path / "m", network=small_network, classes=load_class_table("camvid"), size=None, seed=4
+    )
+    exported_onnx(bundle, (32, 40))
+    (bundle.path / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(InvalidInputError, match="SHA-256"):
+        exported_onnx(bundle, (32, 40))
+    (bundle.path / "weights.safetensors").unlink()
+    with pytest.raises(InvalidInputError, match="No such file"):
+        exported_onnx(bundle, (32, 40))
+
+
 def test_named_backend_never_falls_back(small_bundle: ModelBundle) -> None:
     with pytest.raises(InvalidInputError, match="tensorflow"):
         open_backend("tensorflow", small_bundle, (32, 32), "cpu")
