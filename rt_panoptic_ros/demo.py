@@ -105,7 +105,7 @@ def demo_table(player: Mapping[str, Any], recorder: Mapping[str, Any]) -> str:
 
 
 def _untrained_model() -> Path:
-    """Make the stand-in model once; it shows the whole path at work, not what a trained one would see."""
+    """Make the stand-in model; it shows the whole path at work, not what a trained one would see."""
     path = cache_directory() / "models" / "untrained_resnet18"
     network = NetworkConfig("resnet18", pyramid_channels=64, localization_channels=64, semantics_channels=64)
     make_untrained_bundle(path, network=network, classes=load_class_table("camvid"), size=(360, 480), seed=1)

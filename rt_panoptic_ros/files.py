@@ -9,8 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
+
+from rt_panoptic_ros.errors import UnavailableError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
 
 
 @contextmanager
@@ -28,6 +34,31 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_image(path: Path, image: np.ndarray, options: Sequence[int] = ()) -> None:
+    """Encode an image by the path's suffix and write it so that no reader sees half of it.
+
+    Args:
+        path: The file; its folder is made.
+        image: (H, W) or, in OpenCV's BGR order, (H, W, 3).
+        options: OpenCV's encoding options.
+
+    Raises:
+        UnavailableError: The file can't be written.
+    """
+    encoded, content = cv2.imencode(path.suffix, image, list(options))
+    assert encoded, f"OpenCV can't encode {image.dtype} {image.shape} as {path.suffix}"
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content.tobytes())
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> UnavailableError:
+    """Return the error that tells a user why `path` can't be written."""
+    return UnavailableError(f"expected to write {path}, got {error.strerror}: check the disk's space and permissions")
 
 
 def file_sha256(path: Path) -> str:

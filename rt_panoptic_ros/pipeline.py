@@ -41,6 +41,7 @@ class _Engine:
 
     def __init__(self, backend: Backend, thing_ids: tuple[int, ...]) -> None:
         self.backend = backend
+        # The first inference warms the engine, and its outputs tell the buffers' sizes.
         dense = backend.infer(np.zeros((*backend.network_size, 3), np.uint8))
         self.selector = QueryBoxSelector(dense)
         self.constructor = MaskConstructor(dense, thing_ids)

@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.evaluation.coco_panoptic import CocoPanopticWriter
-from rt_panoptic_ros.files import atomic_path
+from rt_panoptic_ros.files import atomic_path, unwritable, write_image
 from rt_panoptic_ros.records import CameraImage
 from rt_panoptic_ros.visualize import render_overlay
 
@@ -46,22 +45,12 @@ def predict_source(pipeline: PanopticPipeline, source: FrameSource, out: Path, *
 
 def _write_frame(pipeline: PanopticPipeline, frame: Frame, out: Path, panoptic: CocoPanopticWriter) -> None:
     result = pipeline(CameraImage(frame.image, "rgb"))
-    _write_image(out / "semantic" / f"{frame.stem}.png", result.semantic)
-    _write_image(out / "instance" / f"{frame.stem}.png", result.instance)
+    write_image(out / "semantic" / f"{frame.stem}.png", result.semantic)
+    write_image(out / "instance" / f"{frame.stem}.png", result.instance)
     panoptic.add(frame.stem, result, image_file=frame.file_name)
     overlay = render_overlay(frame.image, result, pipeline.classes)
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    _write_image(out / "overlay" / f"{frame.stem}.jpg", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR), quality)
-
-
-def _write_image(path: Path, image: np.ndarray, options: list[int] | None = None) -> None:
-    encoded, content = cv2.imencode(path.suffix, image, options or [])
-    assert encoded, f"OpenCV can't encode {image.dtype} {image.shape} as {path.suffix}"
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content.tobytes())
-    except OSError as error:
-        raise _unwritable(path, error) from None
+    write_image(out / "overlay" / f"{frame.stem}.jpg", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR), quality)
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -69,8 +58,4 @@ def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)
     except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> UnavailableError:
-    return UnavailableError(f"expected to write {path}, got {error.strerror}: check the disk's space and permissions")
+        raise unwritable(path, error) from None

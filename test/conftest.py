@@ -14,6 +14,7 @@ from rt_panoptic_ros.untrained import make_untrained_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RT_PANOPTIC_SHARED", ROOT.parent / "shared"))
+DATA = Path(os.environ.get("RT_PANOPTIC_DATA", SHARED / "data"))
 
 
 @pytest.fixture(autouse=True, scope="session")

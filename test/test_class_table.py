@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import DATA
 
 from rt_panoptic_ros.class_table import available_class_tables, load_class_table, parse_class_table
 from rt_panoptic_ros.errors import InvalidInputError
@@ -38,7 +38,7 @@ def test_published_order_of_cityscapes_things() -> None:
 
 
 def test_coco_equals_the_official_categories() -> None:
-    path = SHARED / "data" / "coco_panoptic_sample" / "panoptic_coco_categories.json"
+    path = DATA / "coco_panoptic_sample" / "panoptic_coco_categories.json"
     if not path.is_file():
         pytest.skip(f"the COCO sample is not at {path}")
     official = sorted(json.loads(path.read_text()), key=lambda category: category["id"])

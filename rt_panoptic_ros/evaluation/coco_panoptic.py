@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
-from rt_panoptic_ros.files import atomic_path
+from rt_panoptic_ros.files import atomic_path, unwritable, write_image
 from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
 
 if TYPE_CHECKING:
@@ -204,9 +204,7 @@ class CocoPanopticWriter:
         if image_id in self._image_ids or name in self._names:
             raise InvalidInputError(f"expected each image once, got '{stem}' (image id {image_id}) again")
         ids, segments = panoptic_segments(result, self._classes)
-        path = self._folder / PNG_FOLDER / name
-        if not cv2.imwrite(str(path), np.ascontiguousarray(encode_ids(ids)[..., ::-1])):
-            raise UnavailableError(f"expected to write {path}, but it fails: check the disk's space and permissions")
+        write_image(self._folder / PNG_FOLDER / name, np.ascontiguousarray(encode_ids(ids)[..., ::-1]))
         height, width = ids.shape
         self._image_ids.add(image_id)
         self._names.add(name)
@@ -239,7 +237,7 @@ class CocoPanopticWriter:
             with atomic_path(path) as part:
                 part.write_text(json.dumps(document))
         except OSError as error:
-            raise UnavailableError(f"expected to write {path}, but {error.strerror}: name another folder") from None
+            raise unwritable(path, error) from None
 
     def __enter__(self) -> Self:
         return self

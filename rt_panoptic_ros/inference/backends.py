@@ -51,7 +51,7 @@ def resolve_device(device: str) -> str:
 
 
 def open_backend(name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str) -> Backend:
-    """Return the engine `name` (one of `BACKENDS`) for `bundle`, loaded and warm.
+    """Return the engine `name` (one of `BACKENDS`) for `bundle`, loaded.
 
     `auto` takes torch on a GPU where it can, else onnxruntime on the CPU, and logs a warning when an engine or device
     that was to be preferred could not be had. A named engine never falls back.

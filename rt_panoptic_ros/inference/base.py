@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Backend(ABC):
     """Runs one bundle's network for one input size on one device.
 
-    Engines are loaded and warm when the constructor returns. Not safe for use by several threads at once.
+    The engine is loaded when the constructor returns; the first image warms it. Not safe for use by several threads at
+    once.
     """
 
     name: str

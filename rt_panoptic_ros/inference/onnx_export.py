@@ -27,12 +27,12 @@ def exported_onnx(bundle: ModelBundle, network_size: tuple[int, int]) -> Path:
     """
     from rt_panoptic_ros.inference.onnx_graph import GRAPH_VERSION, build_onnx
 
-    bundle.verify_weights()  # a graph from the cache must not outlive the weights it was made from
     height, width = network_size
     key = hashlib.sha256(f"{bundle.content_key} {height}x{width} {GRAPH_VERSION}".encode()).hexdigest()[:24]
     folder = cache_directory() / "onnx"
     for path in folder.glob(f"{bundle.name}-{height}x{width}-{key}-*.onnx"):
         if path.stem.endswith(file_sha256(path)[:16]):
+            bundle.verify_weights()  # a cached graph must not outlive the weights that it was made from
             return path
         _LOGGER.warning("the cached graph %s is damaged: making it again", path)
         path.unlink(missing_ok=True)

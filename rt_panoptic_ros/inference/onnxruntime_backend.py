@@ -43,7 +43,6 @@ class OnnxRuntimeBackend(Backend):
             self._binding.bind_output(output.name, "cpu", 0, np.float32, output.shape, array.ptr)
             arrays[output.name] = array
         self._outputs = dense_detections(arrays)
-        self.infer(np.zeros((*network_size, 3), np.uint8))
 
     def infer(self, image: np.ndarray) -> DenseDetections:
         """Return the network's outputs for `image`; see `Backend`."""

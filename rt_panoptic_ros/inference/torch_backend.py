@@ -38,7 +38,6 @@ class TorchBackend(Backend):
         self._flip = spec.color_order == "bgr"
         self._mean = torch.tensor(spec.mean_rgb, device=device)[:, None, None]
         self._std = torch.tensor(spec.std_rgb, device=device)[:, None, None]
-        self.infer(torch.zeros((*network_size, 3), dtype=torch.uint8).numpy())
 
     @torch.inference_mode()
     def infer(self, image: np.ndarray) -> DenseDetections:

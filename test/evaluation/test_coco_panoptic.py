@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,10 +27,7 @@ from rt_panoptic_ros.evaluation.coco_panoptic import (
 )
 from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
 
-SAMPLE = (
-    Path(os.environ.get("RT_PANOPTIC_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-    / "coco_panoptic_sample"
-)
+SAMPLE = DATA / "coco_panoptic_sample"
 COCO = load_class_table("coco")  # its dataset ids are not its class ids
 PERSON, CAR = 0, 2
 STUFF = tuple(entry.id for entry in COCO.classes if not entry.thing)
