@@ -1,0 +1,1 @@
+"""Labelled images in the datasets' official layouts, for training and evaluation."""

@@ -1,0 +1,78 @@
+"""What every dataset gives: images with a class for each pixel and an object for each pixel of a thing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.sources import read_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rt_panoptic_ros.class_table import ClassTable
+
+
+@dataclass(frozen=True, slots=True)
+class PanopticSample:
+    """One labelled image."""
+
+    stem: str  # names files about the image
+    image_id: int | str  # the dataset's own
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    semantic: np.ndarray  # (H, W) uint8 class ids, 255 void
+    instance: np.ndarray  # (H, W) int32, 0 none, else 1 + row of the arrays below
+    instance_classes: np.ndarray  # (n,) uint8 class ids
+    instance_crowd: np.ndarray  # (n,) bool: a group of objects that are not told apart
+
+
+class PanopticDataset(ABC):
+    """A split of a dataset, in a fixed order."""
+
+    classes: ClassTable
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> PanopticSample:
+        """Return the image at `index`, read from disk.
+
+        Raises:
+            InvalidInputError: A file is damaged, or a label value is not one of the dataset's.
+            IndexError: There is no such image.
+        """
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Return a PNG's values as they are stored: (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB.
+
+    Raises:
+        InvalidInputError: The file is missing or damaged.
+    """
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    if labels is None:
+        raise InvalidInputError(f"expected labels in {path}, got no readable PNG: restore the file")
+    result: np.ndarray = labels if labels.ndim == 2 else np.ascontiguousarray(labels[..., 2::-1])
+    return result
+
+
+def read_pair(image_path: Path, label_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image, (H, W, 3) uint8 RGB, and its labels (see `read_labels`).
+
+    Raises:
+        InvalidInputError: A file is missing or damaged, or their sizes differ.
+    """
+    image, labels = read_image(image_path), read_labels(label_path)
+    if image.shape[:2] != labels.shape[:2]:
+        raise InvalidInputError(
+            f"expected labels of the image's size {image.shape[:2]} in {label_path}, got {labels.shape[:2]}: "
+            "take both from the same release of the dataset"
+        )
+    return image, labels
