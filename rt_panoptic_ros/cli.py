@@ -15,6 +15,8 @@ from rt_panoptic_ros.settings import parse_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rt_panoptic_ros.pipeline import PanopticPipeline
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 1 for an error that the user can mend, 130 when stopped."""
@@ -81,26 +83,46 @@ def _make_untrained(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from rt_panoptic_ros.pipeline import open_pipeline
     from rt_panoptic_ros.predict import predict_source
     from rt_panoptic_ros.sources import open_source
 
-    pipeline = open_pipeline(
-        options.model,
-        backend=options.backend,
-        device=options.device,
-        network_size=parse_size("--size", options.size),
-        settings=parse_settings(options.set),
-    )
+    pipeline = _pipeline(options)
     with open_source(options.source) as source:
         frames = predict_source(pipeline, source, options.out, save_dense=options.save_dense)
     print(f"{options.out}: {frames} frames, {pipeline.describe()}")
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.datasets.opening import open_dataset
+    from rt_panoptic_ros.evaluation.evaluate import evaluate
+    from rt_panoptic_ros.evaluation.report import Subject, format_tables, write_report
+
+    pipeline = _pipeline(options)
+    dataset = open_dataset(options.dataset, options.root, options.split)
+    options.out.mkdir(parents=True, exist_ok=True)  # what can't be written should be said before the run
+    evaluation = evaluate(pipeline, dataset, progress=True, max_images=options.max_images)
+    subject = Subject(options.model, pipeline.describe(), pipeline.settings.flat(), options.dataset, options.split)
+    print(format_tables(evaluation, subject))
+    write_report(options.out, evaluation, subject, pipeline, dataset)
+    print(f"{options.out}: metrics.json, metrics.txt, contact_sheet.jpg")
 
 
 def _demo(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.demo import run_demo
 
     run_demo(options.source, options.out, model=options.model, max_frames=options.frames)
+
+
+def _pipeline(options: argparse.Namespace) -> PanopticPipeline:
+    from rt_panoptic_ros.pipeline import open_pipeline
+
+    return open_pipeline(
+        options.model,
+        backend=options.backend,
+        device=options.device,
+        network_size=parse_size("--size", options.size),
+        settings=parse_settings(options.set),
+    )
 
 
 def _natural(text: str) -> int:
@@ -130,16 +152,19 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("predict", help="label an image, a folder, a video or a camera into files")
     command.set_defaults(run=_predict)
-    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
     command.add_argument("--source", required=True, help="image, folder of images, video, or camera number")
     command.add_argument("--out", required=True, type=Path, help="folder for the results")
-    command.add_argument("--backend", default="auto", help="auto (default), onnxruntime or torch")
-    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
-    command.add_argument(
-        "--size", default="", help="HEIGHTxWIDTH px that images are brought to, in place of the card's"
-    )
-    _add_set(command)
+    _add_pipeline(command)
     command.add_argument("--save-dense", action="store_true", help="also write what the network and masks were: dense/")
+
+    command = commands.add_parser("eval", help="measure a model on a dataset: panoptic quality, mean IoU, precision")
+    command.set_defaults(run=_eval)
+    command.add_argument("--dataset", required=True, help="such as camvid; a wrong name is answered with all there are")
+    command.add_argument("--root", required=True, type=Path, help="folder of the dataset")
+    command.add_argument("--split", required=True, help="as the dataset calls it, such as val")
+    command.add_argument("--out", required=True, type=Path, help="folder for metrics and contact sheet")
+    _add_pipeline(command)
+    command.add_argument("--max-images", type=_natural, default=0, help="images of the split to take at most; 0: all")
 
     command = commands.add_parser("import-weights", help="make a model bundle from a checkpoint")
     command.set_defaults(run=_import_weights)
@@ -164,6 +189,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--model", help="folder of a model bundle, or the name of a shipped one")
     command.add_argument("--frames", type=_natural, default=150, help="frames of the source to play at most; 0: all")
     return parser
+
+
+def _add_pipeline(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    command.add_argument("--backend", default="auto", help="auto (default), onnxruntime or torch")
+    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    command.add_argument(
+        "--size", default="", help="HEIGHTxWIDTH px that images are brought to, in place of the card's"
+    )
+    _add_set(command)
 
 
 def _add_network(command: argparse.ArgumentParser) -> None:

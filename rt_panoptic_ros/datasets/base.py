@@ -35,6 +35,8 @@ class PanopticDataset(ABC):
     """A split of a dataset, in a fixed order."""
 
     classes: ClassTable
+    instance_note: str = ""
+    """Where the objects are not true ones: what figures about them are called, and why."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -35,6 +35,11 @@ _IMAGE_SUFFIXES = (".jpg", ".png")
 class CamVid(PanopticDataset):
     """A split of CamVid, ordered by name."""
 
+    instance_note = (
+        "pseudo-instance PQ and AP: the dataset has no instance ids, so connected regions of car, pedestrian or "
+        f"bicyclist of at least {MIN_AREA} px stand for objects"
+    )
+
     def __init__(self, root: Path, split: str) -> None:
         """Find the files of `split` (a folder below `root`: train, val or test).
 

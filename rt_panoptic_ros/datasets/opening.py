@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.datasets.camvid import CamVid
+from rt_panoptic_ros.datasets.cityscapes import Cityscapes
+from rt_panoptic_ros.datasets.coco import CocoPanoptic
 from rt_panoptic_ros.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rt_panoptic_ros.datasets.base import PanopticDataset
 
-_DATASETS: dict[str, type[CamVid]] = {"camvid": CamVid}
+_DATASETS: dict[str, Callable[[Path, str], PanopticDataset]] = {
+    "cityscapes": Cityscapes,
+    "coco": CocoPanoptic,
+    "camvid": CamVid,
+}
 DATASETS = tuple(_DATASETS)
 
 

@@ -73,24 +73,49 @@ def panoptic_segments(result: PanopticResult, classes: ClassTable) -> tuple[np.n
         raise InvalidInputError(
             f"expected instance ids up to {len(table)}, the number of detections, got {int(result.instance.max())}"
         )
+    return number_segments(result.semantic, result.instance, table.class_ids, np.zeros(len(table), bool), classes)
+
+
+def number_segments(
+    semantic: np.ndarray,
+    instance: np.ndarray,
+    instance_classes: np.ndarray,
+    instance_crowd: np.ndarray,
+    classes: ClassTable,
+) -> tuple[np.ndarray, tuple[Segment, ...]]:
+    """Number the segments of a labelling, be it a result or ground truth; see `panoptic_segments`.
+
+    Args:
+        semantic: (H, W) uint8 class ids, VOID where there is none.
+        instance: (H, W) integers, 0 none, else 1 + row of the arrays below.
+        instance_classes: (n,) class ids.
+        instance_crowd: (n,) bool, groups of objects that are not told apart.
+        classes: Tells things from stuff and gives the dataset's ids.
+
+    Returns:
+        (H, W) int32 segment ids, 0 void; and the segments that have pixels, by rising id, things last.
+
+    Raises:
+        InvalidInputError: An instance's class is not in the class table.
+    """
     stuff_ids = np.zeros(VOID + 1, np.int32)
     categories = {}
     for entry in classes.classes:
         if not entry.thing:
             stuff_ids[entry.id] = entry.id + 1
-            categories[entry.id + 1] = entry
-    for row, class_id in enumerate(table.class_ids.tolist()):
+            categories[entry.id + 1] = entry, False
+    for row, (class_id, crowd) in enumerate(zip(instance_classes.tolist(), instance_crowd.tolist(), strict=True)):
         if class_id >= len(classes):
             raise InvalidInputError(
                 f"expected classes of table '{classes.name}' (0 to {len(classes) - 1}), got {class_id}"
             )
-        categories[_FIRST_INSTANCE + row] = classes.classes[class_id]
-    ids = np.where(result.instance > 0, result.instance.astype(np.int32) + VOID, stuff_ids[result.semantic])
-    segments = tuple(
-        Segment(segment_id, categories[segment_id].dataset_id, area, bbox, isthing=int(categories[segment_id].thing))
-        for segment_id, area, bbox in _measured(*_compacted(ids))
-    )
-    return ids, segments
+        categories[_FIRST_INSTANCE + row] = classes.classes[class_id], crowd
+    ids = np.where(instance > 0, instance.astype(np.int32) + VOID, stuff_ids[semantic])
+    segments = []
+    for segment_id, area, bbox in _measured(*_compacted(ids)):
+        entry, crowd = categories[segment_id]
+        segments.append(Segment(segment_id, entry.dataset_id, area, bbox, int(crowd), int(entry.thing)))
+    return ids, tuple(segments)
 
 
 def panoptic_png(result: PanopticResult, classes: ClassTable) -> np.ndarray:
@@ -262,28 +287,38 @@ def read_coco_panoptic(json_path: Path, png_folder: Path | None = None) -> Itera
         InvalidInputError: The JSON file is not of the format, or a PNG is missing or damaged.
     """
     folder = json_path.with_suffix("") if png_folder is None else png_folder
+    for image_id, name, segments in list(read_segments(json_path)):
+        path = folder / name
+        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+        if bgr is None:
+            raise InvalidInputError(f"expected the PNG of segment ids of image {image_id}, got no readable {path}")
+        yield PanopticAnnotation(image_id, decode_ids(bgr[..., ::-1]), segments)
+
+
+def read_segments(json_path: Path) -> Iterator[tuple[int | str, str, tuple[Segment, ...]]]:
+    """Read a JSON file in the format, without the PNGs, one image at a time, in the file's order.
+
+    Args:
+        json_path: The JSON file.
+
+    Yields:
+        The image's id, the name of its PNG, and its segments.
+
+    Raises:
+        InvalidInputError: The JSON file is not of the format (told when the wrong entry is reached).
+    """
     try:
         document = json.loads(json_path.read_text())
         things = {category["id"]: int(category["isthing"]) for category in document["categories"]}
-        annotations = [
-            (
-                annotation["image_id"],
-                folder / annotation["file_name"],
-                tuple(_segment(fields, things) for fields in annotation["segments_info"]),
-            )
-            for annotation in document["annotations"]
-        ]
+        for annotation in document["annotations"]:
+            segments = tuple(_segment(fields, things) for fields in annotation["segments_info"])
+            yield annotation["image_id"], str(annotation["file_name"]), segments
     except OSError as error:
         raise InvalidInputError(f"expected a COCO-panoptic JSON file, got {json_path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(
             f"expected a COCO-panoptic JSON file, got {json_path} without or with a wrong {error}"
         ) from None
-    for image_id, path, segments in annotations:
-        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-        if bgr is None:
-            raise InvalidInputError(f"expected the PNG of segment ids of image {image_id}, got no readable {path}")
-        yield PanopticAnnotation(image_id, decode_ids(bgr[..., ::-1]), segments)
 
 
 def _segment(fields: dict[str, Any], things: dict[int, int]) -> Segment:

@@ -1,0 +1,112 @@
+"""Cityscapes as it is distributed: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip unpacked in one folder.
+
+    ROOT/leftImg8bit/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png
+    ROOT/gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_instanceIds.png
+
+Like the official conversion to panoptic labels, this reads instanceIds alone, whose values hold the label ids too: 0 to
+33 are a label's pixels without an object, of a thing class those of a group that is not told apart (such as cargroup);
+from 1000 on, a value is 1000 times the label plus the object's number. No label script has to be run before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rt_panoptic_ros.class_table import load_class_table
+from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample, read_pair
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.records import VOID
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TREE = (
+    "ROOT/leftImg8bit/{train,val,test}/CITY/CITY_SEQ_FRAME_leftImg8bit.png and "
+    "ROOT/gtFine/{train,val,test}/CITY/CITY_SEQ_FRAME_gtFine_instanceIds.png"
+)
+
+_IMAGE_SUFFIX = "_leftImg8bit.png"
+_LABEL_SUFFIX = "_gtFine_instanceIds.png"
+_LABELS = 34  # ids 0 to 33; license plates, -1, are never drawn
+_FIRST_COUNTED = 24  # labels from here on have objects
+_OBJECTS_PER_LABEL = 1000
+
+
+class Cityscapes(PanopticDataset):
+    """A split of Cityscapes, ordered by city, sequence and frame; labels outside of the 19 evaluated ones are void."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        """Find the files of `split` (a folder below `root`/leftImg8bit and `root`/gtFine: train, val or test).
+
+        Raises:
+            InvalidInputError: A folder or a label file is missing.
+        """
+        self.classes = load_class_table("cityscapes")
+        images, labels = root / "leftImg8bit" / split, root / "gtFine" / split
+        for folder in (images, labels):
+            if not folder.is_dir():
+                raise InvalidInputError(
+                    f"expected Cityscapes as {TREE}, got no folder {folder}: name its root and split, or unpack "
+                    f"{folder.parent.name}_trainvaltest.zip there"
+                )
+        self._images = sorted(images.glob(f"*/*{_IMAGE_SUFFIX}"))
+        if not self._images:
+            raise InvalidInputError(
+                f"expected Cityscapes as {TREE}, got no image in {images}: unpack leftImg8bit_trainvaltest.zip again"
+            )
+        self._labels = [labels / path.parent.name / f"{_stem(path)}{_LABEL_SUFFIX}" for path in self._images]
+        for path in self._labels:
+            if not path.is_file():
+                raise InvalidInputError(
+                    f"expected Cityscapes as {TREE}, got no labels {path}: unpack gtFine_trainvaltest.zip again"
+                )
+        self._class_of_label = np.full(_LABELS, VOID, np.uint8)
+        for entry in self.classes.classes:
+            self._class_of_label[entry.dataset_id] = entry.id
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> PanopticSample:
+        """Return the image at `index`; see `PanopticDataset`."""
+        path = self._images[index]
+        image, values = read_pair(path, self._labels[index])
+        if values.dtype != np.uint16 or values.ndim != 2:
+            raise InvalidInputError(
+                f"expected one channel of 16 bits in {self._labels[index]}, got {values.dtype} of shape "
+                f"{values.shape}: take the file from gtFine_trainvaltest.zip"
+            )
+        occurs = np.zeros(np.iinfo(np.uint16).max + 1, bool)  # tables by value are faster than sorting 2 Mpx
+        occurs[values] = True
+        present = np.flatnonzero(occurs)
+        counted = present >= _OBJECTS_PER_LABEL
+        labels = np.where(counted, present // _OBJECTS_PER_LABEL, present)
+        wrong = present[(labels >= _LABELS) | (counted & (labels < _FIRST_COUNTED))]
+        if len(wrong):
+            raise InvalidInputError(
+                f"expected values 0 to {_LABELS - 1}, or {_FIRST_COUNTED * _OBJECTS_PER_LABEL} to "
+                f"{_LABELS * _OBJECTS_PER_LABEL - 1} for objects, in {self._labels[index]}, got {wrong[0]}: "
+                "take the file from gtFine_trainvaltest.zip"
+            )
+        classes = self._class_of_label[labels]
+        is_instance = np.isin(classes, self.classes.thing_ids)
+        semantic_of = np.full(len(occurs), VOID, np.uint8)
+        semantic_of[present] = classes
+        instance_of = np.zeros(len(occurs), np.int32)
+        instance_of[present[is_instance]] = np.arange(1, np.count_nonzero(is_instance) + 1)
+        return PanopticSample(
+            stem=_stem(path),
+            image_id=_stem(path),  # as in the official panoptic files
+            image=image,
+            semantic=semantic_of.take(values),
+            instance=instance_of.take(values),
+            instance_classes=classes[is_instance],
+            instance_crowd=~counted[is_instance],
+        )
+
+
+def _stem(image: Path) -> str:
+    return image.name.removesuffix(_IMAGE_SUFFIX)

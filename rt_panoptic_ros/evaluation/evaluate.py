@@ -1,0 +1,141 @@
+"""Runs a model over a dataset and measures it (Section 5.2): panoptic quality, mean IoU, average precision, time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.evaluation.average_precision import AveragePrecision, Precision
+from rt_panoptic_ros.evaluation.coco_panoptic import Segment, number_segments, panoptic_segments
+from rt_panoptic_ros.evaluation.panoptic_quality import MeanQuality, QualityCounts, count_matches
+from rt_panoptic_ros.evaluation.semantic_iou import SemanticIou
+from rt_panoptic_ros.records import CameraImage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rt_panoptic_ros.class_table import ClassTable
+    from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
+    from rt_panoptic_ros.pipeline import PanopticPipeline
+
+
+@dataclass(frozen=True, slots=True)
+class FrameQuality:
+    """One image's own panoptic quality."""
+
+    index: int  # in the dataset
+    stem: str
+    pq: float  # averaged over the classes of this image alone, 0 to 1; NaN without any segment
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a model reaches on the images of a dataset; all shares are 0 to 1."""
+
+    classes: ClassTable
+    instance_note: str  # what the dataset's objects are, where not true objects; else empty
+    counts: QualityCounts
+    iou: np.ndarray  # (N,) float64 of the semantic image by class id; NaN for classes that do not occur
+    precision: Precision | None  # None where it was not asked for
+    frames: tuple[FrameQuality, ...]
+    stage_ms: dict[str, float]  # median ms per image by stage of the pipeline, and their "total"
+
+    @property
+    def all(self) -> MeanQuality:
+        """Panoptic quality averaged over all classes that occur."""
+        return self.counts.mean(range(len(self.classes)))
+
+    @property
+    def things(self) -> MeanQuality:
+        """Panoptic quality averaged over the things that occur."""
+        return self.counts.mean(self.classes.thing_ids)
+
+    @property
+    def stuff(self) -> MeanQuality:
+        """Panoptic quality averaged over the stuff that occurs."""
+        return self.counts.mean([entry.id for entry in self.classes.classes if not entry.thing])
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU over the classes that occur; NaN where none does."""
+        occurring = self.iou[~np.isnan(self.iou)]
+        return float(occurring.mean()) if len(occurring) else np.nan
+
+
+def evaluate(
+    pipeline: PanopticPipeline,
+    dataset: PanopticDataset,
+    *,
+    progress: bool,
+    max_images: int = 0,
+    average_precision: bool = True,
+) -> Evaluation:
+    """Label the images of a dataset and compare with its ground truth; nothing is written.
+
+    Thing pixels without an instance are void for panoptic quality, in ground truth and prediction; for the mean IoU
+    they have their class. The precision is that of the fused result; see `AveragePrecision`.
+
+    Args:
+        pipeline: Labels the images.
+        dataset: Gives images and ground truth.
+        progress: Show a bar on standard error.
+        max_images: Stop after this many; 0 takes all.
+        average_precision: Also compute that; it needs pycocotools.
+
+    Returns:
+        All figures.
+
+    Raises:
+        InvalidInputError: The model's classes are not the dataset's, or a file of the dataset is damaged.
+        UnavailableError: pycocotools (said before any image is labelled) or the engine can't be had here.
+    """
+    classes = dataset.classes
+    _require_same_classes(pipeline.classes, classes)
+    precision = AveragePrecision(classes) if average_precision else None
+    counts, iou = QualityCounts.none(len(classes)), SemanticIou(len(classes))
+    frames: list[FrameQuality] = []
+    timings: list[dict[str, float]] = []
+    indices = range(min(len(dataset), max_images or len(dataset)))
+    for index in tqdm(indices, unit="image", desc="evaluating", disable=not progress):
+        sample = dataset[index]
+        result = pipeline(CameraImage(sample.image, "rgb"))
+        timings.append(pipeline.timings_ms)
+        matches = count_matches(*true_segments(sample, classes), *panoptic_segments(result, classes), classes)
+        counts += matches
+        iou.add(sample.semantic, result.semantic)
+        if precision is not None:
+            precision.add(sample, result)
+        frames.append(FrameQuality(index, sample.stem, matches.mean(range(len(classes))).pq))
+    return Evaluation(
+        classes=classes,
+        instance_note=dataset.instance_note,
+        counts=counts,
+        iou=iou.per_class(),
+        precision=None if precision is None else precision.result(),
+        frames=tuple(frames),
+        stage_ms=_median_timings(timings),
+    )
+
+
+def true_segments(sample: PanopticSample, classes: ClassTable) -> tuple[np.ndarray, tuple[Segment, ...]]:
+    """Return the ground truth's segments; see `number_segments`."""
+    return number_segments(sample.semantic, sample.instance, sample.instance_classes, sample.instance_crowd, classes)
+
+
+def _require_same_classes(model: ClassTable, dataset: ClassTable) -> None:
+    if [(entry.name, entry.thing) for entry in model.classes] != [
+        (entry.name, entry.thing) for entry in dataset.classes
+    ]:
+        raise InvalidInputError(
+            f"expected a model with the dataset's classes ({dataset.name}, {len(dataset)}), got one with those of "
+            f"{model.name} ({len(model)}): take a model that was trained on this dataset, or its own dataset"
+        )
+
+
+def _median_timings(timings: Sequence[dict[str, float]]) -> dict[str, float]:
+    medians = {stage: float(np.median([frame[stage] for frame in timings])) for stage in timings[0]}
+    return {**medians, "total": float(np.median([sum(frame.values()) for frame in timings]))}

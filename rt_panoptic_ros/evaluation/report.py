@@ -1,0 +1,200 @@
+"""What is said of an evaluation: tables like the paper's, metrics.json, and a sheet of the best and worst images."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+from rt_panoptic_ros.evaluation.coco_panoptic import result_from_segments
+from rt_panoptic_ros.evaluation.evaluate import true_segments
+from rt_panoptic_ros.files import atomic_path, unwritable, write_image
+from rt_panoptic_ros.records import CameraImage
+from rt_panoptic_ros.visualize import contact_sheet, render_overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from rt_panoptic_ros.class_table import ClassTable
+    from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
+    from rt_panoptic_ros.evaluation.evaluate import Evaluation, FrameQuality
+    from rt_panoptic_ros.evaluation.panoptic_quality import MeanQuality
+    from rt_panoptic_ros.pipeline import PanopticPipeline
+    from rt_panoptic_ros.records import PanopticResult
+
+_SHEET_FRAMES = 4  # best ones, and as many worst ones
+_SHEET_WIDTH_PX = 1920
+_JPEG_QUALITY = 92
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What was evaluated on what."""
+
+    model: str  # as the user named it
+    engine: str  # `PanopticPipeline.describe`, after the first image
+    settings: dict[str, float | int | str]  # of the post-processing, by flat name
+    dataset: str
+    split: str
+
+
+def format_tables(evaluation: Evaluation, subject: Subject) -> str:
+    """Return the figures as text in percent: one line as in Table 1, one line per class as in Table A4."""
+    precision = evaluation.precision
+    summary = {
+        "PQ": evaluation.all.pq,
+        "PQ^th": evaluation.things.pq,
+        "PQ^st": evaluation.stuff.pq,
+        "SQ": evaluation.all.sq,
+        "RQ": evaluation.all.rq,
+        "mIoU": evaluation.mean_iou,
+        "AP": math.nan if precision is None else precision.ap,
+        "AP50": math.nan if precision is None else precision.ap50,
+    }
+    stages = ", ".join(f"{stage} {value:.1f}" for stage, value in evaluation.stage_ms.items())
+    lines = [
+        f"{subject.model} on {subject.dataset} {subject.split}, {len(evaluation.frames)} images ({subject.engine})",
+        *([evaluation.instance_note] if evaluation.instance_note else []),
+        "",
+        "".join(f"{name:>7}" for name in summary),
+        "".join(f"{_percent(value, 1):>7}" for value in summary.values()),
+        "",
+        *_class_table(evaluation),
+        "",
+        f"median ms per image: {stages}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def metrics_document(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
+    """Return all figures as plain data: shares from 0 to 1, null where there is nothing to measure."""
+    counts, precision = evaluation.counts, evaluation.precision
+    return {
+        "model": subject.model,
+        "engine": subject.engine,
+        "settings": subject.settings,
+        "dataset": subject.dataset,
+        "split": subject.split,
+        "images": len(evaluation.frames),
+        "instance_note": evaluation.instance_note,
+        "panoptic_quality": {
+            "all": _mean_document(evaluation.all),
+            "things": _mean_document(evaluation.things),
+            "stuff": _mean_document(evaluation.stuff),
+        },
+        "mean_iou": _number(evaluation.mean_iou),
+        "average_precision": None if precision is None else _number(precision.ap),
+        "average_precision_50": None if precision is None else _number(precision.ap50),
+        "classes": [
+            {
+                "name": entry.name,
+                "thing": entry.thing,
+                "pq": _number(counts.pq[entry.id]),
+                "sq": _number(counts.sq[entry.id]),
+                "rq": _number(counts.rq[entry.id]),
+                "iou": _number(evaluation.iou[entry.id]),
+                "average_precision": None if precision is None else _number(precision.per_class[entry.id]),
+                "segments": int(counts.true_segments[entry.id]),
+                "true_positives": int(counts.true_positives[entry.id]),
+                "false_positives": int(counts.false_positives[entry.id]),
+                "false_negatives": int(counts.false_negatives[entry.id]),
+            }
+            for entry in evaluation.classes.classes
+        ],
+        "median_ms": evaluation.stage_ms,
+        "frames": [{"stem": frame.stem, "pq": _number(frame.pq)} for frame in evaluation.frames],
+    }
+
+
+def write_report(
+    folder: Path, evaluation: Evaluation, subject: Subject, pipeline: PanopticPipeline, dataset: PanopticDataset
+) -> None:
+    """Write metrics.json, metrics.txt and contact_sheet.jpg.
+
+    Args:
+        folder: Where; it is made.
+        evaluation: What was measured.
+        subject: On what.
+        pipeline: What was evaluated; it labels the images of the sheet again.
+        dataset: What it was evaluated on.
+
+    Raises:
+        UnavailableError: A file can't be written.
+    """
+    document = json.dumps(metrics_document(evaluation, subject), indent=2, allow_nan=False)
+    _write_text(folder / "metrics.json", document + "\n")
+    _write_text(folder / "metrics.txt", format_tables(evaluation, subject))
+    sheet = cv2.cvtColor(render_sheet(evaluation, pipeline, dataset), cv2.COLOR_RGB2BGR)
+    write_image(folder / "contact_sheet.jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+
+
+def render_sheet(evaluation: Evaluation, pipeline: PanopticPipeline, dataset: PanopticDataset) -> np.ndarray:
+    """Draw the images of best and worst panoptic quality, the ground truth beside the prediction, two images a row.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+    """
+    pictures, captions = [], []
+    quality = "pseudo-instance PQ" if evaluation.instance_note else "PQ"
+    for frame in extreme_frames(evaluation.frames):
+        sample = dataset[frame.index]
+        result = pipeline(CameraImage(sample.image, "rgb"))
+        for labels in (true_result(sample, evaluation.classes), result):
+            pictures.append(render_overlay(sample.image, labels, evaluation.classes))
+        captions += [f"{frame.stem}: ground truth", f"predicted, {quality} {_percent(frame.pq, 1)}"]
+    return contact_sheet(pictures, 4, _SHEET_WIDTH_PX, captions)
+
+
+def extreme_frames(frames: Sequence[FrameQuality]) -> list[FrameQuality]:
+    """Return the best frames, the best first, then the worst, the worst last; up to four of each, none twice.
+
+    A frame without a quality, which has no segment at all, counts as the worst.
+    """
+    ranked = sorted(frames, key=lambda frame: -1.0 if math.isnan(frame.pq) else frame.pq, reverse=True)
+    best, rest = ranked[:_SHEET_FRAMES], ranked[_SHEET_FRAMES:]
+    return best + rest[-_SHEET_FRAMES:]
+
+
+def true_result(sample: PanopticSample, classes: ClassTable) -> PanopticResult:
+    """Return the ground truth as a result whose objects have score 1, to be drawn like one."""
+    return replace(result_from_segments(*true_segments(sample, classes), classes), semantic=sample.semantic)
+
+
+def _class_table(evaluation: Evaluation) -> list[str]:
+    counts, mean = evaluation.counts, evaluation.all
+    width = max(len(name) for name in ("Class", *evaluation.classes.names))
+    rows = [("Mean", mean.pq, mean.sq, mean.rq, evaluation.mean_iou, int(counts.true_segments.sum()))]
+    rows += zip(
+        evaluation.classes.names, counts.pq, counts.sq, counts.rq, evaluation.iou, counts.true_segments, strict=True
+    )
+    lines = [f"{'Class':<{width}}{'PQ':>8}{'SQ':>8}{'RQ':>8}{'IoU':>8}{'segments':>10}"]
+    for name, *shares, segments in rows:
+        figures = "".join(f"{_percent(share, 2):>8}" for share in shares)
+        lines.append(f"{name:<{width}}{figures}{segments:>10}")
+    return lines
+
+
+def _mean_document(mean: MeanQuality) -> dict[str, float | int | None]:
+    return {"pq": _number(mean.pq), "sq": _number(mean.sq), "rq": _number(mean.rq), "classes": mean.classes}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _percent(share: float, digits: int) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.{digits}f}"
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(text)
+    except OSError as error:
+        raise unwritable(path, error) from None

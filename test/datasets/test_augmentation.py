@@ -1,0 +1,312 @@
+"""Labels follow the image through every random view."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rt_panoptic_ros.datasets.augmentation import (
+    AugmentationSettings,
+    augment,
+    color_jitter,
+    crop_or_pad,
+    flip_horizontally,
+    resize,
+    without_hidden_instances,
+)
+from rt_panoptic_ros.datasets.base import PanopticSample
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.records import VOID
+
+FILL = (VOID, 0, 77)
+"""Says void and no object in the code of `coded_sample`, and in blue that it is padding."""
+
+
+def coded_sample(seed: int, height: int, width: int) -> PanopticSample:
+    """Blocks of random classes and objects; red is the class, green the object's number, blue 10."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(0, 12))
+    classes = rng.integers(0, 20, count).astype(np.uint8)
+    blocks = -(-height // 7), -(-width // 9)
+    instance = np.kron(rng.integers(0, count + 1, blocks), np.ones((7, 9), int))[:height, :width].astype(np.int32)
+    stuff = np.kron(rng.choice([30, 31, VOID], blocks), np.ones((7, 9), int))[:height, :width]
+    semantic = np.where(instance > 0, np.concatenate(([0], classes))[instance], stuff).astype(np.uint8)
+    image = np.stack([semantic, instance, np.full_like(instance, 10)], axis=-1).astype(np.uint8)
+    return PanopticSample("frame", 7, image, semantic, instance, classes, rng.random(count) < 0.3)
+
+
+samples = st.builds(coded_sample, seed=st.integers(0, 2**32 - 1), height=st.integers(1, 60), width=st.integers(1, 60))
+
+
+def settings_of(**values: Any) -> AugmentationSettings:
+    return AugmentationSettings(**values)
+
+
+sizes = st.tuples(st.integers(1, 70), st.integers(1, 70))
+scale_ranges = st.tuples(st.floats(0.3, 1), st.floats(1, 3))
+views = st.one_of(
+    st.builds(settings_of, scale_range=scale_ranges, flip_probability=st.just(0.5)),
+    st.builds(settings_of, crop_size=sizes, scale_range=scale_ranges, flip_probability=st.just(0.5)),
+    st.builds(settings_of, output_size=sizes, scale_range=scale_ranges, flip_probability=st.just(0.5)),
+    st.builds(
+        settings_of,
+        shortest_sides=st.lists(st.integers(1, 50), min_size=1, max_size=3).map(tuple),
+        longest_side=st.none() | st.integers(1, 60),
+        flip_probability=st.just(0.5),
+    ),
+)
+
+
+def assert_labels_are_coded(sample: PanopticSample) -> None:
+    np.testing.assert_array_equal(sample.image[..., 0], sample.semantic)
+    np.testing.assert_array_equal(sample.image[..., 1], sample.instance)
+
+
+def assert_well_formed(sample: PanopticSample) -> None:
+    assert (sample.image.dtype, sample.semantic.dtype, sample.instance.dtype) == (np.uint8, np.uint8, np.int32)
+    assert sample.image.shape == (*sample.semantic.shape, 3)
+    assert sample.semantic.shape == sample.instance.shape
+    assert (sample.stem, sample.image_id) == ("frame", 7)
+    assert len(sample.instance_classes) == len(sample.instance_crowd)
+    assert sample.instance.max(initial=0) <= len(sample.instance_classes)
+    for row, class_id in enumerate(sample.instance_classes, 1):
+        assert set(sample.semantic[sample.instance == row]) <= {class_id}
+
+
+def assert_equal(left: PanopticSample, right: PanopticSample) -> None:
+    for name in PanopticSample.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+
+
+class TestFlip:
+    @given(sample=samples)
+    def test_everything_is_mirrored_and_twice_is_nothing(self, sample: PanopticSample) -> None:
+        flipped = flip_horizontally(sample)
+        assert_well_formed(flipped)
+        assert_labels_are_coded(flipped)
+        np.testing.assert_array_equal(flipped.image, sample.image[:, ::-1])
+        assert_equal(flip_horizontally(flipped), sample)
+
+
+class TestCrop:
+    @given(sample=samples, data=st.data(), size=sizes)
+    def test_the_window_is_cut_out_and_the_rest_is_void(
+        self, sample: PanopticSample, data: st.DataObject, size: tuple[int, int]
+    ) -> None:
+        rows, columns = sample.semantic.shape
+        top, left = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
+        window = crop_or_pad(sample, top, left, *size, FILL)
+        assert window.semantic.shape == size
+        assert_well_formed(window)
+        assert_labels_are_coded(window)
+        inside = sample.image[top : top + size[0], left : left + size[1]]
+        np.testing.assert_array_equal(window.image[: inside.shape[0], : inside.shape[1]], inside)
+        padding = np.ones(size, bool)
+        padding[: inside.shape[0], : inside.shape[1]] = False
+        np.testing.assert_array_equal((window.image == FILL).all(axis=-1), padding)
+
+
+class TestResize:
+    @settings(deadline=None)
+    @given(sample=samples, size=sizes)
+    def test_labels_agree_with_the_image_away_from_borders(self, sample: PanopticSample, size: tuple[int, int]) -> None:
+        resized = resize(sample, size)
+        assert resized.semantic.shape == size
+        assert_well_formed(resized)
+        code = sample.semantic + 256 * sample.instance
+        rows, columns = (
+            np.floor((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, code.shape, strict=True)
+        )
+        # A new pixel sees old ones as far as half its own size or the next centre, and its centre is in an old pixel.
+        reach_y, reach_x = (
+            int(np.ceil(0.5 + max(1, old / new / 2))) for new, old in zip(size, code.shape, strict=True)
+        )
+        padded = np.pad(code, ((reach_y, reach_y), (reach_x, reach_x)), mode="edge")
+        around = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach_y + 1, 2 * reach_x + 1))
+        flat = (around.max(axis=(2, 3)) == around.min(axis=(2, 3)))[rows[:, None], columns]
+        np.testing.assert_array_equal(resized.image[flat][:, 0], resized.semantic[flat])
+        np.testing.assert_array_equal(resized.image[flat][:, 1], resized.instance[flat])
+
+    @given(old=st.integers(2, 60), new=st.integers(1, 150), data=st.data(), vertical=st.booleans())
+    def test_an_edge_stays_where_it_is_in_the_image(
+        self, old: int, new: int, data: st.DataObject, vertical: bool
+    ) -> None:
+        """Half a pixel of shift between image and labels would show here."""
+        edge = data.draw(st.integers(1, old - 1))
+        semantic = np.tile((np.arange(old) >= edge).astype(np.uint8), (3, 1))
+        semantic, size = (semantic.T, (new, 3)) if vertical else (semantic, (3, new))
+        image = np.repeat(200 * semantic[..., None], 3, axis=-1)
+        sample = PanopticSample(
+            "a", 1, image, semantic.copy(), semantic.astype(np.int32), np.ones(1, np.uint8), np.zeros(1, bool)
+        )
+        resized = resize(sample, size)
+        bright = resized.image[..., 0].astype(int)
+        clear = np.abs(bright - 100) > 1  # where the edge goes through the new pixel's centre, both labels are right
+        np.testing.assert_array_equal((bright > 100)[clear], (resized.semantic == 1)[clear])
+        np.testing.assert_array_equal(resized.instance, resized.semantic)
+
+    def test_whole_factors_repeat_pixels_or_take_the_middle_one(self) -> None:
+        sample = coded_sample(1, 15, 24)
+        larger = resize(sample, (45, 72))
+        np.testing.assert_array_equal(larger.instance, np.kron(sample.instance, np.ones((3, 3), int)))
+        assert_equal(replace(resize(larger, (15, 24)), image=sample.image), sample)
+
+    def test_the_same_size_changes_nothing(self) -> None:
+        sample = coded_sample(1, 15, 24)
+        assert resize(sample, (15, 24)) is sample
+
+
+class TestColorJitter:
+    @given(seed=st.integers(0, 1000), limits=st.tuples(*[st.floats(0, 1)] * 3).filter(any))
+    def test_factors_act_one_after_the_other(self, seed: int, limits: tuple[float, float, float]) -> None:
+        image = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), np.uint8)
+        sample = replace(coded_sample(seed, 20, 30), image=image)
+        changed = color_jitter(sample, np.random.default_rng(seed), *limits)
+        rng = np.random.default_rng(seed)
+        brightness, contrast, saturation = (rng.uniform(1 - x, 1 + x) for x in limits)
+        grey_weights = np.array([0.299, 0.587, 0.114])
+        expected = image * brightness
+        expected = contrast * expected + (1 - contrast) * (expected @ grey_weights).mean()
+        expected = saturation * expected + (1 - saturation) * (expected @ grey_weights)[..., None]
+        assert np.abs(changed.image - np.clip(expected, 0, 255)).max() <= 1
+        assert changed.image.dtype == np.uint8
+        assert_equal(replace(changed, image=image), sample)
+
+    def test_nothing_asked_is_nothing_done(self) -> None:
+        sample, rng = coded_sample(1, 9, 9), np.random.default_rng(0)
+        assert color_jitter(sample, rng, 0, 0, 0) is sample
+        assert rng.random() == np.random.default_rng(0).random()
+
+
+class TestHiddenInstances:
+    @given(sample=samples)
+    def test_rows_without_pixels_go_and_the_others_keep_their_pixels(self, sample: PanopticSample) -> None:
+        visible = without_hidden_instances(sample)
+        assert_well_formed(visible)
+        rows = np.unique(sample.instance[sample.instance > 0])
+        assert len(visible.instance_classes) == len(rows)
+        for new, old in enumerate(rows, 1):
+            np.testing.assert_array_equal(visible.instance == new, sample.instance == old)
+            assert visible.instance_classes[new - 1] == sample.instance_classes[old - 1]
+            assert visible.instance_crowd[new - 1] == sample.instance_crowd[old - 1]
+        np.testing.assert_array_equal(visible.instance == 0, sample.instance == 0)
+
+
+class TestAugment:
+    @settings(deadline=None)
+    @given(sample=samples, wanted=views, seed=st.integers(0, 2**32 - 1))
+    def test_a_view_is_a_pure_function_whose_objects_all_have_pixels(
+        self, sample: PanopticSample, wanted: AugmentationSettings, seed: int
+    ) -> None:
+        wanted = replace(wanted, brightness=0.4, contrast=0.4, saturation=0.4)
+        before = replace(sample, **{name: getattr(sample, name).copy() for name in ("image", "semantic", "instance")})
+        view = augment(sample, wanted, np.random.default_rng(seed), FILL)
+        assert_well_formed(view)
+        assert set(np.unique(view.instance)) | {0} == set(range(len(view.instance_classes) + 1))
+        if wanted.output_size is not None:
+            assert view.semantic.shape == wanted.output_size
+        assert_equal(augment(sample, wanted, np.random.default_rng(seed), FILL), view)
+        assert_equal(sample, before)
+
+    @given(sample=samples, size=sizes, crop=st.booleans(), seed=st.integers(0, 2**32 - 1))
+    def test_without_scaling_labels_follow_exactly(
+        self, sample: PanopticSample, size: tuple[int, int], crop: bool, seed: int
+    ) -> None:
+        wanted = AugmentationSettings(**{"crop_size" if crop else "output_size": size}, flip_probability=0.5)
+        view = augment(sample, wanted, np.random.default_rng(seed), FILL)
+        np.testing.assert_array_equal(view.image[..., 0], view.semantic)
+        green = view.image[..., 1]  # the object's number before
+        pairs = np.unique(np.stack([green, view.instance]).reshape(2, -1), axis=1).T
+        for old, new in pairs:
+            assert (old == 0) == (new == 0)
+            assert new == 0 or view.instance_classes[new - 1] == sample.instance_classes[old - 1]
+        assert len(pairs) == len(np.unique(green)) == len(np.unique(view.instance))
+
+    def test_by_default_nothing_happens(self) -> None:
+        sample = without_hidden_instances(coded_sample(3, 20, 30))
+        assert augment(sample, AugmentationSettings(), np.random.default_rng(0), FILL) is sample
+
+    def test_a_small_image_is_padded_right_and_below_also_when_mirrored(self) -> None:
+        wanted = AugmentationSettings(
+            output_size=(40, 50), scale_range=(0.5, 0.5), flip_probability=1, brightness=1, contrast=1, saturation=1
+        )
+        view = augment(coded_sample(3, 40, 60), wanted, np.random.default_rng(0), FILL)
+        padding = (view.image == FILL).all(axis=-1)
+        assert padding[20:].all()
+        assert padding[:, 30:].all()
+        assert not padding[:20, :30].all()
+        assert (view.semantic[padding] == VOID).all()
+        assert not view.instance[padding].any()
+
+    @pytest.mark.parametrize("scale", [0.5, 2.0])
+    def test_output_size_scales_the_image_before_the_window_is_taken(self, scale: float) -> None:
+        rows, columns = np.mgrid[:100, :200].astype(np.uint8)
+        sample = replace(coded_sample(1, 100, 200), image=np.stack([rows, columns, columns], axis=-1))
+        wanted = AugmentationSettings(output_size=(40, 80), scale_range=(scale, scale))
+        image = augment(sample, wanted, np.random.default_rng(0), FILL).image.astype(float)
+        assert np.diff(image[..., 0], axis=0).mean() == pytest.approx(1 / scale, abs=0.05)
+        assert np.diff(image[..., 1], axis=1).mean() == pytest.approx(1 / scale, abs=0.05)
+
+    def test_all_windows_all_scales_and_both_sides_come_up(self) -> None:
+        """Cityscapes of Section 5.3, at a tenth of its size."""
+        sample, rng = coded_sample(1, 103, 205), np.random.default_rng(0)
+        wanted = AugmentationSettings(crop_size=(90, 180), scale_range=(0.7, 1.3), flip_probability=0.5)
+        seen = [augment(sample, wanted, rng, FILL).semantic.shape for _ in range(200)]
+        assert all(abs(width - 2 * height) <= 1 for height, width in seen)
+        assert min(height for height, _ in seen) in range(63, 66)
+        assert max(height for height, _ in seen) in range(115, 118)
+        marked = np.zeros((4, 4, 3), np.uint8)
+        marked[..., 0] = np.arange(16).reshape(4, 4)
+        mark = replace(coded_sample(1, 4, 4), image=marked)
+        wanted = AugmentationSettings(crop_size=(3, 3), flip_probability=0.5)
+        corners = {int(augment(mark, wanted, rng, FILL).image[0, 0, 0]) for _ in range(200)}
+        assert corners == {0, 1, 4, 5, 2, 3, 6, 7}
+
+    def test_shortest_sides_are_picked_at_random_and_capped(self) -> None:
+        """COCO of Section 5.3, at a tenth of its size."""
+        rng = np.random.default_rng(0)
+        wanted = AugmentationSettings(shortest_sides=(64, 72, 80), longest_side=133)
+        usual, long = coded_sample(1, 64, 48), coded_sample(1, 30, 100)
+        assert {augment(usual, wanted, rng, FILL).semantic.shape for _ in range(50)} == {(85, 64), (96, 72), (107, 80)}
+        assert {augment(long, wanted, rng, FILL).semantic.shape for _ in range(50)} == {(40, 133)}
+
+    def test_another_seed_gives_another_view(self) -> None:
+        sample = coded_sample(1, 100, 200)
+        wanted = AugmentationSettings(output_size=(30, 60), scale_range=(0.7, 1.3))
+        left, right = (augment(sample, wanted, np.random.default_rng(seed), FILL) for seed in (1, 2))
+        assert not np.array_equal(left.image, right.image)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"crop_size": (0, 5)}, r"crop_size as \(height, width\) .*, got \(0, 5\)"),
+        ({"output_size": (5,)}, r"output_size as \(height, width\) .*, got \(5,\)"),
+        ({"scale_range": (1.3, 0.7)}, r"0 < low <= high, got \(1.3, 0.7\)"),
+        ({"scale_range": (0.0, 1.0)}, r"0 < low <= high, got \(0.0, 1.0\)"),
+        ({"scale_range": (1.0, float("inf"))}, r"0 < low <= high, got \(1.0, inf\)"),
+        ({"scale_range": (1.0, float("nan"))}, r"0 < low <= high, got \(1.0, nan\)"),
+        ({"shortest_sides": (640, 0)}, r"shortest_sides of at least 1 px each, got \(640, 0\)"),
+        ({"shortest_sides": (640,), "longest_side": 0}, "longest_side of at least 1 px, got 0"),
+        ({"flip_probability": 1.5}, "flip_probability from 0 to 1, got 1.5"),
+        ({"brightness": -0.1}, "brightness from 0 to 1, got -0.1"),
+        ({"contrast": 2}, "contrast from 0 to 1, got 2"),
+        ({"saturation": float("nan")}, "saturation from 0 to 1, got nan"),
+        ({"crop_size": (9, 9), "output_size": (9, 9)}, "at most one of .*, got crop_size and output_size: each"),
+        (
+            {"output_size": (9, 9), "shortest_sides": (9,)},
+            "at most one of .*, got output_size and shortest_sides: each",
+        ),
+        ({"shortest_sides": (9,), "scale_range": (0.5, 1.0)}, r"without scale_range, got scale_range \(0.5, 1.0\) too"),
+        ({"longest_side": 1333}, "only beside shortest_sides, which it limits, got 1333 alone"),
+    ],
+)
+def test_contradictions_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        AugmentationSettings(**values)
+    assert "\n" not in str(caught.value)
