@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.architecture import BACKBONES, NetworkConfig
-from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
+from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError, UnavailableError
 from rt_panoptic_ros.settings import parse_size
 
 if TYPE_CHECKING:
@@ -107,6 +107,29 @@ def _eval(options: argparse.Namespace) -> None:
     print(f"{options.out}: metrics.json, metrics.txt, contact_sheet.jpg")
 
 
+def _train(options: argparse.Namespace) -> None:
+    try:
+        from rt_panoptic_ros.training.recipe import read_recipe
+        from rt_panoptic_ros.training.trainer import train
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UnavailableError("expected torch for training, it is not installed: `pip install torch`") from None
+
+    recipe = read_recipe(options.config, options.set)
+    bundle = train(
+        recipe,
+        options.root,
+        options.out,
+        resume=options.resume,
+        device=options.device,
+        workers=options.workers,
+        until=options.until,
+    )
+    if bundle is not None:
+        print(f"{bundle.path}: {bundle.about.get('figures')}")
+
+
 def _demo(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.demo import run_demo
 
@@ -165,6 +188,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", required=True, type=Path, help="folder for metrics and contact sheet")
     _add_pipeline(command)
     command.add_argument("--max-images", type=_natural, default=0, help="images of the split to take at most; 0: all")
+
+    command = commands.add_parser("train", help="train a network by a recipe, into a model bundle")
+    command.set_defaults(run=_train)
+    command.add_argument("--config", required=True, help="recipe file, or the name of one in config/train")
+    command.add_argument("--root", required=True, type=Path, help="folder of the dataset")
+    command.add_argument("--out", required=True, type=Path, help="folder of the run")
+    command.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    command.add_argument("--workers", type=_natural, default=1, help="processes that prepare images")
+    command.add_argument("--until", type=_natural, default=0, help="stop after this many steps, to be resumed; 0: end")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="ENTRY=VALUE",
+        help="an entry over the recipe's, such as schedule.steps=100; may be repeated",
+    )  # fmt: skip
 
     command = commands.add_parser("import-weights", help="make a model bundle from a checkpoint")
     command.set_defaults(run=_import_weights)

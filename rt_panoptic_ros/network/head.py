@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rt_panoptic_ros.architecture import LEVELNESS_CHANNELS, LEVELS, MAX_LOG_OFFSET, NetworkConfig
+from rt_panoptic_ros.records import STRIDES
 
 
 class NetworkOutputs(NamedTuple):
@@ -73,7 +74,10 @@ class PanopticHead(nn.Module):
     """Towers shared over the levels, and the five predictors on them."""
 
     def __init__(self, config: NetworkConfig, num_classes: int, num_things: int) -> None:
-        """Create the head with the initialisation of FCOS (prior probability 0.01 for the box classes)."""
+        """Create the head with the initialisation of FCOS (prior probability 0.01 for the box classes).
+
+        Boxes start at three strides to each side, the middle of what a level is for, instead of at 1 px.
+        """
         super().__init__()
         self.localization_name, self.semantics_name = config.tower_names
         widths = {
@@ -87,7 +91,8 @@ class PanopticHead(nn.Module):
         self.bbox_pred = nn.Conv2d(config.localization_channels, 4, 3, padding=1)
         self.centerness = nn.Conv2d(config.localization_channels, 1, 3, padding=1)
         self.levelness = GlobalConv2d(config.localization_channels, LEVELNESS_CHANNELS) if config.levelness else None
-        self.scales = nn.ModuleList(Scale() for _ in range(LEVELS))
+        scales = [Scale() for _ in range(LEVELS)]
+        self.scales = nn.ModuleList(scales)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
@@ -95,6 +100,10 @@ class PanopticHead(nn.Module):
                 nn.init.zeros_(module.bias)
         assert self.box_cls_logits.bias is not None
         nn.init.constant_(self.box_cls_logits.bias, -math.log(99))
+        assert self.bbox_pred.bias is not None
+        nn.init.constant_(self.bbox_pred.bias, math.log(3 * STRIDES[0]))
+        for scale, stride in zip(scales, STRIDES, strict=True):
+            nn.init.constant_(scale.scale, math.log(3 * stride) / math.log(3 * STRIDES[0]))
 
     def forward(self, levels: Sequence[Tensor]) -> NetworkOutputs:
         """Predict from P3 to P7, each (B, C, h_i, w_i)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +100,7 @@ class Recipe:
             )
             >= 1,
             "level_ranges_px to be 4 rising numbers above 0": len(ranges) == 5
-            and all(low < high for low, high in zip(ranges, ranges[1:], strict=False)),
+            and all(low < high for low, high in itertools.pairwise(ranges)),
             "losses.mask to be 0 with supervision box, which has no masks": self.supervision == "mask"
             or self.losses.mask == 0,
             "losses.mask to be 0 without levelness, which assembles the dense boxes": self.network.levelness
@@ -203,10 +205,8 @@ def _checked(name: str, annotation: str, value: Any) -> Any:
         value = tuple(value)
     # YAML 1.1 reads 1e-4 as text.
     if "float" in annotation and isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):  # then the check below says what came
             value = float(value)
-        except ValueError:
-            pass
     kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "tuple": (tuple,)}
     for kind, accepted in kinds.items():
         if annotation.startswith(kind):

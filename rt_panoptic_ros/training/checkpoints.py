@@ -1,0 +1,60 @@
+"""A training run's state on disk: written atomically, read without running pickled code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.files import atomic_path, unwritable
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a run's state; a reader sees the old file or the new one, whatever happens meanwhile.
+
+    Raises:
+        UnavailableError: The file can't be written, such as on a full disk; the file before it is intact.
+    """
+    content = io.BytesIO()  # torch's own file writer hides why a file can't be written
+    torch.save(dict(state), content)
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state in file `path`, written by a run of the same recipe.
+
+    Raises:
+        InvalidInputError: No such file, a damaged one, or one of another recipe (the message names the entries).
+    """
+    if not path.is_file():
+        raise InvalidInputError(f"expected a checkpoint to resume from at {path}, found none: start without --resume")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        saved = dict(state["recipe"])
+    except (
+        pickle.UnpicklingError, struct.error, RuntimeError, LookupError, EOFError, ValueError, TypeError
+    ) as error:  # fmt: skip
+        raise InvalidInputError(
+            f"expected a checkpoint of `rt-panoptic train` in {path}, got one that can't be read "
+            f"({str(error).splitlines()[0]}): restore it, or start again in another folder"
+        ) from None
+    differing = [name for name in {**saved, **recipe} if saved.get(name) != recipe.get(name)]
+    if differing:
+        raise InvalidInputError(
+            f"expected a checkpoint of this recipe in {path}, got another {', '.join(differing)}: resume with the "
+            "recipe that it was made with, or start again in another folder"
+        )
+    result: dict[str, Any] = state
+    return result

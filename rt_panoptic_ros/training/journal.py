@@ -1,0 +1,117 @@
+"""What a training run tells about itself: losses for TensorBoard, pictures, figures, and the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.evaluation.evaluate import evaluate
+from rt_panoptic_ros.evaluation.report import true_result
+from rt_panoptic_ros.files import write_image
+from rt_panoptic_ros.model_bundle import ModelBundle, write_bundle
+from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
+from rt_panoptic_ros.records import CameraImage
+from rt_panoptic_ros.visualize import contact_sheet, render_overlay
+
+if TYPE_CHECKING:
+    from rt_panoptic_ros.class_table import ClassTable
+    from rt_panoptic_ros.datasets.base import PanopticDataset
+    from rt_panoptic_ros.training.recipe import Recipe
+
+_PICTURES = 4
+_SHEET_WIDTH_PX = 1280
+
+
+class Journal:
+    """Writes a run's folder: log/, pictures/ and model/."""
+
+    def __init__(self, recipe: Recipe, classes: ClassTable, out: Path, validation: PanopticDataset) -> None:
+        """Open the log.
+
+        Raises:
+            UnavailableError: TensorBoard is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ModuleNotFoundError:
+            raise UnavailableError(
+                "expected the package tensorboard for the log of the losses, it is not installed: "
+                "`pip install tensorboard`"
+            ) from None
+        self._recipe, self._classes, self._out, self._validation = recipe, classes, out, validation
+        self._writer = SummaryWriter(str(out / "log"))
+
+    def log_losses(self, step: int, total: float, parts: Mapping[str, float], rate: float) -> None:
+        """Log a step's losses by name."""
+        scalars = {"loss/total": total, "learning_rate": rate, **{f"loss/{name}": v for name, v in parts.items()}}
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+
+    def end_epoch(self, epoch: int, step: int, weights: Mapping[str, np.ndarray]) -> None:
+        """Write the bundle as it is now, pictures, and every so many epochs the figures on the validation split."""
+        bundle = self._write_bundle(step, weights, {})
+        pipeline = open_pipeline(bundle.path, backend="torch")
+        self._write_pictures(pipeline, epoch, step)
+        every = self._recipe.validate_epochs
+        if every and epoch % every == 0:
+            self._validate(pipeline, step)
+        self._writer.flush()
+
+    def end_run(self, step: int, weights: Mapping[str, np.ndarray]) -> ModelBundle:
+        """Write pictures and the bundle with its figures on the validation split, and close the log."""
+        bundle = self._write_bundle(step, weights, {})
+        pipeline = open_pipeline(bundle.path, backend="torch")
+        self._write_pictures(pipeline, None, step)
+        figures = self._validate(pipeline, step)
+        self._writer.close()
+        return self._write_bundle(step, weights, figures)
+
+    def _validate(self, pipeline: PanopticPipeline, step: int) -> dict[str, float]:
+        result = evaluate(pipeline, self._validation, progress=False, average_precision=False)
+        figures = {
+            "pq": result.all.pq, "pq_things": result.things.pq, "pq_stuff": result.stuff.pq, "miou": result.mean_iou,
+        }  # fmt: skip
+        for name, value in figures.items():
+            self._writer.add_scalar(f"validation/{name}", value, step)
+        return {name: round(100 * value, 2) for name, value in figures.items()}
+
+    def _write_pictures(self, pipeline: PanopticPipeline, epoch: int | None, step: int) -> None:
+        pictures = []
+        for index in np.linspace(0, len(self._validation) - 1, min(_PICTURES, len(self._validation))).astype(int):
+            sample = self._validation[int(index)]
+            predicted = pipeline(CameraImage(sample.image, "rgb"))
+            pictures += [
+                render_overlay(sample.image, true_result(sample, self._classes), self._classes),
+                render_overlay(sample.image, predicted, self._classes),
+            ]
+        sheet = contact_sheet(pictures, 4, _SHEET_WIDTH_PX, captions=["labels", "prediction"] * (len(pictures) // 2))
+        name = "end" if epoch is None else f"epoch_{epoch:04d}"
+        write_image(self._out / "pictures" / f"{name}.jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        self._writer.add_image("validation", sheet, step, dataformats="HWC")
+
+    def _write_bundle(self, step: int, weights: Mapping[str, np.ndarray], figures: Mapping[str, float]) -> ModelBundle:
+        recipe = self._recipe
+        about: dict[str, Any] = {
+            "origin": f"rt-panoptic train, recipe {recipe.name}, after {step} steps",
+            "recipe": recipe.to_document(),
+            "data": f"{recipe.data.dataset} {recipe.data.train_split}",
+            "data_licence": recipe.data.licence,
+        }
+        if figures:
+            about["figures"] = {"split": recipe.data.val_split, **figures}
+            if self._validation.instance_note:
+                about["figures"]["note"] = self._validation.instance_note
+        return write_bundle(
+            self._out / "model",
+            weights,
+            network=recipe.network,
+            classes=self._classes,
+            spec=recipe.input,
+            settings=recipe.postprocess,
+            about=about,
+        )

@@ -1,0 +1,217 @@
+"""`rt-panoptic train`: from a recipe and a dataset to a model bundle."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from rt_panoptic_ros.architecture import state_dict_layout
+from rt_panoptic_ros.datasets.opening import open_dataset
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.network.panoptic_network import PanopticNetwork
+from rt_panoptic_ros.training.backbone_weights import read_backbone_weights
+from rt_panoptic_ros.training.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
+from rt_panoptic_ros.training.journal import Journal
+from rt_panoptic_ros.training.losses import total_loss
+from rt_panoptic_ros.training.optimization import (
+    Plan,
+    WeightAverage,
+    learning_rate_factor,
+    make_optimizer,
+    plan_for,
+    set_learning_rate,
+)
+from rt_panoptic_ros.training.processes import Processes, joined_processes
+from rt_panoptic_ros.training.stream import TrainingStream, open_batches
+from rt_panoptic_ros.training.targets import assign_targets
+
+if TYPE_CHECKING:
+    from rt_panoptic_ros.class_table import ClassTable
+    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.training.batches import Batch
+    from rt_panoptic_ros.training.recipe import Recipe
+
+_log = logging.getLogger(__name__)
+
+
+def train(
+    recipe: Recipe, root: Path, out: Path, *, resume: bool, device: str = "auto", workers: int = 1, until: int = 0
+) -> ModelBundle | None:
+    """Train a network and return its bundle, `out`/model.
+
+    Also writes `out`/checkpoint.pt each epoch, the losses for TensorBoard under `out`/log, and each epoch some labelled
+    images of the validation split as `out`/pictures/epoch_NNNN.jpg.
+
+    Args:
+        recipe: All that decides the outcome.
+        root: Folder of the dataset.
+        out: Folder of the run.
+        resume: Continue from `out`/checkpoint.pt; the result is that of an uninterrupted run.
+        device: auto, cpu or cuda.
+        workers: Processes that prepare images; 0 prepares them between the steps.
+        until: Stop after this many steps with a checkpoint, to be resumed; 0 goes to the end.
+
+    Returns:
+        The bundle in the first of several processes; None in the others and where `until` stopped before the end.
+
+    Raises:
+        InvalidInputError: Wrong data, weights or checkpoint, or the losses became infinite or NaN.
+        UnavailableError: A package or device is missing, or a file can't be written.
+    """
+    if not resume and (out / CHECKPOINT).exists():
+        raise InvalidInputError(
+            f"expected a new folder for a new run, got {out} with a checkpoint: add --resume to continue it, or name "
+            "another folder"
+        )
+    with joined_processes(device) as processes:
+        return _Run(recipe, root, out, processes, workers).train(resume=resume, until=until)
+
+
+class _Run:
+    """One process's part of a training run."""
+
+    def __init__(self, recipe: Recipe, root: Path, out: Path, processes: Processes, workers: int) -> None:
+        self.recipe, self.out, self.processes, self.workers = recipe, out, processes, workers
+        self.plan: Plan = plan_for(recipe, processes.count)
+        self.stream = TrainingStream(open_dataset(recipe.data.dataset, root, recipe.data.train_split), recipe)
+        classes = self.stream.dataset.classes
+        network = initial_network(recipe, classes).to(processes.device)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = make_optimizer(self.network, self.plan.optimizer)
+        self.average = WeightAverage(self.network, recipe.optimizer.average_decay)
+        half = processes.device.type == "cuda" and not torch.cuda.is_bf16_supported()
+        self.precision = torch.float16 if half else torch.bfloat16
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=half)
+        self.step = 0
+        self.journal = (
+            Journal(recipe, classes, out, open_dataset(recipe.data.dataset, root, recipe.data.val_split))
+            if processes.first
+            else None
+        )
+        self.mean = torch.tensor(recipe.input.mean_rgb, device=processes.device)[:, None, None]
+        self.std = torch.tensor(recipe.input.std_rgb, device=processes.device)[:, None, None]
+
+    def train(self, *, resume: bool, until: int) -> ModelBundle | None:
+        """Run the steps; see `train`."""
+        if resume:
+            self._restore()
+        schedule = self.plan.schedule
+        stop = min(until or schedule.steps, schedule.steps)
+        images = self.processes.count * schedule.images_per_process
+        learner: nn.Module = self.network
+        if self.processes.count > 1:
+            learner = DistributedDataParallel(self.network)
+        if self.processes.first:
+            _log.info("%s", self.plan.note)
+        batches = open_batches(
+            self.stream,
+            first_step=self.step,
+            steps=stop,
+            images=schedule.images_per_process,
+            rank=self.processes.rank,
+            processes=self.processes.count,
+            workers=self.workers,
+        )
+        progress = tqdm(
+            batches, initial=self.step, total=schedule.steps, unit="step", desc=self.recipe.name,
+            disable=not self.processes.first,
+        )  # fmt: skip
+        for batch in progress:
+            rate = self.plan.optimizer.learning_rate * learning_rate_factor(schedule, self.step)
+            set_learning_rate(self.optimizer, rate)
+            total, parts = self._learn(learner, batch.to(self.processes.device))
+            self.step += 1
+            if self.journal is not None:
+                progress.set_postfix(loss=f"{total:.3f}")
+                self.journal.log_losses(self.step, total, parts, rate)
+            epoch, place = divmod(self.step * images, len(self.stream.dataset))
+            if place < images or self.step == stop:
+                if self.processes.first:
+                    self._save()
+                if self.journal is not None and self.step < schedule.steps:
+                    self.journal.end_epoch(epoch, self.step, self._weights())
+        self.processes.wait()
+        if self.journal is None or self.step < schedule.steps:
+            return None
+        return self.journal.end_run(self.step, self._weights())
+
+    def _learn(self, learner: nn.Module, batch: Batch) -> tuple[float, dict[str, float]]:
+        """Take one step and return the sum of the losses and each of them."""
+        images = ((batch.images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        if self.recipe.input.color_order == "bgr":
+            images = images.flip(1)
+        device = self.processes.device.type
+        with torch.autocast(device, self.precision, enabled=device == "cuda"):
+            outputs = learner(images)
+        sizes = [(int(part.shape[2]), int(part.shape[3])) for part in outputs.box_offsets]
+        targets = assign_targets(
+            batch, sizes, supervision=self.recipe.supervision, level_ranges_px=self.recipe.level_ranges_px
+        )
+        total, parts = total_loss(outputs, targets, self.recipe.losses, reduce_count=self.processes.mean)
+        self._require_finite(total, parts)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        if self.plan.optimizer.clip_norm > 0:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.optimizer.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update(self.network)
+        return float(total.detach()), {name: float(value) for name, value in parts.items()}
+
+    def _require_finite(self, total: Tensor, parts: dict[str, Tensor]) -> None:
+        if not torch.isfinite(total):
+            values = ", ".join(f"{name} {float(value):g}" for name, value in parts.items())
+            raise InvalidInputError(
+                f"expected finite losses, got {values} at step {self.step}: lower the learning rate or set "
+                f"optimizer.clip_norm; {self.out / CHECKPOINT} is intact"
+            )
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        return {name: value.float().cpu().numpy() for name, value in self.average.values.items()}
+
+    def _save(self) -> None:
+        state = {
+            "recipe": self.recipe.to_document(),
+            "images_per_step": self.plan.schedule.batch,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.values,
+            "updates": self.average.updates,
+            "scaler": self.scaler.state_dict(),
+        }
+        write_checkpoint(self.out / CHECKPOINT, state)
+
+    def _restore(self) -> None:
+        path = self.out / CHECKPOINT
+        state: dict[str, Any] = read_checkpoint(path, self.recipe.to_document())
+        if state["images_per_step"] != self.plan.schedule.batch:
+            raise InvalidInputError(
+                f"expected the run of {path} to go on with its {state['images_per_step']} images per step, got "
+                f"{self.plan.schedule.batch}: start as many processes as before"
+            )
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        for name, value in state["average"].items():
+            self.average.values[name].copy_(value)
+        self.average.updates, self.step = state["updates"], state["step"]
+
+
+def initial_network(recipe: Recipe, classes: ClassTable) -> PanopticNetwork:
+    """Return the recipe's network before its first step; the same for each process."""
+    torch.manual_seed(recipe.seed)
+    network = PanopticNetwork(recipe.network, len(classes), len(classes.thing_ids))
+    if recipe.backbone_weights is not None:
+        layout = state_dict_layout(recipe.network, len(classes), len(classes.thing_ids))
+        encoder = read_backbone_weights(recipe.backbone_weights, recipe.network.backbone, layout)
+        network.load_arrays({name: value.numpy() for name, value in network.state_dict().items()} | encoder)
+    return network

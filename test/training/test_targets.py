@@ -1,0 +1,198 @@
+"""Target assignment against the paper's definitions, written out pixel by pixel."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from rt_panoptic_ros.datasets.base import PanopticSample
+from rt_panoptic_ros.training.batches import collate, image_labels
+from rt_panoptic_ros.training.targets import IGNORED_LEVEL, assign_targets, centerness, level_positions
+
+torch.set_num_threads(1)
+
+STRIDES = (8, 16, 32, 64, 128)
+THINGS = (3, 1)
+RANGES = (8.0, 16.0, 32.0, 48.0)
+INSIDE = ("foreground", "ignored", "levelness", "instance", "semantic")
+AT_FOREGROUND = ("boxes", "offsets", "centerness", "channels", "objects")
+
+
+def scene(seed: int, height: int, width: int, count: int) -> PanopticSample:
+    """Return a random scene; rectangles hide earlier ones; some are crowds, void, or of a thing but no object."""
+    rng = np.random.default_rng(seed)
+    semantic = rng.choice([0, 2], (height, width)).astype(np.uint8)
+    instance = np.zeros((height, width), np.int32)
+    classes = rng.choice(THINGS, count).astype(np.uint8)
+
+    def window() -> tuple[slice, slice]:
+        top, left = rng.integers(0, height - 3), rng.integers(0, width - 3)
+        bottom, right = rng.integers(top + 1, height + 1), rng.integers(left + 1, width + 1)
+        return slice(top, bottom), slice(left, right)
+
+    for row, class_id in enumerate(classes, 1):
+        place = window()
+        semantic[place], instance[place] = class_id, row
+    for value in (255, THINGS[0]):
+        place = window()
+        place = slice(place[0].start, place[0].start + 12), slice(place[1].start, place[1].start + 12)
+        semantic[place], instance[place] = value, 0
+    image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    return PanopticSample("scene", 0, image, semantic, instance, classes, rng.random(count) < 0.2)
+
+
+def objects_of(sample: PanopticSample) -> list[tuple[int, int, tuple[int, int, int, int]]]:
+    """Return (number in the instance map, class, box) of each visible object that is no crowd."""
+    found = []
+    for number, (class_id, crowd) in enumerate(zip(sample.instance_classes, sample.instance_crowd, strict=True), 1):
+        y, x = np.nonzero(sample.instance == number)
+        if len(x) and not crowd:
+            found.append((number, int(class_id), (x.min(), y.min(), x.max() + 1, y.max() + 1)))
+    return found
+
+
+def look(sample: PanopticSample, x: int, y: int, supervision: str) -> tuple[int | None, bool]:
+    """Return the row of the object that pixel (x, y) belongs to, and whether nothing is known about it."""
+    objects = objects_of(sample)
+    height, width = sample.semantic.shape
+    if x >= width or y >= height:
+        return None, True
+    row = None
+    if supervision == "mask":
+        for index, (number, _, _) in enumerate(objects):
+            if sample.instance[y, x] == number:
+                row = index
+    else:
+        smallest = math.inf
+        for index, (_, _, (x1, y1, x2, y2)) in enumerate(objects):
+            if x1 <= x < x2 and y1 <= y < y2 and (x2 - x1) * (y2 - y1) < smallest:
+                row, smallest = index, (x2 - x1) * (y2 - y1)
+    if row is not None:
+        return row, False
+    of_object = sample.instance[y, x] in [number for number, _, _ in objects]
+    return None, bool(sample.semantic[y, x] == 255 or (sample.semantic[y, x] in THINGS and not of_object))
+
+
+def expected(sample, level_sizes, supervision, ranges, padded):
+    """Return what Section 4.1 asks for, as {field: list}."""
+    bounds = (0.0, *ranges, math.inf)
+    objects = objects_of(sample)
+    want = {name: [] for name in (*INSIDE, *AT_FOREGROUND)}
+    for level, (height, width) in enumerate(level_sizes):
+        z = STRIDES[level]
+        for j in range(height):
+            for i in range(width):
+                x, y = z // 2 + i * z, z // 2 + j * z
+                row, unknown = look(sample, x, y, supervision)
+                x1, y1, x2, y2 = objects[row][2] if row is not None else (0, 0, 0, 0)
+                l, t, r, b = x - x1, y - y1, x2 - x, y2 - y  # noqa: E741
+                foreground = row is not None and bounds[level] <= max(l, t, r, b) <= bounds[level + 1]
+                want["foreground"].append(foreground)
+                want["ignored"].append(unknown)
+                want["boxes"].append((x1, y1, x2, y2))
+                want["offsets"].append((l, t, r, b))
+                product = min(l, r) / max(l, r) * min(t, b) / max(t, b) if foreground else 0
+                want["centerness"].append(math.sqrt(product))
+                want["channels"].append(THINGS.index(objects[row][1]) if foreground else 0)
+                want["objects"].append(row if foreground else 0)
+    numbers = [number for number, _, _ in objects]
+    for j in range(2 * level_sizes[0][0]):
+        for i in range(2 * level_sizes[0][1]):
+            x, y = 2 + 4 * i, 2 + 4 * j
+            row, unknown = look(sample, x, y, supervision)
+            value = IGNORED_LEVEL if unknown else 0
+            if row is not None:
+                x1, y1, x2, y2 = objects[row][2]
+                reach = max(x - x1, y - y1, x2 - x, y2 - y)
+                value = next(1 + level for level in range(5) if bounds[level] <= reach <= bounds[level + 1])
+            want["levelness"].append(value)
+            inside = y < sample.instance.shape[0] and x < sample.instance.shape[1]
+            number = sample.instance[y, x] if inside else 0
+            want["instance"].append(1 + numbers.index(number) if number in numbers else 0)
+    semantic = np.full(padded, 255)
+    semantic[: sample.semantic.shape[0], : sample.semantic.shape[1]] = sample.semantic
+    want["semantic"] = semantic.ravel().tolist()
+    return want
+
+
+@pytest.mark.parametrize("supervision", ["mask", "box"])
+@pytest.mark.parametrize("seed", range(4))
+def test_targets_are_the_papers(seed: int, supervision: str) -> None:
+    samples = [scene(10 * seed, 61, 75, 6), scene(10 * seed + 1, 50, 83, 3), scene(10 * seed + 2, 40, 40, 0)]
+    batch = collate([image_labels(sample, THINGS) for sample in samples], 1, (1.0, 2.0, 3.0))
+    assert batch.images.shape == (3, 3, 61, 83)
+    sizes = [(-(-61 // stride), -(-83 // stride)) for stride in STRIDES]
+    targets = assign_targets(batch, sizes, supervision=supervision, level_ranges_px=RANGES)
+    for index, sample in enumerate(samples):
+        want = expected(sample, sizes, supervision, RANGES, (61, 83))
+        for name in INSIDE:
+            assert getattr(targets, name)[index].flatten().tolist() == want[name], name
+        foreground = targets.foreground[index]
+        for name in AT_FOREGROUND:
+            wanted = torch.tensor(want[name], dtype=torch.float64)[foreground]
+            torch.testing.assert_close(getattr(targets, name)[index][foreground].double(), wanted, rtol=1e-6, atol=1e-6)
+    assert targets.foreground[:2].any(dim=1).all()
+    assert not targets.foreground[2].any()
+    assert set(targets.levelness[2].unique().tolist()) == {IGNORED_LEVEL, 0}
+
+
+def square(side: int, size: int) -> PanopticSample:
+    """Return one object, `side` px wide and high, in the corner of an image of `size` px."""
+    instance = np.zeros((size, size), np.int32)
+    instance[:side, :side] = 1
+    semantic = np.where(instance, 1, 0).astype(np.uint8)
+    image = np.zeros((size, size, 3), np.uint8)
+    return PanopticSample("square", 0, image, semantic, instance, np.uint8([1]), np.array([False]))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [((12.0, 20.0, 30.0, 40.0), {0, 1}), ((4.0, 12.0, 30.0, 40.0), {1}), ((4.0, 11.0, 30.0, 40.0), {2})],
+)
+def test_a_reach_on_the_border_belongs_to_both_levels_and_levelness_names_the_first(low, high) -> None:
+    """Pixel (8, 8) is on P4 and, with range (11, 30], on P5 only by size; (4, 4) on P3 reaches 12 px of 16."""
+    batch = collate([image_labels(square(20, 32), THINGS)], 1, (0, 0, 0))
+    sizes = [(-(-32 // stride), -(-32 // stride)) for stride in STRIDES]
+    targets = assign_targets(batch, sizes, level_ranges_px=low)
+    p3, p4 = targets.foreground[0, :16].view(4, 4), targets.foreground[0, 16:20].view(2, 2)
+    assert bool(p4[0, 0]) == (1 in high)  # (8, 8) reaches 12
+    assert not p3[3, 3]
+    assert bool(p3[1, 1]) == (0 in high)  # (12, 12) reaches 12
+    assert targets.levelness[0, 2, 2] == 1 + sum(10 > bound for bound in low)  # (10, 10) reaches 10
+    assert targets.levelness[0, 1, 1] == 1 + sum(14 > bound for bound in low)  # (6, 6) reaches 14
+
+
+def test_levelness_at_the_borders() -> None:
+    """The first level whose range holds a reach of exactly m_1 is level 1, of m_1 + 1 level 2."""
+    batch = collate([image_labels(square(20, 32), THINGS)], 1, (0, 0, 0))
+    sizes = [(4, 4), (2, 2), (1, 1), (1, 1), (1, 1)]
+    for ranges, level in {(14.0, 20.0, 30.0, 40.0): 1, (13.0, 14.0, 30.0, 40.0): 2, (1.0, 2.0, 3.0, 13.0): 5}.items():
+        assert assign_targets(batch, sizes, level_ranges_px=ranges).levelness[0, 1, 1] == level  # (6, 6) reaches 14
+
+
+def test_centerness_by_hand() -> None:
+    offsets = torch.tensor([[5.0, 5, 5, 5], [2, 3, 8, 3], [1, 1, 4, 9], [0, 4, 6, 4], [-1, 2, 5, 2]])
+    want = [1, math.sqrt(2 / 8), math.sqrt(1 / 4 * 1 / 9), 0, 0]
+    torch.testing.assert_close(centerness(offsets), torch.tensor(want))
+
+
+def test_positions_are_the_centers_of_receptive_fields() -> None:
+    assert level_positions(2, 3, 8, torch.device("cpu")).tolist() == [
+        [4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12],
+    ]  # fmt: skip
+
+
+def test_collate_pads_right_and_below_with_void() -> None:
+    items = [image_labels(square(8, 10), THINGS), image_labels(square(4, 20), THINGS)]
+    batch = collate(items, 32, (1.4, 2.6, 3.0))
+    assert batch.images.shape == (2, 3, 32, 32)
+    assert batch.images[0, :, 31, 31].tolist() == [1, 3, 3]
+    assert torch.equal(batch.images[1, :, :20, :20], items[1].image)
+    first = batch.labels[0]
+    assert (first.semantic[10:] == 255).all()
+    assert (first.semantic[:, 10:] == 255).all()
+    assert not first.instance[10:].any()
+    assert first.boxes.tolist() == [[0, 0, 8, 8]]
