@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, first_line
 
 
 def read_torch_checkpoint(path: Path) -> dict[str, np.ndarray]:
@@ -25,7 +25,7 @@ def read_torch_checkpoint(path: Path) -> dict[str, np.ndarray]:
     except (pickle.UnpicklingError, struct.error, RuntimeError, LookupError, EOFError, ValueError, TypeError) as error:
         raise InvalidInputError(
             f"expected a torch checkpoint of plain tensors in {path}, got one that can't be read without running code "
-            f"or is damaged ({str(error).splitlines()[0]}): save it again with torch.save(model.state_dict(), ...)"
+            f"or is damaged ({first_line(error)}): save it again with torch.save(model.state_dict(), ...)"
         ) from None
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.files import atomic_path, unwritable
 
 CHECKPOINT = "checkpoint.pt"
@@ -48,7 +48,7 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
     ) as error:  # fmt: skip
         raise InvalidInputError(
             f"expected a checkpoint of `rt-panoptic train` in {path}, got one that can't be read "
-            f"({str(error).splitlines()[0]}): restore it, or start again in another folder"
+            f"({first_line(error)}): restore it, or start again in another folder"
         ) from None
     differing = [name for name in {**saved, **recipe} if saved.get(name) != recipe.get(name)]
     if differing:

@@ -257,7 +257,7 @@ def test_mask_loss_changes_box_offsets_alone() -> None:
 
 
 def test_mask_loss_gradient_through_the_dense_boxes() -> None:
-    """Where a location is no foreground, its offsets make no query box, so finite differences see what autograd does."""
+    """Offsets outside the foreground make no query box, so finite differences see what autograd does."""
     outputs, targets = random_outputs(), targets_of("objects")
     (gradient,) = torch.autograd.grad(mask_loss(outputs, targets), [outputs.box_offsets[0]])
     free = ~targets.foreground[0, :96].view(1, 1, 8, 12)

@@ -57,7 +57,7 @@ def test_coco_is_section_5_3() -> None:
 def test_changes() -> None:
     recipe = shipped(
         "coco_resnet50", "schedule.steps=100", "losses.mask=0", "supervision=box", "optimizer.learning_rate=1e-3",
-        "schedule.milestones=[10, 20]", "backbone_weights=null", "postprocess.max_instances=7",
+        "schedule.milestones=[10, 20]", "backbone_weights=null", "postprocess.max_detections=7",
     )  # fmt: skip
     assert (recipe.schedule.steps, recipe.schedule.milestones, recipe.schedule.batch) == (100, (10, 20), 16)
     assert (recipe.losses.mask, recipe.supervision, recipe.backbone_weights) == (0, "box", None)
@@ -65,7 +65,7 @@ def test_changes() -> None:
     assert parse_recipe(recipe.name, recipe.to_document()) == recipe
 
 
-@pytest.mark.parametrize("change", ["schedule.steps", "seed.deep=1"])
+@pytest.mark.parametrize("change", ["schedule.steps", "schedule.steps.deep=1"])
 def test_changes_that_are_none(change: str) -> None:
     with pytest.raises(InvalidInputError, match="expected a change such as"):
         shipped("coco_resnet50", change)
