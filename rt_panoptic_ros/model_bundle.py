@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -25,8 +26,6 @@ from rt_panoptic_ros.settings import PostprocessSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import numpy as np
 
 CARD = "model.yaml"
 WEIGHTS = "weights.safetensors"
@@ -186,6 +185,8 @@ def write_bundle(
     """
     layout = state_dict_layout(network, len(classes), len(classes.thing_ids))
     checked = checked_weights(weights, layout, "the given weights")
+    # safetensors writes an array's memory as it lies, whatever its strides say.
+    checked = {name: np.ascontiguousarray(value) for name, value in checked.items()}
     with atomic_path(path / WEIGHTS) as temporary:
         save_file(checked, temporary)
         digest = file_sha256(temporary)

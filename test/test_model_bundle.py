@@ -32,6 +32,17 @@ def copy(small_bundle: ModelBundle, tmp_path: Path) -> ModelBundle:
     )
 
 
+def test_the_layout_of_an_array_in_memory_does_not_matter(small_bundle: ModelBundle, tmp_path: Path) -> None:
+    """Training hands over kernels in channels-last order."""
+    weights = small_bundle.load_weights()
+    strided = {name: np.asfortranarray(value) for name, value in weights.items()}
+    again = write_bundle(
+        tmp_path / "strided", strided, network=small_bundle.network, classes=small_bundle.classes,
+        spec=small_bundle.input, settings=small_bundle.settings, about={},
+    ).load_weights()  # fmt: skip
+    assert all(np.array_equal(again[name], weights[name]) for name in weights)
+
+
 def test_round_trip(copy: ModelBundle, small_bundle: ModelBundle) -> None:
     again = read_bundle(copy.path)
     assert again == copy
