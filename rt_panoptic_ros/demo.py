@@ -11,14 +11,11 @@ import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rt_panoptic_ros.architecture import NetworkConfig
-from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.errors import UnavailableError
-from rt_panoptic_ros.files import cache_directory
 from rt_panoptic_ros.model_bundle import read_bundle
+from rt_panoptic_ros.resources import DEFAULT_MODEL
 from rt_panoptic_ros.ros.transport import profile_environment
 from rt_panoptic_ros.sources import open_source
-from rt_panoptic_ros.untrained import make_untrained_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,7 +36,7 @@ def run_demo(source: str, out: Path, *, model: str | None, max_frames: int) -> N
     Args:
         source: Image, folder, video or camera.
         out: Folder for the results.
-        model: Bundle; None takes an untrained one, and says so.
+        model: Bundle; None takes the one that comes with the package.
         max_frames: Frames of the source to play at most.
 
     Raises:
@@ -54,7 +51,7 @@ def run_demo(source: str, out: Path, *, model: str | None, max_frames: int) -> N
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the processes are stopped too
     with open_source(source):
         pass  # a wrong source should be said before anything starts
-    bundle = str(read_bundle(model).path if model else _untrained_model())
+    bundle = str(read_bundle(model or DEFAULT_MODEL).path)
     environment = demo_environment(os.environ)
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -102,15 +99,6 @@ def demo_table(player: Mapping[str, Any], recorder: Mapping[str, Any]) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
-
-
-def _untrained_model() -> Path:
-    """Make the stand-in model; it shows the whole path at work, not what a trained one would see."""
-    path = cache_directory() / "models" / "untrained_resnet18"
-    network = NetworkConfig("resnet18", pyramid_channels=64, localization_channels=64, semantics_channels=64)
-    make_untrained_bundle(path, network=network, classes=load_class_table("camvid"), size=(360, 480), seed=1)
-    print("No trained model is shipped yet: the demo runs an UNTRAINED network, so its labels mean nothing.")
-    return path
 
 
 class _Process:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from rt_panoptic_ros.errors import UnavailableError
 
+DEFAULT_MODEL = "camvid_lite0"
+"""The model bundle that comes with the package, in models/."""
+
 _PACKAGE = Path(__file__).parent
 
 

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, get_type_hints
 
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.resources import DEFAULT_MODEL
 from rt_panoptic_ros.settings import SettingInfo
 
 RELIABILITIES = ("best_effort", "reliable")
@@ -42,7 +43,9 @@ class NodeSettings:
     """What a user can say about the node."""
 
     model: str = described(
-        "", "Model bundle: the path of its folder, or the name of one that comes with the package.", Change.INACTIVE
+        DEFAULT_MODEL,
+        "Model bundle: the path of its folder, or the name of one that comes with the package.",
+        Change.INACTIVE,
     )
     backend: str = described("auto", "Inference engine; auto takes the best one of this machine.", Change.INACTIVE)
     device: str = described("auto", "Where to compute: cpu, cuda, or auto for a GPU if there is one.", Change.INACTIVE)
