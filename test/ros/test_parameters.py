@@ -37,7 +37,7 @@ def test_every_parameter_is_described_with_its_range(fake_node):
 
 
 def test_defaults_are_the_records(fake_node):
-    node = fake_node(model="")
+    node = fake_node(model=NodeSettings().model)
     assert node.settings == NodeSettings()
     for name, default in PostprocessSettings().flat().items():
         assert node.get_parameter(name).value == default

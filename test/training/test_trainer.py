@@ -143,14 +143,16 @@ def test_two_real_frames_are_learned_by_heart(tmp_path: Path) -> None:
     if not source.is_dir():
         pytest.skip(f"CamVid is not at {source}")
     images = sorted((source / "images").iterdir())
-    for split in ("train", "val"):
+    for split, copies in (("train", 50), ("val", 1)):  # copies: an epoch, with its pictures, takes 50 steps
         for folder, suffix in (("images", ".jpg"), ("labels", ".png")):
             (tmp_path / "two" / split / folder).mkdir(parents=True)
-            for image in (images[100], images[250]):
-                name = image.stem + suffix
-                (tmp_path / "two" / split / folder / name).symlink_to(source / folder / name)
+            for copy in range(copies):
+                for image in (images[100], images[250]):
+                    link = tmp_path / "two" / split / folder / f"{image.stem}_{copy}{suffix}"
+                    link.symlink_to(source / folder / (image.stem + suffix))
     changes = [
-        "augmentation={output_size: [384, 480]}", "schedule={batch: 2, images_per_process: 2, steps: 90}",
+        "augmentation={output_size: [384, 480]}",
+        "schedule={batch: 2, images_per_process: 2, steps: 220, decay: cosine}",
         "optimizer={name: adamw, learning_rate: 0.003, clip_norm: 10.0}",
     ]  # fmt: skip
     recipe = read_recipe("camvid_lite0", changes)
