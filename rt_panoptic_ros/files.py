@@ -36,6 +36,22 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def output_path(target: Path) -> Iterator[Path]:
+    """Give a temporary path as `atomic_path` does, for a file that the user asked for.
+
+    Raises:
+        UnavailableError: The file can't be written, such as on a full disk; what was at `target` is intact.
+    """
+    try:
+        with atomic_path(target) as temporary:
+            yield temporary
+    except OSError as error:
+        raise UnavailableError(
+            f"expected to write {target}, got {error.strerror}: check the disk's space and permissions"
+        ) from None
+
+
 def write_image(path: Path, image: np.ndarray, options: Sequence[int] = ()) -> None:
     """Encode an image by the path's suffix and write it so that no reader sees half of it.
 
@@ -49,16 +65,8 @@ def write_image(path: Path, image: np.ndarray, options: Sequence[int] = ()) -> N
     """
     encoded, content = cv2.imencode(path.suffix, image, list(options))
     assert encoded, f"OpenCV can't encode {image.dtype} {image.shape} as {path.suffix}"
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content.tobytes())
-    except OSError as error:
-        raise unwritable(path, error) from None
-
-
-def unwritable(path: Path, error: OSError) -> UnavailableError:
-    """Return the error that tells a user why `path` can't be written."""
-    return UnavailableError(f"expected to write {path}, got {error.strerror}: check the disk's space and permissions")
+    with output_path(path) as temporary:
+        temporary.write_bytes(content.tobytes())
 
 
 def file_sha256(path: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rt_panoptic_ros.evaluation.coco_panoptic import CocoPanopticWriter
-from rt_panoptic_ros.files import atomic_path, unwritable, write_image
+from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.records import CameraImage
 from rt_panoptic_ros.visualize import render_overlay
 
@@ -54,8 +54,5 @@ def _write_frame(pipeline: PanopticPipeline, frame: Frame, out: Path, panoptic: 
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    try:
-        with atomic_path(path) as temporary:
-            np.savez_compressed(temporary, allow_pickle=False, **arrays)
-    except OSError as error:
-        raise unwritable(path, error) from None
+    with output_path(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
-from rt_panoptic_ros.files import atomic_path, unwritable, write_image
+from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
 
 if TYPE_CHECKING:
@@ -257,12 +257,8 @@ class CocoPanopticWriter:
                 for entry in self._classes.classes
             ],
         }
-        path = self._folder / JSON_NAME
-        try:
-            with atomic_path(path) as part:
-                part.write_text(json.dumps(document))
-        except OSError as error:
-            raise unwritable(path, error) from None
+        with output_path(self._folder / JSON_NAME) as part:
+            part.write_text(json.dumps(document))
 
     def __enter__(self) -> Self:
         return self

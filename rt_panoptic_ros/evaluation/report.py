@@ -11,7 +11,7 @@ import cv2
 
 from rt_panoptic_ros.evaluation.coco_panoptic import result_from_segments
 from rt_panoptic_ros.evaluation.evaluate import true_segments
-from rt_panoptic_ros.files import atomic_path, unwritable, write_image
+from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.records import CameraImage
 from rt_panoptic_ros.visualize import contact_sheet, render_overlay
 
@@ -128,8 +128,9 @@ def write_report(
         UnavailableError: A file can't be written.
     """
     document = json.dumps(metrics_document(evaluation, subject), indent=2, allow_nan=False)
-    _write_text(folder / "metrics.json", document + "\n")
-    _write_text(folder / "metrics.txt", format_tables(evaluation, subject))
+    for name, text in (("metrics.json", document + "\n"), ("metrics.txt", format_tables(evaluation, subject))):
+        with output_path(folder / name) as temporary:
+            temporary.write_text(text)
     sheet = cv2.cvtColor(render_sheet(evaluation, pipeline, dataset), cv2.COLOR_RGB2BGR)
     write_image(folder / "contact_sheet.jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 
@@ -190,11 +191,3 @@ def _number(value: float) -> float | None:
 
 def _percent(share: float, digits: int) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.{digits}f}"
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(text)
-    except OSError as error:
-        raise unwritable(path, error) from None

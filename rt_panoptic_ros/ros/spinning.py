@@ -14,7 +14,7 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
-from rt_panoptic_ros.errors import RtPanopticError
+from rt_panoptic_ros.errors import RtPanopticError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
     try:
         rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     except rclpy_implementation.RCLError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         get_logger("rt_panoptic_ros").fatal(
             f"expected valid arguments after --ros-args, got some that are not: {reason}"
         )

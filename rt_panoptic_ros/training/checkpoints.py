@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rt_panoptic_ros.errors import InvalidInputError, first_line
-from rt_panoptic_ros.files import atomic_path, unwritable
+from rt_panoptic_ros.files import output_path
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -25,11 +25,8 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """
     content = io.BytesIO()  # torch's own file writer hides why a file can't be written
     torch.save(dict(state), content)
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content.getbuffer())
-    except OSError as error:
-        raise unwritable(path, error) from None
+    with output_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,9 +54,7 @@ class Journal:
 
     def end_epoch(self, epoch: int, step: int, weights: Mapping[str, np.ndarray]) -> None:
         """Write the bundle as it is now, pictures, and every so many epochs the figures on the validation split."""
-        bundle = self._write_bundle(step, weights, {})
-        pipeline = open_pipeline(bundle.path, backend="torch")
-        self._write_pictures(pipeline, epoch, step)
+        pipeline = self._show(f"epoch_{epoch:04d}", step, weights)
         every = self._recipe.validate_epochs
         if every and epoch % every == 0:
             self._validate(pipeline, step)
@@ -64,10 +62,7 @@ class Journal:
 
     def end_run(self, step: int, weights: Mapping[str, np.ndarray]) -> ModelBundle:
         """Write pictures and the bundle with its figures on the validation split, and close the log."""
-        bundle = self._write_bundle(step, weights, {})
-        pipeline = open_pipeline(bundle.path, backend="torch")
-        self._write_pictures(pipeline, None, step)
-        figures = self._validate(pipeline, step)
+        figures = self._validate(self._show("end", step, weights), step)
         self._writer.close()
         return self._write_bundle(step, weights, figures)
 
@@ -80,7 +75,9 @@ class Journal:
             self._writer.add_scalar(f"validation/{name}", value, step)
         return {name: round(100 * value, 2) for name, value in figures.items()}
 
-    def _write_pictures(self, pipeline: PanopticPipeline, epoch: int | None, step: int) -> None:
+    def _show(self, name: str, step: int, weights: Mapping[str, np.ndarray]) -> PanopticPipeline:
+        """Write the bundle and pictures/`name`.jpg, and return the bundle's pipeline."""
+        pipeline = open_pipeline(self._write_bundle(step, weights, {}).path, backend="torch")
         pictures = []
         for index in np.linspace(0, len(self._validation) - 1, min(_PICTURES, len(self._validation))).astype(int):
             sample = self._validation[int(index)]
@@ -90,9 +87,9 @@ class Journal:
                 render_overlay(sample.image, predicted, self._classes),
             ]
         sheet = contact_sheet(pictures, 4, _SHEET_WIDTH_PX, captions=["labels", "prediction"] * (len(pictures) // 2))
-        name = "end" if epoch is None else f"epoch_{epoch:04d}"
         write_image(self._out / "pictures" / f"{name}.jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
         self._writer.add_image("validation", sheet, step, dataformats="HWC")
+        return pipeline
 
     def _write_bundle(self, step: int, weights: Mapping[str, np.ndarray], figures: Mapping[str, float]) -> ModelBundle:
         recipe = self._recipe
