@@ -17,7 +17,7 @@ from rt_panoptic_ros.training.mask_loss import mask_loss
 from rt_panoptic_ros.training.targets import IGNORED_LEVEL, Targets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0
@@ -40,6 +40,7 @@ class LossWeights:
     box_class: float = 1.0
     semantics: float = 1.0
     mask: float = 1.0
+    classes: tuple[float, ...] = ()  # of the pixels of each class in the semantic loss, by class id; none: all 1
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -48,8 +49,9 @@ class LossWeights:
             InvalidInputError: A factor below 0.
         """
         for item in fields(self):
-            if not getattr(self, item.name) >= 0:
-                raise InvalidInputError(f"expected loss weights from 0, got {item.name}: {getattr(self, item.name)}")
+            value = getattr(self, item.name)
+            if not all(weight >= 0 for weight in (value if isinstance(value, tuple) else (value,))):
+                raise InvalidInputError(f"expected loss weights from 0, got {item.name}: {value}")
 
 
 def total_loss(
@@ -80,7 +82,7 @@ def total_loss(
         "box_regression": box_regression_loss(offsets[foreground], targets.offsets[foreground], count),
         "centerness": centerness_loss(center[foreground], targets.centerness[foreground], count),
         "box_class": box_class_loss(box_class, targets.channels, foreground, targets.ignored),
-        "semantics": semantics_loss(outputs.semantic_logits, targets.semantic),
+        "semantics": semantics_loss(outputs.semantic_logits, targets.semantic, class_weights=weights.classes),
     }
     if outputs.levelness_logits is not None:
         parts["levelness"] = levelness_loss(outputs.levelness_logits, targets.levelness)
@@ -143,18 +145,22 @@ def levelness_loss(logits: Tensor, target: Tensor) -> Tensor:
     return total / (target != IGNORED_LEVEL).sum().clamp(min=1)
 
 
-def semantics_loss(logits: Tensor, target: Tensor, worst: float = WORST_FRACTION) -> Tensor:
+def semantics_loss(
+    logits: Tensor, target: Tensor, worst: float = WORST_FRACTION, class_weights: Sequence[float] = ()
+) -> Tensor:
     """Return the mean cross-entropy over the worst share of the labelled pixels of a batch (Eq. 15).
 
     Args:
         logits: (B, N, h, w) at stride 8; upsampled bilinearly, as inference does.
         target: (B, H, W) uint8 class ids, 255 void.
         worst: The share.
+        class_weights: Factors of the pixels of each class, by id; empty for 1.
     """
     height, width = target.shape[1:]
     full = functional.interpolate(logits.float(), scale_factor=8, mode="bilinear", align_corners=False)
     full = full[..., :height, :width]
-    loss = functional.cross_entropy(full, target.long(), ignore_index=VOID, reduction="none")  # (B, H, W)
+    factors = torch.tensor(class_weights, device=full.device) if class_weights else None
+    loss = functional.cross_entropy(full, target.long(), factors, ignore_index=VOID, reduction="none")  # (B, H, W)
     labelled = loss[target != VOID]
     if labelled.numel() == 0:
         return logits.sum() * 0

@@ -82,6 +82,11 @@ class _Run:
         self.plan: Plan = plan_for(recipe, processes.count)
         self.stream = TrainingStream(open_dataset(recipe.data.dataset, root, recipe.data.train_split), recipe)
         classes = self.stream.dataset.classes
+        if len(recipe.losses.classes) not in (0, len(classes)):
+            raise InvalidInputError(
+                f"expected recipe '{recipe.name}' to have losses.classes with one weight for each of the {len(classes)} "
+                f"classes of {classes.name}, or none, got {len(recipe.losses.classes)}: change the recipe"
+            )
         network = initial_network(recipe, classes).to(processes.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.network, self.plan.optimizer)
