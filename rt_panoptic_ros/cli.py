@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import sys
 from pathlib import Path
@@ -108,13 +109,9 @@ def _eval(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    try:
-        from rt_panoptic_ros.training.recipe import read_recipe
-        from rt_panoptic_ros.training.trainer import train
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise UnavailableError("expected torch for training, it is not installed: `pip install torch`") from None
+    _require_torch()
+    from rt_panoptic_ros.training.recipe import read_recipe
+    from rt_panoptic_ros.training.trainer import train
 
     recipe = read_recipe(options.config, options.set)
     bundle = train(
@@ -128,6 +125,24 @@ def _train(options: argparse.Namespace) -> None:
     )
     if bundle is not None:
         print(f"{bundle.path}: {bundle.about.get('figures')}")
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    _require_torch()
+    from rt_panoptic_ros.training.ablation import ablate
+    from rt_panoptic_ros.training.recipe import read_recipe
+
+    recipe = read_recipe(options.config, options.set)
+    table = ablate(
+        recipe, options.root, options.out, seeds=options.seeds, device=options.device, workers=options.workers
+    )
+    print(table)
+    print(f"{options.out}: table.md, figures.json, curves.png")
+
+
+def _require_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise UnavailableError("expected torch for training, it is not installed: `pip install torch`")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -191,17 +206,18 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("train", help="train a network by a recipe, into a model bundle")
     command.set_defaults(run=_train)
+    _add_training(command)
     command.add_argument("--config", required=True, help="recipe file, or the name of one in config/train")
-    command.add_argument("--root", required=True, type=Path, help="folder of the dataset")
-    command.add_argument("--out", required=True, type=Path, help="folder of the run")
     command.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
-    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    command.add_argument("--workers", type=_natural, default=1, help="processes that prepare images")
     command.add_argument("--until", type=_natural, default=0, help="stop after this many steps, to be resumed; 0: end")
+
+    command = commands.add_parser("ablate", help="train and measure the rows of the paper's Table 3 in miniature")
+    command.set_defaults(run=_ablate)
+    _add_training(command)
     command.add_argument(
-        "--set", action="append", default=[], metavar="ENTRY=VALUE",
-        help="an entry over the recipe's, such as schedule.steps=100; may be repeated",
-    )  # fmt: skip
+        "--config", default="camvid_ablation", help="recipe that the rows share (default: %(default)s)"
+    )
+    command.add_argument("--seeds", type=_natural, nargs="+", default=[1, 2], help="one run of each row for each")
 
     command = commands.add_parser("import-weights", help="make a model bundle from a checkpoint")
     command.set_defaults(run=_import_weights)
@@ -236,6 +252,17 @@ def _add_pipeline(command: argparse.ArgumentParser) -> None:
         "--size", default="", help="HEIGHTxWIDTH px that images are brought to, in place of the card's"
     )
     _add_set(command)
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--root", required=True, type=Path, help="folder of the dataset")
+    command.add_argument("--out", required=True, type=Path, help="folder of the results")
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    command.add_argument("--workers", type=_natural, default=1, help="processes that prepare images")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="ENTRY=VALUE",
+        help="an entry over the recipe's, such as schedule.steps=100; may be repeated",
+    )  # fmt: skip
 
 
 def _add_network(command: argparse.ArgumentParser) -> None:

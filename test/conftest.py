@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import cv2
+import numpy as np
 import pytest
 
 from rt_panoptic_ros.architecture import NetworkConfig
@@ -12,9 +15,23 @@ from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.model_bundle import ModelBundle
 from rt_panoptic_ros.untrained import make_untrained_bundle
 
+if TYPE_CHECKING:
+    from rt_panoptic_ros.training.recipe import Recipe
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RT_PANOPTIC_SHARED", ROOT.parent / "shared"))
 DATA = Path(os.environ.get("RT_PANOPTIC_DATA", SHARED / "data"))
+
+TINY_RECIPE: dict[str, Any] = {
+    "network": {
+        "backbone": "resnet18", "pyramid_channels": 16, "localization_channels": 16, "semantics_channels": 8,
+        "tower_depth": 1,
+    },
+    "augmentation": {"output_size": [64, 96], "scale_range": [0.8, 1.2], "flip_probability": 0.5},
+    "optimizer": {"name": "adamw", "learning_rate": 1e-3, "average_decay": 0.9},
+    "schedule": {"batch": 2, "images_per_process": 2, "steps": 4},
+}  # fmt: skip
+"""A recipe that takes seconds, on `tiny_camvid`."""
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -47,3 +64,27 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory, small_network: Networ
         size=None,
         seed=1,
     )
+
+
+@pytest.fixture
+def tiny_recipe() -> Recipe:
+    from rt_panoptic_ros.training.recipe import parse_recipe
+
+    return parse_recipe("tiny", TINY_RECIPE)
+
+
+@pytest.fixture
+def tiny_camvid(tmp_path: Path) -> Path:
+    """Three images for learning, one for looking at: sky over road, and a car."""
+    root = tmp_path / "camvid"
+    for split, count in (("train", 3), ("val", 1)):
+        for folder in ("images", "labels"):
+            (root / split / folder).mkdir(parents=True)
+        for number in range(count):
+            labels = np.full((64, 96), 3, np.uint8)
+            labels[:24] = 0
+            labels[30:50, 10 + 5 * number : 40] = 8
+            cv2.imwrite(str(root / split / "labels" / f"{number}.png"), labels)
+            image = np.random.default_rng(number).integers(0, 256, (64, 96, 3), np.uint8)
+            cv2.imwrite(str(root / split / "images" / f"{number}.png"), image)
+    return root

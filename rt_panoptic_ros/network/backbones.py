@@ -33,7 +33,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def after(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
+    def forward(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
         """Return `conv` of `x` (B, C, H, W), normalised.
 
         The factor goes into the kernel, which spares a pass over the result, forward and backward.
@@ -69,9 +69,12 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, source, H, W) to (B, out, ceil(H / stride), ceil(W / stride))."""
-        shortcut = x if self.downsample is None else self.downsample[1].after(self.downsample[0], x)
+        shortcut = x
+        if self.downsample is not None:
+            conv, norm = self.downsample
+            shortcut = norm(conv, x)
         for index in range(1, self.depth + 1):
-            x = self.get_submodule(f"bn{index}").after(self.get_submodule(f"conv{index}"), x)
+            x = self.get_submodule(f"bn{index}")(self.get_submodule(f"conv{index}"), x)
             if index < self.depth:
                 x = functional.relu(x)
         return functional.relu(x + shortcut)
@@ -99,7 +102,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the features at strides 8, 16 and 32 of `x` (B, 3, H, W)."""
-        x = functional.relu(self.bn1.after(self.conv1, x))
+        x = functional.relu(self.bn1(self.conv1, x))
         x = functional.max_pool2d(x, 3, 2, 1)
         features = []
         for stage in range(1, 5):
@@ -128,9 +131,9 @@ class InvertedBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, source, H, W) to (B, target, ceil(H / stride), ceil(W / stride))."""
-        y = functional.relu6(self.bn0.after(self.expand_conv, x)) if self.expands else x
-        y = functional.relu6(self.bn1.after(self.depthwise_conv, y))
-        y = self.bn2.after(self.project_conv, y)
+        y = functional.relu6(self.bn0(self.expand_conv, x)) if self.expands else x
+        y = functional.relu6(self.bn1(self.depthwise_conv, y))
+        y = self.bn2(self.project_conv, y)
         result: Tensor = x + y if self.shortcut else y
         return result
 
@@ -148,7 +151,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the features at strides 8, 16 and 32 of `x` (B, 3, H, W)."""
-        x = functional.relu6(self.bn0.after(self.conv_stem, x))
+        x = functional.relu6(self.bn0(self.conv_stem, x))
         features = []
         for block in self.blocks:
             x = block(x)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.datasets.base import PanopticDataset
     from rt_panoptic_ros.training.recipe import Recipe
 
+FIGURES = ("pq", "pq_things", "pq_stuff", "miou")
+"""Names of the figures on the validation split, in the card and, behind validation/, in the log."""
+
 _PICTURES = 4
 _SHEET_WIDTH_PX = 1280
 
@@ -68,9 +71,8 @@ class Journal:
 
     def _validate(self, pipeline: PanopticPipeline, step: int) -> dict[str, float]:
         result = evaluate(pipeline, self._validation, progress=False, average_precision=False)
-        figures = {
-            "pq": result.all.pq, "pq_things": result.things.pq, "pq_stuff": result.stuff.pq, "miou": result.mean_iou,
-        }  # fmt: skip
+        values = (result.all.pq, result.things.pq, result.stuff.pq, result.mean_iou)
+        figures = dict(zip(FIGURES, values, strict=True))
         for name, value in figures.items():
             self._writer.add_scalar(f"validation/{name}", value, step)
         return {name: round(100 * value, 2) for name, value in figures.items()}
@@ -112,3 +114,12 @@ class Journal:
             settings=recipe.postprocess,
             about=about,
         )
+
+
+def read_scalars(run: Path) -> dict[str, dict[int, float]]:
+    """Return what the log in folder `run` holds: {name: {step: value}}, the last value where a step was done twice."""
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    log = EventAccumulator(str(run / "log"), size_guidance={SCALARS: 0})  # 0: all, not a sample of them
+    log.Reload()
+    return {name: {event.step: event.value for event in log.Scalars(name)} for name in log.Tags()[SCALARS]}

@@ -84,8 +84,8 @@ class _Run:
         classes = self.stream.dataset.classes
         if len(recipe.losses.classes) not in (0, len(classes)):
             raise InvalidInputError(
-                f"expected recipe '{recipe.name}' to have losses.classes with one weight for each of the {len(classes)} "
-                f"classes of {classes.name}, or none, got {len(recipe.losses.classes)}: change the recipe"
+                f"expected recipe '{recipe.name}' to have no losses.classes or one for each of the {len(classes)} "
+                f"classes of {classes.name}, got {len(recipe.losses.classes)}: change the recipe"
             )
         network = initial_network(recipe, classes).to(processes.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -166,6 +166,8 @@ def test_semantics_loss_counts_the_worst_three_tenths() -> None:
     torch.testing.assert_close(semantics_loss(logits, target), torch.tensor(want))
     all_pixels = (2 * math.log(4) + 8 * math.log(4 / 3)) / 10
     torch.testing.assert_close(semantics_loss(logits, target, worst=1.0), torch.tensor(all_pixels))
+    weighted = (2 * 3 * math.log(4) + math.log(4 / 3)) / 3
+    torch.testing.assert_close(semantics_loss(logits, target, class_weights=(1.0, 3.0)), torch.tensor(weighted))
     assert_gradient(lambda x: semantics_loss(x, target), random(1, 2, 1, 1, seed=8), step=1e-3)
     assert semantics_loss(logits, torch.full_like(target, 255)) == 0
 

@@ -8,76 +8,42 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from conftest import DATA, ROOT, TINY_RECIPE
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.training import checkpoints
 from rt_panoptic_ros.training.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
-from rt_panoptic_ros.training.recipe import Recipe, parse_recipe
+from rt_panoptic_ros.training.journal import read_scalars
+from rt_panoptic_ros.training.recipe import Recipe, read_recipe
 from rt_panoptic_ros.training.trainer import train
 
-NETWORK = {
-    "backbone": "resnet18", "pyramid_channels": 16, "localization_channels": 16, "semantics_channels": 8,
-    "tower_depth": 1,
-}  # fmt: skip
-DOCUMENT: dict[str, Any] = {
-    "network": NETWORK,
-    "augmentation": {"output_size": [64, 96], "scale_range": [0.8, 1.2], "flip_probability": 0.5},
-    "optimizer": {"name": "adamw", "learning_rate": 1e-3, "average_decay": 0.9},
-    "schedule": {"batch": 2, "images_per_process": 2, "steps": 4},
-}
 
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """Three images for learning, one for looking at: sky over road, and a car."""
-    root = tmp_path / "camvid"
-    for split, count in (("train", 3), ("val", 1)):
-        for folder in ("images", "labels"):
-            (root / split / folder).mkdir(parents=True)
-        for number in range(count):
-            labels = np.full((64, 96), 3, np.uint8)
-            labels[:24] = 0
-            labels[30:50, 10 + 5 * number : 40] = 8
-            cv2.imwrite(str(root / split / "labels" / f"{number}.png"), labels)
-            image = np.random.default_rng(number).integers(0, 256, (64, 96, 3), np.uint8)
-            cv2.imwrite(str(root / split / "images" / f"{number}.png"), image)
-    return root
-
-
-@pytest.fixture
-def recipe() -> Recipe:
-    return parse_recipe("tiny", DOCUMENT)
-
-
-def test_a_run_writes_its_folder(tree: Path, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_writes_its_folder(tiny_camvid: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    bundle = train(recipe, tree, out, resume=False, device="cpu", workers=0)
+    bundle = train(tiny_recipe, tiny_camvid, out, resume=False, device="cpu", workers=0)
     assert bundle is not None
     assert bundle.path == out / "model"
-    assert bundle.network == recipe.network
+    assert bundle.network == tiny_recipe.network
     assert bundle.about["recipe"]["schedule"]["steps"] == 4
     assert set(bundle.about["figures"]) == {"split", "pq", "pq_things", "pq_stuff", "miou", "note"}
     assert sorted(path.name for path in (out / "pictures").iterdir()) == [
         "end.jpg", "epoch_0001.jpg", "epoch_0002.jpg",
     ]  # fmt: skip
     names = {"box_regression", "centerness", "levelness", "box_class", "semantics", "mask", "total"}
-    assert {f"loss/{name}" for name in names} <= set(logged(out))
-    assert [event.step for event in logged(out)["loss/total"]] == [1, 2, 3, 4]
+    scalars = read_scalars(out)
+    assert {f"loss/{name}" for name in names} <= set(scalars)
+    assert list(scalars["loss/total"]) == [1, 2, 3, 4]
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tree: Path, recipe: Recipe, tmp_path: Path) -> None:
-    whole = train(recipe, tree, tmp_path / "whole", resume=False, device="cpu", workers=0)
+def test_a_resumed_run_equals_an_uninterrupted_one(tiny_camvid: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    whole = train(tiny_recipe, tiny_camvid, tmp_path / "whole", resume=False, device="cpu", workers=0)
     parts = tmp_path / "parts"
-    assert train(recipe, tree, parts, resume=False, device="cpu", workers=0, until=2) is None
-    resumed = train(recipe, tree, parts, resume=True, device="cpu", workers=0)
+    assert train(tiny_recipe, tiny_camvid, parts, resume=False, device="cpu", workers=0, until=2) is None
+    resumed = train(tiny_recipe, tiny_camvid, parts, resume=True, device="cpu", workers=0)
     assert whole is not None
     assert resumed is not None
     expected, got = whole.load_weights(), resumed.load_weights()
@@ -85,16 +51,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tree: Path, recipe: Recipe, t
 
 
 def test_resuming_needs_the_same_recipe_and_an_old_run_is_not_overwritten(
-    tree: Path, recipe: Recipe, tmp_path: Path
+    tiny_camvid: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidInputError, match="found none: start without --resume"):
-        train(recipe, tree, tmp_path / "run", resume=True, device="cpu", workers=0)
-    train(recipe, tree, tmp_path / "run", resume=False, device="cpu", workers=0, until=1)
+        train(tiny_recipe, tiny_camvid, tmp_path / "run", resume=True, device="cpu", workers=0)
+    train(tiny_recipe, tiny_camvid, tmp_path / "run", resume=False, device="cpu", workers=0, until=1)
     with pytest.raises(InvalidInputError, match="add --resume"):
-        train(recipe, tree, tmp_path / "run", resume=False, device="cpu", workers=0)
-    wider = replace(recipe, network=replace(recipe.network, pyramid_channels=32))
+        train(tiny_recipe, tiny_camvid, tmp_path / "run", resume=False, device="cpu", workers=0)
+    wider = replace(tiny_recipe, network=replace(tiny_recipe.network, pyramid_channels=32))
     with pytest.raises(InvalidInputError, match="another network"):
-        train(wider, tree, tmp_path / "run", resume=True, device="cpu", workers=0)
+        train(wider, tiny_camvid, tmp_path / "run", resume=True, device="cpu", workers=0)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,11 +88,12 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, content: bytes | N
 
 
 @pytest.mark.slow
-def test_two_processes_learn_together(tree: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_together(tiny_camvid: Path, tmp_path: Path) -> None:
     config = tmp_path / "tiny.yaml"
-    config.write_text(repr(DOCUMENT))
+    config.write_text(repr(TINY_RECIPE))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
-               "rt_panoptic_ros", "train", "--config", str(config), "--root", str(tree), "--out", str(tmp_path / "run"),
+               "rt_panoptic_ros", "train", "--config", str(config), "--root", str(tiny_camvid), "--out",
+               str(tmp_path / "run"),
                "--device", "cpu", "--workers", "0"]  # fmt: skip
     result = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200,
@@ -137,8 +104,30 @@ def test_two_processes_learn_together(tree: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "model" / "model.yaml").is_file()
 
 
-def logged(run: Path) -> dict[str, list[Any]]:
-    """Return the run's scalars by name, from TensorBoard's files."""
-    log = EventAccumulator(str(run / "log"))
-    log.Reload()
-    return {name: log.Scalars(name) for name in log.Tags()["scalars"]}
+@pytest.mark.slow
+def test_two_real_frames_are_learned_by_heart(tmp_path: Path) -> None:
+    source = DATA / "camvid" / "train"
+    if not source.is_dir():
+        pytest.skip(f"CamVid is not at {source}")
+    images = sorted((source / "images").iterdir())
+    for split, copies in (("train", 50), ("val", 1)):  # copies: an epoch, with its pictures, takes 50 steps
+        for folder, suffix in (("images", ".jpg"), ("labels", ".png")):
+            (tmp_path / "two" / split / folder).mkdir(parents=True)
+            for copy in range(copies):
+                for image in (images[100], images[250]):
+                    link = tmp_path / "two" / split / folder / f"{image.stem}_{copy}{suffix}"
+                    link.symlink_to(source / folder / (image.stem + suffix))
+    changes = [
+        "input.size=[360, 480]",
+        "augmentation={output_size: [384, 480]}",
+        "schedule={batch: 2, images_per_process: 2, steps: 150, decay: cosine}",
+        "optimizer.average_decay=0",
+    ]
+    recipe = read_recipe("camvid_lite0", changes)
+    bundle = train(recipe, tmp_path / "two", tmp_path / "run", resume=False, device="cpu", workers=0)
+    assert bundle is not None
+    assert bundle.about["figures"]["pq"] > 60
+    for name, scalars in read_scalars(tmp_path / "run").items():
+        if name.startswith("loss/"):
+            values = list(scalars.values())
+            assert np.mean(values[-5:]) < 0.7 * np.mean(values[:5]), name
