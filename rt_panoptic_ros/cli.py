@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import logging
 import sys
 from pathlib import Path
@@ -140,9 +141,29 @@ def _ablate(options: argparse.Namespace) -> None:
     print(f"{options.out}: table.md, figures.json, curves.png")
 
 
+def _bench(options: argparse.Namespace) -> None:
+    _require_torch()
+    from rt_panoptic_ros.benchmark import comparisons
+    from rt_panoptic_ros.model_bundle import read_bundle
+
+    size = parse_size("--size", options.size)
+    assert size is not None
+    if options.what == "postprocess":
+        result = comparisons.bench_postprocess(size, options.detections, options.device, seconds=options.seconds)
+    elif options.what == "network":
+        bundle = read_bundle(options.model)
+        result = comparisons.bench_network(bundle, size, options.backend, options.device, seconds=options.seconds)
+    else:
+        result = comparisons.bench_pipeline(
+            read_bundle(options.model), size, options.detections, options.backend, options.device,
+            seconds=options.seconds, source=options.source,
+        )  # fmt: skip
+    print(json.dumps(result.to_document()) if options.json else result.format())
+
+
 def _require_torch() -> None:
     if importlib.util.find_spec("torch") is None:
-        raise UnavailableError("expected torch for training, it is not installed: `pip install torch`")
+        raise UnavailableError("expected torch, it is not installed: `pip install torch`")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -219,6 +240,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--seeds", type=_natural, nargs="+", default=[1, 2], help="one run of each row for each")
 
+    command = commands.add_parser("bench", help="time a part beside a plain twin of the same work, in one run")
+    parts = command.add_subparsers(title="parts", required=True, metavar="PART", dest="what")
+    for part, about in {
+        "postprocess": "everything behind the network, for a made-up scene",
+        "network": "the network alone",
+        "pipeline": "the whole frame, image in and labels out",
+    }.items():
+        command = parts.add_parser(part, help=about)
+        command.set_defaults(run=_bench)
+        _add_bench(command, part)
+
     command = commands.add_parser("import-weights", help="make a model bundle from a checkpoint")
     command.set_defaults(run=_import_weights)
     command.add_argument("checkpoint", type=Path, help=".pth (weights only), .safetensors or .npz file")
@@ -263,6 +295,24 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="ENTRY=VALUE",
         help="an entry over the recipe's, such as schedule.steps=100; may be repeated",
     )  # fmt: skip
+
+
+def _add_bench(command: argparse.ArgumentParser, part: str) -> None:
+    command.add_argument("--size", default="512x1024", help="HEIGHTxWIDTH px (default: %(default)s)")
+    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    command.add_argument("--seconds", type=float, default=20.0, help="about how long to measure (default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    if part != "network":
+        default = 100 if part == "postprocess" else None
+        command.add_argument(
+            "--detections", type=_natural, default=default,
+            help=f"objects of the made-up scene, up to 100 (default: {default or 'what the network finds'})",
+        )  # fmt: skip
+    if part != "postprocess":
+        command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+        command.add_argument("--backend", default="auto", help="auto (default), onnxruntime or torch")
+    if part == "pipeline":
+        command.add_argument("--source", help="image, folder or video whose first image is taken (default: made up)")
 
 
 def _add_network(command: argparse.ArgumentParser) -> None:

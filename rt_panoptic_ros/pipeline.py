@@ -20,13 +20,15 @@ from rt_panoptic_ros.records import CameraImage, ImageGeometry, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from rt_panoptic_ros.class_table import ClassTable
     from rt_panoptic_ros.inference.base import Backend
     from rt_panoptic_ros.model_bundle import ModelBundle
     from rt_panoptic_ros.records import DenseDetections
+
+    EngineOpener = Callable[[str, ModelBundle, tuple[int, int], str], Backend]  # the arguments of `open_backend`
 
 __all__ = ["BACKENDS", "DEVICES", "PanopticPipeline", "open_pipeline"]
 
@@ -65,12 +67,14 @@ class PanopticPipeline:
         device: str,
         network_size: tuple[int, int] | None,
         settings: PostprocessSettings,
+        engine_opener: EngineOpener = open_backend,
     ) -> None:
         """Make a pipeline that loads its engine with the first image, or in `prepare`; see `open_pipeline`."""
         check_choice(backend, device)
         self.settings = settings  # read once per frame: assigning another record is atomic
         self.timings_ms: dict[str, float] = {}  # of the last frame, by stage
         self._bundle = bundle
+        self._open_backend = engine_opener
         self._backend_name, self._device, self._network_size = backend, device, network_size
         self._engines: OrderedDict[tuple[int, int], _Engine] = OrderedDict()
         self._last: tuple[DenseDetections, _Engine, ImageGeometry, PostprocessSettings] | None = None
@@ -166,7 +170,7 @@ class PanopticPipeline:
             if len(self._engines) == _ENGINES_KEPT:
                 self._last = None
                 self._engines.popitem(last=False)[1].backend.close()
-            backend = open_backend(self._backend_name, self._bundle, network_size, self._device)
+            backend = self._open_backend(self._backend_name, self._bundle, network_size, self._device)
             engine = self._engines[network_size] = _Engine(backend, self._bundle.classes.thing_ids)
         self._engines.move_to_end(network_size)
         return engine

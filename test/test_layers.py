@@ -41,16 +41,18 @@ def test_import_rules(name: str) -> None:
     room = name.split("/", maxsplit=1)[0]
     if room != "ros":
         assert not uses(name, *ROS, "rt_panoptic_ros.msg"), "only ros/ imports ROS"
-    if room not in ("network", "training") and name != "inference/torch_backend.py":
-        assert not uses(name, "torch"), "only network/, training/ and the torch backend import torch"
+    if room not in ("network", "training") and name not in ("inference/torch_backend.py", "benchmark/plain.py"):
+        assert not uses(name, "torch"), "only network/, training/, the torch backend and the plain twin import torch"
     if room == "inference":
         assert not uses(name, "rt_panoptic_ros.panoptic"), "inference does not know panoptic"
     if room == "panoptic":
         assert not uses(name, "rt_panoptic_ros.inference"), "panoptic does not know inference"
     if room in ("inference", "panoptic"):
         assert not uses(name, "rt_panoptic_ros.pipeline"), "stages do not know the pipeline"
-    if room not in ("training", "cli.py"):
+    if room not in ("training", "benchmark", "cli.py"):
         assert not uses(name, "rt_panoptic_ros.training"), "nothing at run time imports training"
+    if room not in ("benchmark", "cli.py"):
+        assert not uses(name, "rt_panoptic_ros.benchmark"), "nothing but the command line knows the benchmarks"
     if room not in ("ros", "cli.py", "demo.py"):
         assert not uses(name, "rt_panoptic_ros.ros"), "nothing below ros/ knows it"
 
