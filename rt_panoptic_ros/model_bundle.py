@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from rt_panoptic_ros.architecture import NetworkConfig, state_dict_layout
 from rt_panoptic_ros.class_table import ClassTable, load_class_table, parse_class_table
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.files import atomic_path, file_sha256
+from rt_panoptic_ros.files import atomic_path, file_sha256, output_path
 from rt_panoptic_ros.resources import share_directory
 from rt_panoptic_ros.settings import PostprocessSettings
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CARD = "model.yaml"
 WEIGHTS = "weights.safetensors"
+RANGES = "int8.json"
 FITS = ("stretch", "pad")
 
 
@@ -101,6 +102,26 @@ class ModelBundle:
         except (OSError, SafetensorError) as error:
             raise InvalidInputError(f"expected weights in {path}, got {error}: restore the file") from None
         return checked_weights(weights, self.layout, str(path))
+
+    def load_ranges(self) -> dict[str, tuple[float, float]]:
+        """Return {tensor name: (lowest, highest) activation}, what an 8-bit graph is scaled by.
+
+        Raises:
+            InvalidInputError: The bundle has none, or they are damaged or were measured with other weights.
+        """
+        path = self.path / RANGES
+        remedy = f"make it with `rt-panoptic calibrate --model {self.path} --source FRAMES`"
+        if not path.is_file():
+            raise InvalidInputError(f"expected the ranges for precision int8 in {path}, found none: {remedy}")
+        try:
+            document = json.loads(path.read_text())
+            ranges = {str(name): (float(low), float(high)) for name, (low, high) in document["ranges"].items()}
+            digest = document["weights_sha256"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidInputError(f"expected ranges as JSON in {path}, got {error!r}: {remedy}") from None
+        if digest != self.weights_sha256:
+            raise InvalidInputError(f"expected {path} to be of this bundle's weights, got that of others: {remedy}")
+        return ranges
 
     def verify_weights(self) -> None:
         """Check that the weights' file is the one that the card was written for.
@@ -206,6 +227,24 @@ def write_bundle(
     with atomic_path(path / CARD) as temporary:
         temporary.write_text(yaml.safe_dump(card, sort_keys=False, width=110, allow_unicode=True))
     return read_bundle(path)
+
+
+def write_ranges(bundle: ModelBundle, ranges: Mapping[str, tuple[float, float]], origin: str) -> Path:
+    """Write what `ModelBundle.load_ranges` reads and return its path.
+
+    Args:
+        bundle: The model.
+        ranges: {tensor name: (lowest, highest) activation}.
+        origin: What they were measured on.
+
+    Raises:
+        UnavailableError: The file can't be written.
+    """
+    path = bundle.path / RANGES
+    document = {"origin": origin, "weights_sha256": bundle.weights_sha256, "ranges": dict(ranges)}
+    with output_path(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n")
+    return path
 
 
 def checked_weights(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.inference.backends import BACKENDS, DEVICES, check_choice, open_backend
+from rt_panoptic_ros.inference.backends import BACKENDS, DEVICES, PRECISIONS, check_choice, open_backend
 from rt_panoptic_ros.input_image import check_image, plan_geometry, prepare_input
 from rt_panoptic_ros.model_bundle import read_bundle
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.model_bundle import ModelBundle
     from rt_panoptic_ros.records import DenseDetections
 
-    EngineOpener = Callable[[str, ModelBundle, tuple[int, int], str], Backend]  # the arguments of `open_backend`
+    EngineOpener = Callable[[str, ModelBundle, tuple[int, int], str, str], Backend]  # the arguments of `open_backend`
 
-__all__ = ["BACKENDS", "DEVICES", "PanopticPipeline", "open_pipeline"]
+__all__ = ["BACKENDS", "DEVICES", "PRECISIONS", "PanopticPipeline", "open_pipeline"]
 
 wp.config.log_level = wp.LOG_WARNING  # its banner would go to standard output
 
@@ -67,15 +67,17 @@ class PanopticPipeline:
         device: str,
         network_size: tuple[int, int] | None,
         settings: PostprocessSettings,
+        precision: str = "float32",
         engine_opener: EngineOpener = open_backend,
     ) -> None:
         """Make a pipeline that loads its engine with the first image, or in `prepare`; see `open_pipeline`."""
-        check_choice(backend, device)
+        check_choice(backend, device, precision)
         self.settings = settings  # read once per frame: assigning another record is atomic
         self.timings_ms: dict[str, float] = {}  # of the last frame, by stage
         self._bundle = bundle
         self._open_backend = engine_opener
-        self._backend_name, self._device, self._network_size = backend, device, network_size
+        self._backend_name, self._device, self._precision = backend, device, precision
+        self._network_size = network_size
         self._engines: OrderedDict[tuple[int, int], _Engine] = OrderedDict()
         self._last: tuple[DenseDetections, _Engine, ImageGeometry, PostprocessSettings] | None = None
 
@@ -156,7 +158,7 @@ class PanopticPipeline:
             return f"{self._bundle.name}, backend {self._backend_name}, device {self._device}, not loaded yet"
         backend = next(reversed(self._engines.values())).backend
         height, width = backend.network_size
-        return f"{self._bundle.name} with {backend.name} on {backend.device} at {height}x{width}"
+        return f"{self._bundle.name} with {backend.name} in {backend.precision} on {backend.device} at {height}x{width}"
 
     def close(self) -> None:
         """Free the engines; the pipeline loads them again when it is called again."""
@@ -170,7 +172,7 @@ class PanopticPipeline:
             if len(self._engines) == _ENGINES_KEPT:
                 self._last = None
                 self._engines.popitem(last=False)[1].backend.close()
-            backend = self._open_backend(self._backend_name, self._bundle, network_size, self._device)
+            backend = self._open_backend(self._backend_name, self._bundle, network_size, self._device, self._precision)
             engine = self._engines[network_size] = _Engine(backend, self._bundle.classes.thing_ids)
         self._engines.move_to_end(network_size)
         return engine
@@ -181,6 +183,7 @@ def open_pipeline(
     *,
     backend: str = "auto",
     device: str = "auto",
+    precision: str = "float32",
     network_size: tuple[int, int] | None = None,
     settings: Mapping[str, object] | None = None,
 ) -> PanopticPipeline:
@@ -190,17 +193,19 @@ def open_pipeline(
         model: Folder of a bundle, or the name of one that comes with the package.
         backend: One of `BACKENDS`; auto takes the best of this machine.
         device: auto, cpu or cuda.
+        precision: One of `PRECISIONS`; int8 is faster and needs a bundle with ranges (`rt-panoptic calibrate`).
         network_size: (height, width) px that images are brought to, in place of the card's.
         settings: Post-processing settings by name, over the card's.
 
     Raises:
-        InvalidInputError: No such bundle, backend or device, or a wrong setting.
+        InvalidInputError: No such bundle, backend, device or precision, or a wrong setting.
     """
     bundle = read_bundle(model)
     return PanopticPipeline(
         bundle,
         backend=backend,
         device=device,
+        precision=precision,
         network_size=network_size,
         settings=bundle.settings.replaced(settings or {}),
     )

@@ -61,7 +61,7 @@ def test_results_are_the_callers_own(small_bundle: ModelBundle) -> None:
 def test_settings_change_between_frames_and_timings_are_kept(small_bundle: ModelBundle) -> None:
     pipeline = open_pipeline(small_bundle.path, backend="onnxruntime", device="cpu", settings=VISIBLE)
     pipeline.prepare((90, 130))
-    assert "onnxruntime on cpu at 90x130" in pipeline.describe()
+    assert "onnxruntime in float32 on cpu at 90x130" in pipeline.describe()
     assert len(pipeline(CameraImage(picture(), "rgb")).detections) > 0
     pipeline.settings = pipeline.settings.replaced({"score_threshold": 1.0})
     assert len(pipeline(CameraImage(picture(), "rgb")).detections) == 0

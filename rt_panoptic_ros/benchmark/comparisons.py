@@ -35,7 +35,8 @@ class SceneBackend(Backend):
 
     def __init__(self, inner: Backend, scene: DenseDetections) -> None:  # wraps a loaded engine instead of loading one
         self._inner, self._scene = inner, scene
-        self.name, self.device, self.network_size = inner.name, inner.device, inner.network_size
+        self.name, self.device, self.precision = inner.name, inner.device, inner.precision
+        self.network_size = inner.network_size
 
     def infer(self, image: np.ndarray) -> DenseDetections:
         """Run the network and return the scene."""
@@ -85,10 +86,10 @@ def bench_postprocess(size: tuple[int, int], detections: int, device: str, *, se
 
 
 def bench_network(
-    bundle: ModelBundle, size: tuple[int, int], backend: str, device: str, *, seconds: float
+    bundle: ModelBundle, size: tuple[int, int], backend: str, device: str, precision: str, *, seconds: float
 ) -> Comparison:
     """Time the network alone for inputs of `size` against the plain one in torch."""
-    engine = open_backend(backend, bundle, size, device)
+    engine = open_backend(backend, bundle, size, device, precision)
     plain = PlainNetwork(bundle, engine.device)
     image = _street_image(size)
 
@@ -103,12 +104,12 @@ def bench_network(
 
     mine, other = engine.infer(image), plain(image)
     difference = np.abs(mine.semantic_logits.numpy() - other.semantic_logits.numpy()).max()
-    subject = f"network of {bundle.name}, {size[0]}x{size[1]}, {engine.name} on {engine.device}"
+    subject = f"network of {bundle.name}, {size[0]}x{size[1]}, {engine.name} in {precision} on {engine.device}"
     return compare(subject, ours, twin, seconds=seconds, details={"largest_logit_difference": float(difference)})
 
 
 def bench_pipeline(
-    bundle: ModelBundle, size: tuple[int, int], detections: int | None, backend: str, device: str, *,
+    bundle: ModelBundle, size: tuple[int, int], detections: int | None, backend: str, device: str, precision: str, *,
     seconds: float, source: str | None = None,
 ) -> Comparison:  # fmt: skip
     """Time the whole frame, image in and labels out, against the plain network and the plain post-processing.
@@ -120,14 +121,15 @@ def bench_pipeline(
             keeps its own.
         backend: One of `BACKENDS`.
         device: auto, cpu or cuda.
+        precision: One of `PRECISIONS`, for ours; the twin is float32.
         seconds: About how long to measure.
         source: Its first image is the camera's, brought to `size`; None makes one up.
     """
     geometry = plan_geometry(size, bundle.input, None)
     thing_ids = bundle.classes.thing_ids
 
-    def engine(name: str, model: ModelBundle, network_size: tuple[int, int], where: str) -> Backend:
-        inner = open_backend(name, model, network_size, where)
+    def engine(name: str, model: ModelBundle, network_size: tuple[int, int], where: str, precision: str) -> Backend:
+        inner = open_backend(name, model, network_size, where, precision)
         if detections is None:
             return inner
         scene = street_scene(
@@ -136,7 +138,13 @@ def bench_pipeline(
         return SceneBackend(inner, scene)
 
     pipeline = PanopticPipeline(
-        bundle, backend=backend, device=device, network_size=None, settings=bundle.settings, engine_opener=engine
+        bundle,
+        backend=backend,
+        device=device,
+        precision=precision,
+        network_size=None,
+        settings=bundle.settings,
+        engine_opener=engine,
     )
     camera = CameraImage(_street_image(size) if source is None else _first_image(source, size), "rgb")
     result = pipeline(camera)

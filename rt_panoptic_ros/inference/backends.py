@@ -23,10 +23,11 @@ _ENGINES = {  # name: (module of this package, class, the library it needs, what
 }
 BACKENDS = ("auto", *_ENGINES)
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("float32", "int8")
 
 
-def check_choice(backend: str, device: str) -> None:
-    """Check the names of a backend and a device, before anything is loaded.
+def check_choice(backend: str, device: str, precision: str) -> None:
+    """Check the names of a backend, a device and a precision, before anything is loaded.
 
     Raises:
         InvalidInputError: One is not known.
@@ -35,6 +36,8 @@ def check_choice(backend: str, device: str) -> None:
         raise InvalidInputError(f"expected backend to be one of {', '.join(BACKENDS)}, got '{backend}'")
     if device not in DEVICES:
         raise InvalidInputError(f"expected device to be one of {', '.join(DEVICES)}, got '{device}'")
+    if precision not in PRECISIONS:
+        raise InvalidInputError(f"expected precision to be one of {', '.join(PRECISIONS)}, got '{precision}'")
 
 
 def resolve_device(device: str) -> str:
@@ -50,27 +53,29 @@ def resolve_device(device: str) -> str:
     return "cuda:0"
 
 
-def open_backend(name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str) -> Backend:
+def open_backend(
+    name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str = "float32"
+) -> Backend:
     """Return the engine `name` (one of `BACKENDS`) for `bundle`, loaded.
 
     `auto` takes torch on a GPU where it can, else onnxruntime on the CPU, and logs a warning when an engine or device
     that was to be preferred could not be had. A named engine never falls back.
 
     Raises:
-        InvalidInputError: Unknown name.
-        UnavailableError: The engine or device is not on this machine.
+        InvalidInputError: Unknown name, or a bundle without ranges for int8.
+        UnavailableError: The engine or device is not on this machine, or the engine lacks the precision.
     """
-    check_choice(name, device)
+    check_choice(name, device, precision)
     where = resolve_device(device)
     if name != "auto":
-        return _open(name, bundle, network_size, where)
+        return _open(name, bundle, network_size, where, precision)
     attempts = [("onnxruntime", "cpu"), ("torch", "cpu")] if device != "cuda" else []
     if where != "cpu":
         attempts.insert(0, ("torch", where))
     reasons: list[str] = []
     for engine, place in attempts:
         try:
-            backend = _open(engine, bundle, network_size, place)
+            backend = _open(engine, bundle, network_size, place, precision)
         except UnavailableError as error:
             reasons.append(f"{engine} on {place}: {error}")
             continue
@@ -80,11 +85,11 @@ def open_backend(name: str, bundle: ModelBundle, network_size: tuple[int, int], 
     raise UnavailableError(f"expected an inference engine, none can be used here: {'; '.join(reasons)}")
 
 
-def _open(name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str) -> Backend:
+def _open(name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> Backend:
     module, class_name, library, remedy = _ENGINES[name]
     if importlib.util.find_spec(library) is None:
         raise UnavailableError(
             f"expected the package {library} for the {name} backend, it is not installed: `{remedy}`"
         )
     engine: type[Backend] = getattr(importlib.import_module(f"rt_panoptic_ros.inference.{module}"), class_name)
-    return engine(bundle, network_size, device)
+    return engine(bundle, network_size, device, precision)

@@ -20,21 +20,23 @@ class Backend(ABC):
     """
 
     name: str
+    precision: str  # of the convolutions: float32 or int8; outputs are float32 always
     device: str  # Warp's name of the device that outputs lie on: cpu or cuda:0
     network_size: tuple[int, int]  # (height, width) px of the input
 
     @abstractmethod
-    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str) -> None:
+    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> None:
         """Load the engine.
 
         Args:
             bundle: The model.
             network_size: (height, width) px of the images that `infer` will get.
             device: cpu or cuda:0.
+            precision: float32 or int8.
 
         Raises:
-            UnavailableError: The engine's library or the device is not on this machine.
-            InvalidInputError: The bundle's weights are damaged.
+            UnavailableError: The engine's library or the device is not on this machine, or it lacks the precision.
+            InvalidInputError: The bundle's weights are damaged, or it has no ranges for int8.
         """
 
     @abstractmethod

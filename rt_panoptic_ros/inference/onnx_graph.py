@@ -6,10 +6,15 @@ are one convolution; the global predictions are computed per level (see `_global
 graph, since folding it into the first convolution's bias would be wrong at the zero-padded border.
 
 Input: `image`, uint8 (1, H, W, 3), RGB. Outputs: those of `records.DenseDetections` with a batch axis, float32.
+
+With `ranges`, the convolutions of encoder, pyramid and towers become 8-bit: their inputs, outputs and weights pass
+through pairs of QuantizeLinear and DequantizeLinear, which the engine fuses with them. What decides values finely stays
+float32: group norms, the predictors, upsampled sums, exponentials.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,14 +33,17 @@ from rt_panoptic_ros.architecture import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from onnx import ModelProto, NodeProto
 
     from rt_panoptic_ros.model_bundle import InputSpec
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Raised whenever the same weights give another graph, so that cached exports are made again."""
+
+Ranges = Mapping[str, tuple[float, float]]
+"""{tensor name: (lowest, highest) value} of the tensors that `quantized_tensors` names."""
 
 _OPSET = 17
 _GROUP_NORM_EPSILON = 1e-5
@@ -44,8 +52,12 @@ _GROUP_NORM_EPSILON = 1e-5
 class _Builder:
     """Collects nodes; tensors are named by what made them, and their (channels, height, width) is known."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, weights: Mapping[str, np.ndarray], ranges: Ranges | None) -> None:
         self.weights = weights
+        self.ranges = ranges
+        self.quantizable: list[str] = []
+        self._scales: dict[str, float] = {}
+        self._rounded: dict[str, str] = {}  # {tensor: its 8-bit values as floats}
         self.nodes: list[NodeProto] = []
         self.initializers: dict[str, np.ndarray] = {}
         self.sizes: dict[str, tuple[int, int]] = {}
@@ -70,21 +82,67 @@ class _Builder:
         entry: str = "",
         stride: int = 1,
         group: int = 1,
+        precise: bool = False,
     ) -> str:
-        """Add a convolution; those of one `entry` share their weights."""
+        """Add a convolution; those of one `entry` share their weights. `precise` ones are never 8-bit."""
         kernel = weight.shape[-1]
-        inputs = [x, self.constant(f"{entry or name}.weight", np.ascontiguousarray(weight, np.float32))]
-        if bias is not None:
-            inputs.append(self.constant(f"{entry or name}.bias", np.ascontiguousarray(bias, np.float32)))
+        if precise or self.ranges is None:
+            inputs = [
+                x if precise else self.rounded(x),
+                self.constant(f"{entry or name}.weight", np.ascontiguousarray(weight, np.float32)),
+            ]
+            if bias is not None:
+                inputs.append(self.constant(f"{entry or name}.bias", np.ascontiguousarray(bias, np.float32)))
+        else:
+            assert bias is not None
+            inputs = self._rounded_inputs(x, entry or name, name, weight, bias)
         height, width = self.sizes[x]
         self.sizes[name] = (-(-height // stride), -(-width // stride))
         return self.add(
             "Conv", inputs, name, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4, group=group
         )
 
-    def plain_conv(self, x: str, entry: str, name: str, *, stride: int = 1) -> str:
+    def rounded(self, x: str) -> str:
+        """Return tensor `x` as it is after passing through 8 bits, in an 8-bit graph; else `x`."""
+        if x not in self.quantizable:
+            self.quantizable.append(x)
+        if self.ranges is None:
+            return x
+        if x not in self._rounded:
+            low, high = min(self.ranges[x][0], 0.0), max(self.ranges[x][1], 0.0)
+            scale = max(high - low, 1e-6) / 255
+            zero = np.uint8(round(-low / scale))
+            inputs = [self.constant(f"{x}.scale", np.float32(scale)), self.constant(f"{x}.zero", zero)]
+            self._scales[x] = scale
+            self.add("QuantizeLinear", [x, *inputs], f"{x}.q")
+            self._rounded[x] = self.add("DequantizeLinear", [f"{x}.q", *inputs], f"{x}.dq")
+        return self._rounded[x]
+
+    def _rounded_inputs(self, x: str, entry: str, name: str, weight: np.ndarray, bias: np.ndarray) -> list[str]:
+        """Return the inputs of a convolution in 8 bits: symmetric weights per output channel, the bias in 32 bits."""
+        source = self.rounded(x)
+        largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+        # All but dead channels get a coarser scale than they could have, so that their bias fits into 32 bits.
+        scales = (np.maximum(largest, max(1e-3 * largest.max(), 1e-12)) / 127).astype(np.float32)
+        integers = np.rint(weight / scales[:, None, None, None]).astype(np.int8)
+        kernel = [self.constant(f"{entry}.weight.q", integers), self.constant(f"{entry}.weight.scale", scales),
+                  self.constant(f"{entry}.weight.zero", np.zeros(len(weight), np.int8))]  # fmt: skip
+        steps = (scales * self._scales[x]).astype(np.float32)
+        offset = [self.constant(f"{name}.bias.q", np.rint(bias / steps).astype(np.int32)),
+                  self.constant(f"{name}.bias.scale", steps),
+                  self.constant(f"{name}.bias.zero", np.zeros(len(bias), np.int32))]  # fmt: skip
+        return [
+            source,
+            self.add("DequantizeLinear", kernel, f"{name}.weight.dq", axis=0),
+            self.add("DequantizeLinear", offset, f"{name}.bias.dq", axis=0),
+        ]
+
+    def plain_conv(self, x: str, entry: str, name: str, *, stride: int = 1, precise: bool = False) -> str:
         weight, bias = self.weights[f"{entry}.weight"], self.weights[f"{entry}.bias"]
-        return self.conv(x, name, weight, bias, entry=entry, stride=stride)
+        return self.conv(x, name, weight, bias, entry=entry, stride=stride, precise=precise)
+
+    def sum_of(self, x: str, y: str, name: str) -> str:
+        return self.add("Add", [self.rounded(x), self.rounded(y)], name)
 
     def conv_batch_norm(self, x: str, conv: str, norm: str, epsilon: float, *, stride: int = 1, group: int = 1) -> str:
         weight, bias = folded_batch_norm(self.weights, conv, norm, epsilon)
@@ -94,8 +152,8 @@ class _Builder:
         self.nodes.append(helper.make_node("Split", list(inputs), list(names), name=f"{inputs[0]}.split", axis=1))
         self.sizes.update(dict.fromkeys(names, self.sizes[inputs[0]]))
 
-    def relu(self, x: str) -> str:
-        return self.add("Relu", [x], f"{x}.relu")
+    def relu(self, x: str, name: str = "") -> str:
+        return self.add("Relu", [x], name or f"{x}.relu")
 
     def relu6(self, x: str) -> str:
         limits = [self.constant("zero", np.float32(0)), self.constant("six", np.float32(6))]
@@ -120,7 +178,7 @@ class _Builder:
         full = self.constant(f"{channels}x{height}x{width}.shape", np.array([1, channels, height, width], np.int64))
         ones = self.constant(f"groups{groups}.ones", np.ones(groups, np.float32))
         zeros = self.constant(f"groups{groups}.zeros", np.zeros(groups, np.float32))
-        y = self.add("Reshape", [x, grouped], f"{name}.grouped")
+        y = self.add("Reshape", [self.rounded(x), grouped], f"{name}.grouped")
         y = self.add("InstanceNormalization", [y, ones, zeros], f"{name}.normalized", epsilon=_GROUP_NORM_EPSILON)
         y = self.add("Reshape", [y, full], f"{name}.full")
         y = self.add("Mul", [y, self.constant(f"{entry}.gain", gain[None, :, None, None])], f"{name}.scaled")
@@ -129,7 +187,13 @@ class _Builder:
 
 
 def build_onnx(
-    config: NetworkConfig, spec: InputSpec, weights: Mapping[str, np.ndarray], size: tuple[int, int]
+    config: NetworkConfig,
+    spec: InputSpec,
+    weights: Mapping[str, np.ndarray],
+    size: tuple[int, int],
+    *,
+    ranges: Ranges | None = None,
+    show_ranges: bool = False,
 ) -> ModelProto:
     """Return the graph of the network for images of `size` (height, width) px.
 
@@ -138,11 +202,17 @@ def build_onnx(
         spec: Channel order, mean and scale of the input.
         weights: {entry name: float32 array} in the network's layout.
         size: Of the input, both at least 1; not resized or padded further.
+        ranges: Makes an 8-bit graph, see above.
+        show_ranges: Add, for each tensor T that an 8-bit graph rounds, the scalar outputs T.lowest and T.highest.
     """
-    builder = _Builder(weights)
+    builder = _Builder(weights, ranges)
     builder.sizes["pixels"] = size
     levels = _pyramid(builder, config, _encoder(builder, config, spec))
     outputs = _head(builder, config, levels)
+    if show_ranges:
+        for tensor in builder.quantizable:
+            for operator, end in (("ReduceMin", "lowest"), ("ReduceMax", "highest")):
+                outputs[builder.add(operator, [tensor], f"{tensor}.{end}", keepdims=0)] = []
     graph = helper.make_graph(
         builder.nodes,
         "rt_panoptic",
@@ -189,7 +259,7 @@ def _resnet(builder: _Builder, config: NetworkConfig, spec: InputSpec, x: str) -
     x = builder.relu(_first_conv(builder, spec, x, f"{body}.conv1", f"{body}.bn1", RESNET_EPSILON))
     height, width = builder.sizes[x]
     builder.sizes["pooled"] = (-(-height // 2), -(-width // 2))
-    x = builder.add("MaxPool", [x], "pooled", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    x = builder.add("MaxPool", [builder.rounded(x)], "pooled", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     stages = []
     convs = 3 if config.backbone == "resnet50" else 2
     strided = 2 if convs == 3 else 1  # torchvision's ResNets stride in the first 3x3 convolution
@@ -209,7 +279,7 @@ def _resnet(builder: _Builder, config: NetworkConfig, spec: InputSpec, x: str) -
                 )
                 if index < convs:
                     x = builder.relu(x)
-            x = builder.relu(builder.add("Add", [x, shortcut], f"{name}.sum"))
+            x = builder.relu(builder.sum_of(x, shortcut, f"{name}.sum"))
         stages.append(x)
     return stages[1:]
 
@@ -226,7 +296,7 @@ def _efficientnet_lite0(builder: _Builder, spec: InputSpec, x: str) -> list[str]
             y, f"{name}.depthwise_conv", f"{name}.bn1", epsilon, stride=block.stride, group=block.expanded
         )
         y = builder.conv_batch_norm(builder.relu6(y), f"{name}.project_conv", f"{name}.bn2", epsilon)
-        x = builder.add("Add", [x, y], f"{name}.sum") if block.shortcut else y
+        x = builder.sum_of(x, y, f"{name}.sum") if block.shortcut else y
         if block.output:
             stages.append(x)
     return stages
@@ -240,13 +310,16 @@ def _pyramid(builder: _Builder, config: NetworkConfig, stages: Sequence[str]) ->
     for index in reversed(range(len(stages))):
         lateral = builder.plain_conv(stages[index], f"{fpn}.inner_blocks.{index}.0", f"{fpn}.inner.{index}")
         if merged:
-            above = builder.resize(merged, channels, builder.sizes[lateral], f"{fpn}.up.{index}", nearest=True)
-            merged = builder.add("Add", [lateral, above], f"{fpn}.merged.{index}")
+            above = builder.rounded(merged)
+            above = builder.resize(above, channels, builder.sizes[lateral], f"{fpn}.up.{index}", nearest=True)
+            merged = builder.sum_of(lateral, above, f"{fpn}.merged.{index}")
         else:
             merged = lateral
         levels.insert(0, builder.plain_conv(merged, f"{fpn}.layer_blocks.{index}.0", f"{fpn}.p{index + 3}"))
     p6 = builder.plain_conv(levels[-1], f"{fpn}.extra_blocks.p6", f"{fpn}.p6", stride=2)
-    p7 = builder.plain_conv(builder.relu(p6), f"{fpn}.extra_blocks.p7", f"{fpn}.p7", stride=2)
+    p7 = builder.plain_conv(
+        builder.relu(builder.rounded(p6), f"{p6}.relu"), f"{fpn}.extra_blocks.p7", f"{fpn}.p7", stride=2
+    )
     return [*levels, p6, p7]
 
 
@@ -268,12 +341,12 @@ def _head(builder: _Builder, config: NetworkConfig, levels: Sequence[str]) -> di
     lengths = builder.constant("offsets_and_centerness", np.array([4, 1], np.int64))
     for i, (box_features, class_features) in enumerate(zip(localization, semantics, strict=True)):
         channels[f"box_class_logits_{i}"] = len(weights[f"{head}.box_cls_logits.bias"])
-        builder.plain_conv(class_features, f"{head}.box_cls_logits", f"box_class_logits_{i}")
+        builder.plain_conv(class_features, f"{head}.box_cls_logits", f"box_class_logits_{i}", precise=True)
         scale = weights[f"{head}.scales.{i}.scale"]
         boxes, centers = f"{head}.bbox_pred", f"{head}.centerness"
         weight = np.concatenate([weights[f"{boxes}.weight"] * scale, weights[f"{centers}.weight"]])
         bias = np.concatenate([weights[f"{boxes}.bias"] * scale, weights[f"{centers}.bias"]])
-        both = builder.conv(box_features, f"{head}.boxes.{i}", weight, bias)
+        both = builder.conv(box_features, f"{head}.boxes.{i}", weight, bias, precise=True)
         log_offsets, centerness = f"{head}.log_offsets.{i}", f"centerness_logits_{i}"
         builder.split([both, lengths], [log_offsets, centerness])
         clamped = builder.add("Min", [log_offsets, limit], f"{head}.clamped_offsets.{i}")
@@ -303,9 +376,9 @@ def _global_conv(builder: _Builder, entry: str, levels: Sequence[str], size: tup
     parts = []
     for i, (level, kernel) in enumerate(zip(levels, np.split(weight, LEVELS, axis=1), strict=True)):
         taps = kernel.transpose(0, 2, 3, 1).reshape(outputs * 9, -1, 1, 1)  # output first, then tap
-        part = builder.conv(level, f"{entry}.taps.{i}", taps, None)
+        part = builder.conv(level, f"{entry}.taps.{i}", taps, None, precise=True)
         parts.append(builder.resize(part, outputs * 9, size, f"{entry}.upsampled.{i}"))
     total = builder.add("Sum", parts, f"{entry}.taps")
     builder.sizes[total] = size
     shift = np.tile(np.eye(9, dtype=np.float32).reshape(1, 9, 3, 3), (outputs, 1, 1, 1))
-    builder.conv(total, name, shift, bias, group=outputs)
+    builder.conv(total, name, shift, bias, group=outputs, precise=True)

@@ -25,16 +25,16 @@ class OnnxRuntimeBackend(Backend):
 
     name = "onnxruntime"
 
-    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str) -> None:
+    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> None:
         """Load the graph, making it when the cache has none; see `Backend`."""
         if device != "cpu":
             raise UnavailableError(
                 f"expected device cpu for the onnxruntime backend, got {device}: choose device cpu or backend torch"
             )
-        self.device, self.network_size = device, network_size
+        self.device, self.network_size, self.precision = device, network_size, precision
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
-        path = exported_onnx(bundle, network_size)
+        path = exported_onnx(bundle, network_size, precision)
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._binding = self._session.io_binding()
         arrays: dict[str, wp.array] = {}

@@ -23,14 +23,18 @@ class TorchBackend(Backend):
 
     name = "torch"
 
-    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str) -> None:
+    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> None:
         """Load the network; see `Backend`."""
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UnavailableError(
                 f"expected a torch with CUDA for device {device}, got torch {torch.__version__} without: "
                 "install a CUDA build of torch, or choose device cpu"
             )
-        self.device, self.network_size = device, network_size
+        if precision != "float32":
+            raise UnavailableError(
+                f"expected precision float32 for the torch backend, got {precision}: choose it, or another backend"
+            )
+        self.device, self.network_size, self.precision = device, network_size, precision
         network = PanopticNetwork(bundle.network, len(bundle.classes), len(bundle.classes.thing_ids))
         network.load_arrays(bundle.load_weights())
         self._network = network.eval().requires_grad_(False).to(device)

@@ -14,7 +14,9 @@ import warp as wp
 
 from rt_panoptic_ros.panoptic.fusion_kernels import (
     NO_OWNER,
+    MaskView,
     claim,
+    count_classes,
     find_dropped,
     number,
     paint_instances,
@@ -43,13 +45,13 @@ class PanopticFuser:
         self._thing_ids = wp.array(thing_ids, dtype=wp.int32, device=device)
         self._thing_id_table = np.array(thing_ids, np.uint8)
         classes, height, width = dense.semantic_logits.shape
-        self._is_stuff = np.ones(classes, bool)
-        self._is_stuff[list(thing_ids)] = False
-        self._is_thing = wp.array((~self._is_stuff).astype(np.uint8), dtype=wp.uint8, device=device)
+        is_thing = np.isin(np.arange(classes), thing_ids).astype(np.uint8)
+        self._is_thing = wp.array(is_thing, dtype=wp.uint8, device=device)
         self._cells8 = (height, width)
         self._cells4 = (2 * height, 2 * width)
         self._pixels8 = make_pixel_map(geometry, 8, self._cells8, device)
         self._pixels4 = make_pixel_map(geometry, 4, self._cells4, device)
+        self._held = wp.zeros(self._cells4, dtype=wp.uint8, device=device)
         self._owner = wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device)
         self._semantic = wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device)
         self._instance = wp.zeros(geometry.camera_size, dtype=wp.uint16, device=device)
@@ -78,16 +80,18 @@ class PanopticFuser:
             settings: Overlap and area limits.
         """
         device, active = self._device, membership.active
-        for counter in (self._totals, self._frees, self._state, self._class_areas):
+        for counter in (self._totals, self._frees, self._state, self._instance):
             counter.zero_()
         wp.copy(self._mask_boxes, self._no_boxes)
         wp.launch(
             paint_semantics, self._cells8, device=device,
             inputs=[dense.semantic_logits, membership.peaks, self._pixels8], outputs=[self._semantic],
         )  # fmt: skip
-        masks = [membership.field, membership.bits, queries.boxes, queries.labels, self._thing_ids, active,
-                 membership.threshold, self._pixels4]  # fmt: skip
-        wp.launch(claim, self._cells4, device=device, inputs=masks, outputs=[self._owner, self._totals, self._frees])
+        masks = self._view(queries, membership)
+        wp.launch(
+            claim, self._cells4, device=device,
+            inputs=[masks], outputs=[self._owner, self._held, self._totals, self._frees],
+        )  # fmt: skip
         for _ in range(MAX_DETECTIONS):
             wp.launch(
                 find_dropped, 1, device=device,
@@ -97,15 +101,20 @@ class PanopticFuser:
                 break
             wp.launch(
                 release, self._cells4, device=device,
-                inputs=[*masks, self._state], outputs=[self._owner, self._frees],
+                inputs=[masks, self._state], outputs=[self._owner, self._frees],
             )  # fmt: skip
         wp.launch(number, 1, device=device, inputs=[self._frees, active], outputs=[self._ids])
         wp.launch(
             paint_instances, self._cells4, device=device,
-            inputs=[self._owner, self._ids, queries.labels, self._thing_ids, self._pixels4],
-            outputs=[self._semantic, self._instance, self._mask_boxes, self._class_areas],
+            inputs=[self._owner, self._held, self._ids, queries.labels, self._thing_ids, self._pixels4],
+            outputs=[self._semantic, self._instance, self._mask_boxes],
         )  # fmt: skip
-        if self._has_small_stuff(settings.stuff_area_min):
+        if settings.stuff_area_min > 0:
+            self._class_areas.zero_()
+            wp.launch(
+                count_classes, self._semantic.shape, device=device,
+                inputs=[self._semantic, self._instance], outputs=[self._class_areas],
+            )  # fmt: skip
             wp.launch(
                 void_small_stuff, self._semantic.shape, device=device,
                 inputs=[self._class_areas, self._is_thing, settings.stuff_area_min, self._instance],
@@ -121,20 +130,17 @@ class PanopticFuser:
         """Return the whole masks before fusion, (n, H, W) bool at the camera's size (Eq. 7)."""
         count = int(membership.active.numpy()[0])
         masks = wp.zeros((count, *self._geometry.camera_size), dtype=wp.uint8, device=self._device)
-        wp.launch(
-            render_masks, (count, *self._cells4), device=self._device,
-            inputs=[membership.field, membership.bits, queries.boxes, queries.labels, self._thing_ids,
-                    membership.threshold, self._pixels4],
-            outputs=[masks],
-        )  # fmt: skip
+        view = self._view(queries, membership)
+        wp.launch(render_masks, (count, *self._cells4), device=self._device, inputs=[view], outputs=[masks])
         return np.asarray(masks.numpy()).astype(bool)
 
-    def _has_small_stuff(self, stuff_area_min: int) -> bool:
-        """Whether small stuff may have to become void; known without waiting only on the CPU."""
-        if stuff_area_min == 0 or not self._device.is_cpu:
-            return stuff_area_min > 0
-        areas = self._class_areas.numpy()
-        return bool(((areas > 0) & (areas < stuff_area_min) & self._is_stuff).any())
+    def _view(self, queries: QueryBoxes, membership: MaskMembership) -> MaskView:
+        view = MaskView()
+        view.field, view.bits, view.threshold = membership.field, membership.bits, membership.threshold
+        view.active = membership.active
+        view.boxes, view.labels = queries.boxes, queries.labels
+        view.thing_ids, view.pixels = self._thing_ids, self._pixels4
+        return view
 
     def _table(self, queries: QueryBoxes) -> DetectionTable:
         visible = np.flatnonzero(self._ids.numpy())

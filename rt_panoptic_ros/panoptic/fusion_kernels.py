@@ -10,13 +10,27 @@ import warp as wp
 
 from rt_panoptic_ros.panoptic.masks import DenseField, mask_probability
 from rt_panoptic_ros.panoptic.pixel_map import PixelMap
-from rt_panoptic_ros.panoptic.sampling import Bits, Sample, bilinear, has_bit, lerp2, no_bits
+from rt_panoptic_ros.panoptic.sampling import WORDS, Bits, Sample, bilinear, has_bit, lerp2, lowest_bit, no_bits
 
 wp.set_module_options({"enable_backward": False})
 
 NO_OWNER = wp.constant(wp.uint8(255))  # owner of a pixel that no detection holds
 _CANDIDATES = wp.constant(wp.int32(16))
 _CandidateIds = wp.types.vector(length=16, dtype=wp.int32)
+
+
+@wp.struct
+class MaskView:
+    """The masks of a frame, at grid points and between them, as `claim`, `release` and `render_masks` read them."""
+
+    field: DenseField
+    bits: wp.array2d(dtype=Bits)
+    boxes: wp.array(dtype=wp.vec4)
+    labels: wp.array(dtype=wp.int32)
+    thing_ids: wp.array(dtype=wp.int32)
+    active: wp.array(dtype=wp.int32)
+    threshold: wp.float32
+    pixels: PixelMap  # of the stride-4 grid
 
 
 @wp.func
@@ -85,13 +99,16 @@ def paint_semantics(
 
 
 @wp.func
-def _corner_probabilities(field: DenseField, y: wp.int32, x: wp.int32, class_id: wp.int32, query: wp.vec4) -> wp.vec4:
-    """Mask probabilities at the four corners of stride-4 cell (y, x): 00, 01, 10, 11."""
-    below = wp.min(y + 1, field.log_normalizer.shape[0] - 1)
-    right = wp.min(x + 1, field.log_normalizer.shape[1] - 1)
+def _corner_probabilities(masks: MaskView, y: wp.int32, x: wp.int32, j: wp.int32) -> wp.vec4:
+    """Mask probabilities of detection j at the four corners of stride-4 cell (y, x): 00, 01, 10, 11."""
+    below = wp.min(y + 1, masks.bits.shape[0] - 1)
+    right = wp.min(x + 1, masks.bits.shape[1] - 1)
+    class_id = masks.thing_ids[masks.labels[j]]
+    query = masks.boxes[j]
     return wp.vec4(
-        mask_probability(field, y, x, class_id, query), mask_probability(field, y, right, class_id, query),
-        mask_probability(field, below, x, class_id, query), mask_probability(field, below, right, class_id, query),
+        mask_probability(masks.field, y, x, class_id, query), mask_probability(masks.field, y, right, class_id, query),
+        mask_probability(masks.field, below, x, class_id, query),
+        mask_probability(masks.field, below, right, class_id, query),
     )  # fmt: skip
 
 
@@ -123,58 +140,60 @@ def _all_corners(bits: wp.array2d(dtype=Bits), y: wp.int32, x: wp.int32) -> Bits
 
 @wp.kernel
 def claim(  # noqa: PLR0912 - one pass over a cell
-    field: DenseField,
-    bits: wp.array2d(dtype=Bits),
-    boxes: wp.array(dtype=wp.vec4),
-    labels: wp.array(dtype=wp.int32),
-    thing_ids: wp.array(dtype=wp.int32),
-    active: wp.array(dtype=wp.int32),
-    threshold: wp.float32,
-    pixels: PixelMap,  # of the stride-4 grid
-    owner: wp.array2d(dtype=wp.uint8),
+    masks: MaskView,
+    owner: wp.array2d(dtype=wp.uint8),  # of the pixels of held cells
+    held: wp.array2d(dtype=wp.uint8),  # per stride-4 cell: whether any mask reaches into it
     totals: wp.array(dtype=wp.int32),  # pixels of each mask
     frees: wp.array(dtype=wp.int32),  # of those, pixels that no better detection holds
 ) -> None:
     """Give each pixel of a stride-4 cell to its best detection."""
     y, x = wp.tid()
+    anywhere = _any_corner(masks.bits, y, x)
+    if no_bits(anywhere):
+        held[y, x] = wp.uint8(0)
+        return
+    held[y, x] = wp.uint8(1)
+    everywhere = _all_corners(masks.bits, y, x)
+    pixels = masks.pixels
     top = pixels.row_starts[y]
     bottom = pixels.row_starts[y + 1]
     left = pixels.column_starts[x]
     right = pixels.column_starts[x + 1]
-    anywhere = _any_corner(bits, y, x)
-    everywhere = _all_corners(bits, y, x)
     size = (bottom - top) * (right - left)
     first = int(255)
-    mixed = bool(False)
-    if not no_bits(anywhere):
-        for j in range(active[0]):
-            if has_bit(everywhere, j):
-                wp.atomic_add(totals, j, size)
-                if first == 255:
-                    first = j
-            elif has_bit(anywhere, j):
-                mixed = True
+    for word in range(WORDS):
+        full = everywhere[word]
+        while full != wp.uint32(0):
+            j = 32 * word + lowest_bit(full)
+            wp.atomic_add(totals, j, size)
+            first = wp.min(first, j)
+            full = full & (full - wp.uint32(1))
     for row in range(top, bottom):
         for column in range(left, right):
             owner[row, column] = wp.uint8(first)
+    mixed = bool(False)
+    for word in range(WORDS):
+        part = anywhere[word] & ~everywhere[word]
+        while part != wp.uint32(0):
+            j = 32 * word + lowest_bit(part)
+            mixed = True
+            corners = _corner_probabilities(masks, y, x, j)
+            count = int(0)
+            for row in range(top, bottom):
+                for column in range(left, right):
+                    if _inside(corners, pixels.row_weights[row], pixels.column_weights[column], masks.threshold):
+                        count += 1
+                        if j < wp.int32(owner[row, column]):
+                            owner[row, column] = wp.uint8(j)
+            wp.atomic_add(totals, j, count)
+            part = part & (part - wp.uint32(1))
     if mixed:
-        for j in range(active[0]):
-            if has_bit(anywhere, j) and not has_bit(everywhere, j):
-                corners = _corner_probabilities(field, y, x, thing_ids[labels[j]], boxes[j])
-                count = int(0)
-                for row in range(top, bottom):
-                    for column in range(left, right):
-                        if _inside(corners, pixels.row_weights[row], pixels.column_weights[column], threshold):
-                            count += 1
-                            if j < wp.int32(owner[row, column]):
-                                owner[row, column] = wp.uint8(j)
-                wp.atomic_add(totals, j, count)
         for row in range(top, bottom):
             for column in range(left, right):
                 holder = wp.int32(owner[row, column])
                 if holder != 255:
                     wp.atomic_add(frees, holder, 1)
-    elif first != 255:
+    else:
         wp.atomic_add(frees, first, size)
 
 
@@ -201,14 +220,7 @@ def find_dropped(
 
 @wp.kernel
 def release(
-    field: DenseField,
-    bits: wp.array2d(dtype=Bits),
-    boxes: wp.array(dtype=wp.vec4),
-    labels: wp.array(dtype=wp.int32),
-    thing_ids: wp.array(dtype=wp.int32),
-    active: wp.array(dtype=wp.int32),
-    threshold: wp.float32,
-    pixels: PixelMap,
+    masks: MaskView,
     state: wp.array(dtype=wp.int32),
     owner: wp.array2d(dtype=wp.uint8),
     frees: wp.array(dtype=wp.int32),
@@ -218,21 +230,22 @@ def release(
     dropped = state[1]
     if dropped < 0:
         return
-    anywhere = _any_corner(bits, y, x)
+    anywhere = _any_corner(masks.bits, y, x)
     if not has_bit(anywhere, dropped):
         return
-    everywhere = _all_corners(bits, y, x)
+    everywhere = _all_corners(masks.bits, y, x)
+    pixels = masks.pixels
     for row in range(pixels.row_starts[y], pixels.row_starts[y + 1]):
         for column in range(pixels.column_starts[x], pixels.column_starts[x + 1]):
             if wp.int32(owner[row, column]) == dropped:
                 heir = int(255)
-                for j in range(dropped + 1, active[0]):
+                for j in range(dropped + 1, masks.active[0]):
                     if has_bit(everywhere, j):
                         heir = j
                         break
                     if has_bit(anywhere, j):
-                        corners = _corner_probabilities(field, y, x, thing_ids[labels[j]], boxes[j])
-                        if _inside(corners, pixels.row_weights[row], pixels.column_weights[column], threshold):
+                        corners = _corner_probabilities(masks, y, x, j)
+                        if _inside(corners, pixels.row_weights[row], pixels.column_weights[column], masks.threshold):
                             heir = j
                             break
                 owner[row, column] = wp.uint8(heir)
@@ -270,6 +283,7 @@ def _record_run(
 @wp.kernel
 def paint_instances(
     owner: wp.array2d(dtype=wp.uint8),
+    held: wp.array2d(dtype=wp.uint8),
     ids: wp.array(dtype=wp.int32),
     labels: wp.array(dtype=wp.int32),
     thing_ids: wp.array(dtype=wp.int32),
@@ -277,10 +291,11 @@ def paint_instances(
     semantic: wp.array2d(dtype=wp.uint8),
     instance: wp.array2d(dtype=wp.uint16),
     mask_boxes: wp.array2d(dtype=wp.int32),  # (detections, 4): x_min, y_min, x_max, y_max, inclusive
-    class_areas: wp.array(dtype=wp.int32),  # pixels of each class outside instances
 ) -> None:
-    """Write the ids and classes of instances, and count what is left to the semantics."""
+    """Write the ids and classes of instances where there are any."""
     y, x = wp.tid()
+    if held[y, x] == wp.uint8(0):
+        return
     left = pixels.column_starts[x]
     right = pixels.column_starts[x + 1]
     for row in range(pixels.row_starts[y], pixels.row_starts[y + 1]):
@@ -295,10 +310,19 @@ def paint_instances(
             if holder != 255:
                 instance[row, column] = wp.uint16(ids[holder])
                 semantic[row, column] = wp.uint8(thing_ids[labels[holder]])
-            else:
-                instance[row, column] = wp.uint16(0)
-                wp.atomic_add(class_areas, wp.int32(semantic[row, column]), 1)
         _record_run(previous, right - begin, row, begin, right - 1, mask_boxes)
+
+
+@wp.kernel
+def count_classes(
+    semantic: wp.array2d(dtype=wp.uint8),
+    instance: wp.array2d(dtype=wp.uint16),
+    class_areas: wp.array(dtype=wp.int32),  # pixels of each class outside instances
+) -> None:
+    """Count what is left to the semantics."""
+    row, column = wp.tid()
+    if instance[row, column] == wp.uint16(0):
+        wp.atomic_add(class_areas, wp.int32(semantic[row, column]), 1)
 
 
 @wp.kernel
@@ -317,25 +341,17 @@ def void_small_stuff(
 
 
 @wp.kernel
-def render_masks(
-    field: DenseField,
-    bits: wp.array2d(dtype=Bits),
-    boxes: wp.array(dtype=wp.vec4),
-    labels: wp.array(dtype=wp.int32),
-    thing_ids: wp.array(dtype=wp.int32),
-    threshold: wp.float32,
-    pixels: PixelMap,
-    masks: wp.array3d(dtype=wp.uint8),  # (n, H, W)
-) -> None:
+def render_masks(view: MaskView, masks: wp.array3d(dtype=wp.uint8)) -> None:  # (n, H, W)
     """Mark the pixels of each detection's whole mask (Eq. 7)."""
     j, y, x = wp.tid()
-    if has_bit(_any_corner(bits, y, x), j):
-        filled = has_bit(_all_corners(bits, y, x), j)
+    if has_bit(_any_corner(view.bits, y, x), j):
+        filled = has_bit(_all_corners(view.bits, y, x), j)
         corners = wp.vec4()
         if not filled:
-            corners = _corner_probabilities(field, y, x, thing_ids[labels[j]], boxes[j])
+            corners = _corner_probabilities(view, y, x, j)
+        pixels = view.pixels
         for row in range(pixels.row_starts[y], pixels.row_starts[y + 1]):
             for column in range(pixels.column_starts[x], pixels.column_starts[x + 1]):
                 wy = pixels.row_weights[row]
-                if filled or _inside(corners, wy, pixels.column_weights[column], threshold):
+                if filled or _inside(corners, wy, pixels.column_weights[column], view.threshold):
                     masks[j, row, column] = wp.uint8(1)

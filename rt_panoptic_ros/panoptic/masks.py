@@ -1,10 +1,15 @@
 """Mask construction (Eq. 5-7, 14): which query boxes each point of the stride-4 grid belongs to.
 
 At a grid point, the pixel's own box comes from the level that levelness picks; its agreement with a query box, times
-the probability of the query's class, is the mask probability. What is exact and saves work is done: a stride-8 cell
-whose corners share their best class k cannot hold class c anywhere if c stays below k by more than -log(threshold) at
-all four; a query box is only compared where its class can reach the threshold; a point's softmax and box are computed
-only where a detection, or a neighbour's detection, needs them.
+the probability of the query's class, is the mask probability. What is exact and saves work is done:
+
+- Where the four corners of a stride-8 cell share their best class k, and class c stays below it by more than
+  -log(threshold) at all four, c's probability stays below the threshold everywhere between. If that holds for all c,
+  only query boxes of class k are compared, and k's probability is at least 1 / (1 + (N - 1) exp(-margin)), which
+  decides most points without a softmax.
+- A query box is only compared where its class can reach the threshold, and a probability is only computed where the
+  agreement, which it can only lower, reaches it.
+- What is needed of a point between points (softmax normalizer and box) is computed when it is first asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +24,6 @@ from rt_panoptic_ros.panoptic.sampling import (
     Sample,
     bilinear,
     box_iou,
-    no_bits,
     published_similarity,
     sample_at,
     source_position,
@@ -35,6 +39,7 @@ wp.set_module_options({"enable_backward": False})
 
 _LEVELS = wp.constant(wp.int32(5))
 _LOG_MARGIN = 1e-3  # far above the rounding of logits, so that culling by them never changes a result
+_SURELY = wp.constant(wp.float32(1.001))  # above 1 by more than rounding
 
 
 @wp.struct
@@ -48,10 +53,21 @@ class DenseField:
     offsets2: wp.array3d(dtype=wp.float32)
     offsets3: wp.array3d(dtype=wp.float32)
     offsets4: wp.array3d(dtype=wp.float32)
-    log_normalizer: wp.array2d(dtype=wp.float32)  # (2h, 2w)
-    dense_boxes: wp.array2d(dtype=wp.vec4)  # (2h, 2w)
+    log_normalizer: wp.array2d(dtype=wp.float32)  # (2h, 2w), NaN where not yet computed
+    dense_boxes: wp.array2d(dtype=wp.vec4)  # (2h, 2w), where the normalizer is computed
     use_levelness: wp.bool
     use_published_similarity: wp.bool
+
+
+@wp.struct
+class GroupedQueries:
+    """The query boxes that take part, by class."""
+
+    boxes: wp.array(dtype=wp.vec4)  # (K,) xyxy network px
+    starts: wp.array(dtype=wp.int32)  # (T + 1,): where the members of each thing begin
+    members: wp.array(dtype=wp.int32)  # (K,): rows of `boxes`
+    thing_ids: wp.array(dtype=wp.int32)  # (T,)
+    threshold: wp.float32  # of the mask probability
 
 
 @wp.func
@@ -94,8 +110,21 @@ def _level_box(field: DenseField, level: wp.int32, gy: wp.int32, gx: wp.int32) -
 
 
 @wp.func
+def _own_box(field: DenseField, gy: wp.int32, gx: wp.int32) -> wp.vec4:
+    """The point's own box, from the level of highest levelness (Eq. 14)."""
+    best = int(0)
+    top = field.levelness[1, gy, gx]
+    for level in range(1, _LEVELS):
+        value = field.levelness[level + 1, gy, gx]
+        if value > top:
+            top = value
+            best = level
+    return _level_box(field, best, gy, gx)
+
+
+@wp.func
 def _fill_point(field: DenseField, gy: wp.int32, gx: wp.int32) -> None:
-    """Compute the point's softmax normalizer and, with levelness, its own box (Eq. 14)."""
+    """Compute the point's softmax normalizer and, with levelness, its own box."""
     s = _semantic_sample(field, gy, gx)
     highest = bilinear(field.logits, 0, s)
     for c in range(1, field.logits.shape[0]):
@@ -103,23 +132,15 @@ def _fill_point(field: DenseField, gy: wp.int32, gx: wp.int32) -> None:
     total = float(0.0)
     for c in range(field.logits.shape[0]):
         total += wp.exp(bilinear(field.logits, c, s) - highest)
-    field.log_normalizer[gy, gx] = highest + wp.log(total)
     if field.use_levelness:
-        best = int(0)
-        top = field.levelness[1, gy, gx]
-        for level in range(1, _LEVELS):
-            value = field.levelness[level + 1, gy, gx]
-            if value > top:
-                top = value
-                best = level
-        field.dense_boxes[gy, gx] = _level_box(field, best, gy, gx)
+        field.dense_boxes[gy, gx] = _own_box(field, gy, gx)
+    field.log_normalizer[gy, gx] = highest + wp.log(total)
 
 
 @wp.func
-def _class_probability(field: DenseField, gy: wp.int32, gx: wp.int32, class_id: wp.int32) -> wp.float32:
-    """Probability of a class at a filled grid point (Eq. 2)."""
-    logit = bilinear(field.logits, class_id, _semantic_sample(field, gy, gx))
-    return wp.exp(logit - field.log_normalizer[gy, gx])
+def _log_probability(field: DenseField, gy: wp.int32, gx: wp.int32, class_id: wp.int32) -> wp.float32:
+    """Logarithm of a class's probability at a filled grid point (Eq. 2)."""
+    return bilinear(field.logits, class_id, _semantic_sample(field, gy, gx)) - field.log_normalizer[gy, gx]
 
 
 @wp.func
@@ -130,10 +151,10 @@ def _box_similarity(field: DenseField, own: wp.vec4, query: wp.vec4) -> wp.float
 
 
 @wp.func
-def _similarity(field: DenseField, gy: wp.int32, gx: wp.int32, query: wp.vec4) -> wp.float32:
+def _similarity(field: DenseField, own: wp.vec4, gy: wp.int32, gx: wp.int32, query: wp.vec4) -> wp.float32:
     """Agreement of the point's own box with a query box (Eq. 6); without levelness the best of all levels (A23)."""
     if field.use_levelness:
-        return _box_similarity(field, field.dense_boxes[gy, gx], query)
+        return _box_similarity(field, own, query)
     best = _box_similarity(field, _level_box(field, 0, gy, gx), query)
     for level in range(1, _LEVELS):
         best = wp.max(best, _box_similarity(field, _level_box(field, level, gy, gx), query))
@@ -142,8 +163,14 @@ def _similarity(field: DenseField, gy: wp.int32, gx: wp.int32, query: wp.vec4) -
 
 @wp.func
 def mask_probability(field: DenseField, gy: wp.int32, gx: wp.int32, class_id: wp.int32, query: wp.vec4) -> wp.float32:
-    """Mask probability of a query box at a filled grid point (Eq. 5)."""
-    return _class_probability(field, gy, gx, class_id) * _similarity(field, gy, gx, query)
+    """Mask probability of a query box at a grid point (Eq. 5).
+
+    Threads that come to a point at once write the same values, so their order doesn't matter.
+    """
+    if wp.isnan(field.log_normalizer[gy, gx]):
+        _fill_point(field, gy, gx)
+    own = field.dense_boxes[gy, gx]
+    return wp.exp(_log_probability(field, gy, gx, class_id)) * _similarity(field, own, gy, gx, query)
 
 
 @wp.kernel
@@ -151,22 +178,26 @@ def _find_peaks(
     logits: wp.array3d(dtype=wp.float32),
     thing_ids: wp.array(dtype=wp.int32),
     peaks: wp.array2d(dtype=wp.uint8),
+    margins: wp.array2d(dtype=wp.float32),
     thing_gaps: wp.array2d(dtype=wp.float32),
 ) -> None:
-    """Per stride-8 cell: the best class (lowest id on ties), and how far the best thing's logit lies below it."""
+    """Per stride-8 cell: the best class (lowest id on ties), and how far it is above the second and the best thing."""
     y, x = wp.tid()
     best = int(0)
     top = logits[0, y, x]
+    second = float(-wp.inf)
     for c in range(1, logits.shape[0]):
         value = logits[c, y, x]
+        second = wp.max(second, wp.min(value, top))
         if value > top:
-            top = value
             best = c
+        top = wp.max(top, value)
     thing = logits[thing_ids[0], y, x]
     for i in range(1, thing_ids.shape[0]):
         thing = wp.max(thing, logits[thing_ids[i], y, x])
     peaks[y, x] = wp.uint8(best)
-    thing_gaps[y, x] = thing - top
+    margins[y, x] = top - second
+    thing_gaps[y, x] = top - thing
 
 
 @wp.kernel
@@ -195,55 +226,88 @@ def _group_by_class(
     starts[starts.shape[0] - 1] = filled
 
 
+@wp.func
+def _least_corner(values: wp.array2d(dtype=wp.float32), s: Sample) -> wp.float32:
+    return wp.min(
+        wp.min(values[s.y0, s.x0], values[s.y0, s.x1]), wp.min(values[s.y1, s.x0], values[s.y1, s.x1])
+    )  # fmt: skip
+
+
+@wp.func
+def _members_of_peak(
+    field: DenseField, queries: GroupedQueries, gy: wp.int32, gx: wp.int32, label: wp.int32, margin: wp.float32
+) -> Bits:
+    """The query boxes that a point belongs to where only thing `label`, the best class by `margin`, can have any."""
+    found = Bits()
+    first = queries.starts[label]
+    last = queries.starts[label + 1]
+    if first == last:
+        return found
+    own = wp.vec4()
+    if field.use_levelness:
+        own = _own_box(field, gy, gx)
+    least = 1.0 / (1.0 + wp.float32(field.logits.shape[0] - 1) * wp.exp(-margin))
+    for i in range(first, last):
+        j = queries.members[i]
+        agreement = _similarity(field, own, gy, gx, queries.boxes[j])
+        if agreement >= queries.threshold:
+            inside = least * agreement >= queries.threshold * _SURELY
+            if not inside:
+                class_id = queries.thing_ids[label]
+                inside = mask_probability(field, gy, gx, class_id, queries.boxes[j]) >= queries.threshold
+            if inside:
+                found[j >> 5] = word_with_bit(found[j >> 5], j & 31)
+    return found
+
+
+@wp.func
+def _members_of_any(
+    field: DenseField, queries: GroupedQueries, gy: wp.int32, gx: wp.int32, reach: wp.float32
+) -> Bits:  # fmt: skip
+    """The query boxes that a point belongs to, of all classes."""
+    found = Bits()
+    _fill_point(field, gy, gx)
+    own = field.dense_boxes[gy, gx]
+    for label in range(queries.thing_ids.shape[0]):
+        if queries.starts[label] < queries.starts[label + 1]:
+            log_probability = _log_probability(field, gy, gx, queries.thing_ids[label])
+            if log_probability >= -reach:
+                probability = wp.exp(log_probability)
+                for i in range(queries.starts[label], queries.starts[label + 1]):
+                    j = queries.members[i]
+                    if probability * _similarity(field, own, gy, gx, queries.boxes[j]) >= queries.threshold:
+                        found[j >> 5] = word_with_bit(found[j >> 5], j & 31)
+    return found
+
+
 @wp.kernel
 def _find_members(
     field: DenseField,
+    queries: GroupedQueries,
     peaks: wp.array2d(dtype=wp.uint8),
+    margins: wp.array2d(dtype=wp.float32),
     thing_gaps: wp.array2d(dtype=wp.float32),
-    thing_ids: wp.array(dtype=wp.int32),
-    boxes: wp.array(dtype=wp.vec4),
-    starts: wp.array(dtype=wp.int32),
-    members: wp.array(dtype=wp.int32),
+    things_of: wp.array(dtype=wp.int32),  # per class: its place among the things, or -1
     active: wp.array(dtype=wp.int32),
-    gap_floor: wp.float32,
-    threshold: wp.float32,
+    reach: wp.float32,  # a class this far below another surely stays below the threshold
     bits: wp.array2d(dtype=Bits),
 ) -> None:
     """Set the bits of the query boxes whose mask probability reaches the threshold at the grid point (Eq. 7)."""
     gy, gx = wp.tid()
     found = Bits()
     field.log_normalizer[gy, gx] = wp.nan
-    s = _semantic_sample(field, gy, gx)
-    peak = peaks[s.y0, s.x0]
-    alike = peak == peaks[s.y0, s.x1] and peak == peaks[s.y1, s.x0] and peak == peaks[s.y1, s.x1]
-    gap = wp.max(
-        wp.max(thing_gaps[s.y0, s.x0], thing_gaps[s.y0, s.x1]), wp.max(thing_gaps[s.y1, s.x0], thing_gaps[s.y1, s.x1])
-    )
-    if active[0] > 0 and (gap >= gap_floor or not alike):
-        _fill_point(field, gy, gx)
-        for label in range(thing_ids.shape[0]):
-            if starts[label] < starts[label + 1]:
-                probability = _class_probability(field, gy, gx, thing_ids[label])
-                if probability >= threshold:
-                    for i in range(starts[label], starts[label + 1]):
-                        j = members[i]
-                        if probability * _similarity(field, gy, gx, boxes[j]) >= threshold:
-                            found[j >> 5] = word_with_bit(found[j >> 5], j & 31)
+    if active[0] > 0:
+        s = _semantic_sample(field, gy, gx)
+        peak = peaks[s.y0, s.x0]
+        alike = peak == peaks[s.y0, s.x1] and peak == peaks[s.y1, s.x0] and peak == peaks[s.y1, s.x1]
+        margin = _least_corner(margins, s)
+        if alike and margin > reach:
+            label = things_of[wp.int32(peak)]
+            if label >= 0:
+                found = _members_of_peak(field, queries, gy, gx, label, margin)
+        elif not alike or _least_corner(thing_gaps, s) <= reach:
+            found = _members_of_any(field, queries, gy, gx, reach)
     bits[gy, gx] = found
-
-
-@wp.kernel
-def _fill_neighbors(field: DenseField, bits: wp.array2d(dtype=Bits)) -> None:
-    """Fill the points that only a neighbour's detection needs."""
-    gy, gx = wp.tid()
-    if wp.isnan(field.log_normalizer[gy, gx]):
-        needed = bool(False)
-        for y in range(wp.max(gy - 1, 0), wp.min(gy + 2, bits.shape[0])):
-            for x in range(wp.max(gx - 1, 0), wp.min(gx + 2, bits.shape[1])):
-                if not no_bits(bits[y, x]):
-                    needed = True
-        if needed:
-            _fill_point(field, gy, gx)
 
 
 class MaskConstructor:
@@ -256,8 +320,11 @@ class MaskConstructor:
         height, width = dense.semantic_logits.shape[1:]
         grid = (2 * height, 2 * width)
         self._thing_ids = wp.array(thing_ids, dtype=wp.int32, device=device)
+        places = [thing_ids.index(c) if c in thing_ids else -1 for c in range(dense.semantic_logits.shape[0])]
+        self._things_of = wp.array(places, dtype=wp.int32, device=device)
         self._peaks = wp.zeros((height, width), dtype=wp.uint8, device=device)
-        self._gaps = wp.zeros((height, width), dtype=wp.float32, device=device)
+        self._margins = wp.zeros((height, width), dtype=wp.float32, device=device)
+        self._thing_gaps = wp.zeros((height, width), dtype=wp.float32, device=device)
         self._starts = wp.zeros(len(thing_ids) + 1, dtype=wp.int32, device=device)
         self._members = wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device)
         self._no_levelness = wp.zeros((0, 0, 0), dtype=wp.float32, device=device)
@@ -280,7 +347,7 @@ class MaskConstructor:
         device = self._device
         wp.launch(
             _find_peaks, self._peaks.shape, device=device,
-            inputs=[dense.semantic_logits, self._thing_ids], outputs=[self._peaks, self._gaps],
+            inputs=[dense.semantic_logits, self._thing_ids], outputs=[self._peaks, self._margins, self._thing_gaps],
         )  # fmt: skip
         wp.launch(
             _group_by_class, 1, device=device,
@@ -288,13 +355,15 @@ class MaskConstructor:
             outputs=[self._starts, self._members, self._active],
         )  # fmt: skip
         field = self._field(dense, settings)
+        grouped = GroupedQueries()
+        grouped.boxes, grouped.threshold = queries.boxes, settings.mask_threshold
+        grouped.starts, grouped.members, grouped.thing_ids = self._starts, self._members, self._thing_ids
         wp.launch(
             _find_members, self._bits.shape, device=device,
-            inputs=[field, self._peaks, self._gaps, self._thing_ids, queries.boxes, self._starts, self._members,
-                    self._active, math.log(settings.mask_threshold) - _LOG_MARGIN, settings.mask_threshold],
+            inputs=[field, grouped, self._peaks, self._margins, self._thing_gaps, self._things_of, self._active,
+                    _LOG_MARGIN - math.log(settings.mask_threshold)],
             outputs=[self._bits],
         )  # fmt: skip
-        wp.launch(_fill_neighbors, self._bits.shape, device=device, inputs=[field, self._bits])
         return MaskMembership(self._bits, self._active, self._peaks, field, settings.mask_threshold)
 
     def _field(self, dense: DenseDetections, settings: MaskSettings) -> DenseField:

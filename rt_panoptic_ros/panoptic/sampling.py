@@ -110,6 +110,17 @@ def no_bits(bits: Bits) -> wp.bool:
     return (bits[0] | bits[1] | bits[2] | bits[3]) == wp.uint32(0)
 
 
+@wp.func_native("""
+#if defined(__CUDA_ARCH__)
+return __ffs(word) - 1;
+#else
+return __builtin_ctz(word);
+#endif
+""")
+def lowest_bit(word: wp.uint32) -> int:  # type: ignore[empty-body]  # the text above is its body
+    """Return the place of the lowest set bit of a word that isn't 0."""
+
+
 @wp.func
 def word_with_bit(word: wp.uint32, bit: wp.int32) -> wp.uint32:
     """Return `word` with bit `bit` set."""

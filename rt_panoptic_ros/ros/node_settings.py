@@ -49,6 +49,9 @@ class NodeSettings:
     )
     backend: str = described("auto", "Inference engine; auto takes the best one of this machine.", Change.INACTIVE)
     device: str = described("auto", "Where to compute: cpu, cuda, or auto for a GPU if there is one.", Change.INACTIVE)
+    precision: str = described(
+        "float32", "Of the convolutions; int8 is faster and needs a model with ranges.", Change.INACTIVE
+    )
     network_size: str = described(
         "", "Size of the network's input as HEIGHTxWIDTH in px, such as 512x1024; empty for the model's own.",
         Change.INACTIVE,

@@ -18,7 +18,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image
 
 from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
-from rt_panoptic_ros.pipeline import BACKENDS, DEVICES, PanopticPipeline, open_pipeline
+from rt_panoptic_ros.pipeline import BACKENDS, DEVICES, PRECISIONS, PanopticPipeline, open_pipeline
 from rt_panoptic_ros.ros import diagnostics, qos
 from rt_panoptic_ros.ros.camera_subscription import CameraSubscription
 from rt_panoptic_ros.ros.conversions import image_from_msg
@@ -72,7 +72,7 @@ class PanopticNode(LifecycleNode):
         self._finalized = False
         self._rate_limit = RateLimit()
         self._statistics = FrameStatistics(time.monotonic())
-        choices = {"backend": BACKENDS, "device": DEVICES}
+        choices = {"backend": BACKENDS, "device": DEVICES, "precision": PRECISIONS}
         self._node_parameters = NodeParameters(self, choices, lambda: self._worker is not None)
         # Of steady time: with simulated time, nothing would be told while it stands still.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -162,6 +162,7 @@ class PanopticNode(LifecycleNode):
             settings.model,
             backend=settings.backend,
             device=settings.device,
+            precision=settings.precision,
             network_size=parse_size("network_size", settings.network_size),
             settings=self._node_parameters.given,
         )

@@ -118,16 +118,16 @@ def test_engines_agree(network: NetworkConfig, spec: InputSpec, tmp_path: Path) 
 def test_export_is_cached_and_a_damaged_one_made_again(
     small_bundle: ModelBundle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = exported_onnx(small_bundle, (40, 48))
+    path = exported_onnx(small_bundle, (40, 48), "float32")
     assert path.is_relative_to(cache_directory())
     stamp = path.stat().st_mtime_ns
-    assert exported_onnx(small_bundle, (40, 48)).stat().st_mtime_ns == stamp
+    assert exported_onnx(small_bundle, (40, 48), "float32").stat().st_mtime_ns == stamp
     good = path.read_bytes()
     path.write_bytes(good[:-1])
-    again = exported_onnx(small_bundle, (40, 48))
+    again = exported_onnx(small_bundle, (40, 48), "float32")
     assert again.read_bytes() == good
     assert "damaged" in caplog.text
-    assert exported_onnx(small_bundle, (40, 56)) != path
+    assert exported_onnx(small_bundle, (40, 56), "float32") != path
     assert not list(path.parent.glob(".*"))
 
 
@@ -135,13 +135,13 @@ def test_a_cached_graph_does_not_hide_damaged_weights(small_network: NetworkConf
     bundle = make_untrained_bundle(
         tmp_path / "m", network=small_network, classes=load_class_table("camvid"), size=None, seed=4
     )
-    exported_onnx(bundle, (32, 40))
+    exported_onnx(bundle, (32, 40), "float32")
     (bundle.path / "weights.safetensors").write_bytes(b"")
     with pytest.raises(InvalidInputError, match="SHA-256"):
-        exported_onnx(bundle, (32, 40))
+        exported_onnx(bundle, (32, 40), "float32")
     (bundle.path / "weights.safetensors").unlink()
     with pytest.raises(InvalidInputError, match="No such file"):
-        exported_onnx(bundle, (32, 40))
+        exported_onnx(bundle, (32, 40), "float32")
 
 
 def test_named_backend_never_falls_back(small_bundle: ModelBundle) -> None:

@@ -21,4 +21,4 @@ def test_kernels_compile(module: str, arch: int, tmp_path: Path) -> None:
     wp.compile_aot_module(kernels, arch=arch, module_dir=str(tmp_path), use_ptx=True)
     code = next(tmp_path.glob("*.ptx")).read_text()
     assert f".target sm_{arch}" in code
-    assert code.count(".entry") >= 4
+    assert code.count(".entry") == Path(kernels.__file__).read_text().count("@wp.kernel") > 0

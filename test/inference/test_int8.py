@@ -1,0 +1,130 @@
+"""Precision int8: the calibrated graph against the float one, its ranges in the bundle, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+
+from rt_panoptic_ros.architecture import NetworkConfig
+from rt_panoptic_ros.class_table import load_class_table
+from rt_panoptic_ros.cli import main
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.inference.backends import open_backend
+from rt_panoptic_ros.inference.calibration import calibrate
+from rt_panoptic_ros.inference.onnx_export import exported_onnx
+from rt_panoptic_ros.inference.onnx_graph import build_onnx
+from rt_panoptic_ros.model_bundle import RANGES, ModelBundle, read_bundle, write_ranges
+from rt_panoptic_ros.untrained import make_untrained_bundle
+
+SIZE = (96, 160)
+
+
+def picture(seed: int) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (SIZE[0] // 8, SIZE[1] // 8, 3), np.uint8)
+    return cv2.resize(coarse, SIZE[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def bundle_of(network: NetworkConfig, path: Path) -> ModelBundle:
+    return make_untrained_bundle(path, network=network, classes=load_class_table("camvid"), size=SIZE, seed=5)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        NetworkConfig("resnet18", 16, 16, 8, tower_depth=1),
+        NetworkConfig("resnet50", 16, 16, 8, tower_depth=1, towers=1, levelness=False),
+        NetworkConfig("efficientnet_lite0", 16, 16, 16, tower_depth=2),
+    ],
+    ids=str,
+)
+def test_int8_stays_near_float(network: NetworkConfig, tmp_path: Path) -> None:
+    bundle = bundle_of(network, tmp_path / "m")
+    write_ranges(bundle, calibrate(bundle, [picture(seed) for seed in range(6)], SIZE), "pictures made for a test")
+    exact = open_backend("onnxruntime", bundle, SIZE, "cpu").infer(picture(9))
+    rounded = open_backend("onnxruntime", bundle, SIZE, "cpu", "int8").infer(picture(9))
+    for mine, other in zip(
+        (rounded.semantic_logits, *rounded.box_offsets), (exact.semantic_logits, *exact.box_offsets), strict=True
+    ):
+        got, want = mine.numpy(), other.numpy()
+        assert not np.array_equal(got, want)
+        assert np.abs(got - want).mean() < 0.15 * want.std() + 0.02 * np.abs(want).mean()
+
+
+def test_the_engine_really_computes_in_8_bits(tmp_path: Path) -> None:
+    bundle = bundle_of(NetworkConfig("efficientnet_lite0", 16, 16, 16, tower_depth=1), tmp_path / "m")
+    ranges = calibrate(bundle, [picture(0)], SIZE)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    graph = build_onnx(bundle.network, bundle.input, bundle.load_weights(), SIZE, ranges=ranges)
+    onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    import onnx
+
+    operators = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    floating = sum(operator.endswith("Conv") and not operator.startswith("QLinear") for operator in operators)
+    assert operators.count("QLinearConv") == sum(node.op_type == "Conv" for node in graph.graph.node) - floating
+    assert floating == 5 * 4 + 2  # the predictors of five levels, and the two sums over them
+
+
+def test_ranges_do_not_depend_on_the_size(tmp_path: Path) -> None:
+    bundle = bundle_of(NetworkConfig("resnet18", 16, 16, 8, tower_depth=1), tmp_path / "m")
+    write_ranges(bundle, calibrate(bundle, [picture(0)], SIZE), "a picture")
+    paths = [exported_onnx(bundle, size, "int8") for size in (SIZE, (64, 96))]
+    assert paths[0] != paths[1] != exported_onnx(bundle, (64, 96), "float32")
+
+
+def test_the_command_calibrates_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = bundle_of(NetworkConfig("resnet18", 16, 16, 8, tower_depth=1), tmp_path / "m")
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for seed in range(5):
+        cv2.imwrite(str(frames / f"{seed}.png"), picture(seed))
+    arguments = [
+        "calibrate",
+        "--model",
+        str(bundle.path),
+        "--source",
+        str(frames),
+        "--frames",
+        "3",
+        "--origin",
+        "noise",
+    ]
+    assert main(arguments) == 0
+    assert "ranges" in capsys.readouterr().out
+    assert json.loads((bundle.path / RANGES).read_text())["origin"] == "noise"
+    ranges = bundle.load_ranges()
+    assert all(low <= high for low, high in ranges.values())
+    assert main(["predict", "--model", str(bundle.path), "--source", str(frames / "0.png"), "--precision", "int8",
+                 "--out", str(tmp_path / "out")]) == 0  # fmt: skip
+    assert "in int8 on cpu" in capsys.readouterr().out
+
+
+def test_what_int8_needs_is_said(tmp_path: Path) -> None:
+    bundle = bundle_of(NetworkConfig("resnet18", 16, 16, 8, tower_depth=1), tmp_path / "m")
+    with pytest.raises(InvalidInputError, match="found none: make it with `rt-panoptic calibrate"):
+        open_backend("onnxruntime", bundle, SIZE, "cpu", "int8")
+    (bundle.path / RANGES).write_text("{}")
+    with pytest.raises(InvalidInputError, match="expected ranges as JSON"):
+        open_backend("onnxruntime", bundle, SIZE, "cpu", "int8")
+    other = make_untrained_bundle(tmp_path / "o", network=bundle.network, classes=bundle.classes, size=SIZE, seed=6)
+    write_ranges(other, calibrate(bundle, [picture(0)], SIZE), "a picture")
+    (bundle.path / RANGES).write_text((other.path / RANGES).read_text())
+    with pytest.raises(InvalidInputError, match="of this bundle's weights"):
+        open_backend("onnxruntime", read_bundle(bundle.path), SIZE, "cpu", "int8")
+    with pytest.raises(InvalidInputError, match="precision to be one of float32, int8"):
+        open_backend("onnxruntime", bundle, SIZE, "cpu", "int4")
+    with pytest.raises(InvalidInputError, match="at least one frame"):
+        calibrate(bundle, [], SIZE)
+
+
+def test_torch_has_no_int8(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    bundle = bundle_of(NetworkConfig("resnet18", 16, 16, 8, tower_depth=1), tmp_path / "m")
+    with pytest.raises(UnavailableError, match="precision float32 for the torch backend"):
+        open_backend("torch", bundle, SIZE, "cpu", "int8")
