@@ -134,6 +134,8 @@ def _masks(
     thing_ids: Sequence[int], settings: PostprocessSettings,
 ) -> Tensor:  # fmt: skip
     """Return the masks (n, H, W) bool (Eq. 5-7, 14)."""
+    if not len(boxes):
+        return torch.zeros((0, *size), dtype=torch.bool, device=boxes.device)
     assert dense.levelness_logits is not None
     levelness = _torch(dense.levelness_logits)
     grid = (levelness.shape[1], levelness.shape[2])

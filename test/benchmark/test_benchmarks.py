@@ -1,0 +1,91 @@
+"""The benchmarks: the plain twin does the same work, and what is printed holds together. Nothing asserts a time."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from rt_panoptic_ros.benchmark.floors import count_floors
+from rt_panoptic_ros.benchmark.measure import Comparison, compare
+from rt_panoptic_ros.benchmark.scenes import street_scene
+from rt_panoptic_ros.class_table import load_class_table
+from rt_panoptic_ros.cli import main
+from rt_panoptic_ros.model_bundle import ModelBundle
+
+pytest.importorskip("torch")
+
+from rt_panoptic_ros.benchmark.comparisons import bench_network, bench_pipeline, bench_postprocess
+
+
+def test_both_ways_have_their_turns() -> None:
+    calls: list[str] = []
+
+    def work(name: str) -> dict[str, float]:
+        calls.append(name)
+        return {"stage": float(len(calls))}
+
+    result = compare("words", lambda: work("ours"), lambda: work("twin"), seconds=0, least=3, warmup=1)
+    assert calls[:2] == ["ours", "twin"]
+    assert calls.count("twin") == 1 + 3
+    assert calls.count("ours") >= 1 + 3
+    assert result.ratio == result.twin_median_ms / result.median_ms
+    assert set(result.to_document()) == {"subject", "median_ms", "twin_median_ms", "ratio", "stages_ms",
+                                         "twin_stages_ms"}  # fmt: skip
+
+
+def test_the_ratio_is_how_many_times_faster() -> None:
+    comparison = Comparison("words", 2.0, 10.0, {}, {}, {"objects": 3})
+    assert comparison.ratio == 5
+    assert "5.00 times as fast" in comparison.format()
+    assert "objects: 3" in comparison.format()
+
+
+@pytest.mark.parametrize("objects", [0, 1, 100])
+def test_post_processing_equals_the_plain_twin(objects: int) -> None:
+    result = bench_postprocess((200, 328), objects, "cpu", seconds=0)
+    assert result.details["pixels_alike"] > 0.9999
+    assert 0.5 * objects <= result.details["detections"] <= objects
+    assert set(result.stages_ms) == set(result.twin_stages_ms) == {"query_boxes", "masks", "fusion"}
+
+
+def test_scenes_share_their_first_objects() -> None:
+    ids = load_class_table("cityscapes").thing_ids
+    few, many = (street_scene((64, 128), n, classes=19, thing_ids=ids, device="cpu") for n in (1, 2))
+    assert [array.shape for array in few.box_offsets] == [(4, -(-64 // s), -(-128 // s)) for s in (8, 16, 32, 64, 128)]
+    again = street_scene((64, 128), 1, classes=19, thing_ids=ids, device="cpu")
+    np.testing.assert_array_equal(few.semantic_logits.numpy(), again.semantic_logits.numpy())
+    assert not np.array_equal(few.semantic_logits.numpy(), many.semantic_logits.numpy())
+
+
+def test_the_network_equals_the_concatenating_one(small_bundle: ModelBundle) -> None:
+    result = bench_network(small_bundle, (64, 96), "onnxruntime", "cpu", "float32", seconds=0)
+    assert result.details["largest_logit_difference"] < 1e-3
+
+
+@pytest.mark.parametrize("detections", [None, 5])
+def test_the_whole_frame(small_bundle: ModelBundle, detections: int | None) -> None:
+    result = bench_pipeline(small_bundle, (64, 96), detections, "onnxruntime", "cpu", "float32", seconds=0)
+    assert result.details["frame_over_network"] > 1
+    assert set(result.stages_ms) == set(result.twin_stages_ms) == {"input", "network", "query_boxes", "masks", "fusion"}
+    assert detections is None or 0 < result.details["detections"] <= detections
+
+
+def test_the_command_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "postprocess", "--size", "64x96", "--detections", "3", "--seconds", "0", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {"median_ms", "twin_median_ms", "ratio"} <= set(document)
+
+
+def test_floors_are_counted_from_the_graph(small_bundle: ModelBundle) -> None:
+    floors = count_floors(small_bundle, (64, 96))
+    # The first convolution alone: 7x7 over 3 channels into 64, at half the size.
+    assert floors.gflop["encoder"] > 2 * 7 * 7 * 3 * 64 * 32 * 48 / 1e9
+    assert floors.postprocess_write_mb == pytest.approx(3 * 64 * 96 / 1e6)
+    cells = [8 * 12, 4 * 6, 2 * 3, 1 * 2, 1 * 1]
+    outputs = 11 * cells[0] + 6 * 4 * cells[0] + (3 + 4 + 1) * sum(cells)
+    assert floors.postprocess_read_mb == pytest.approx(4 * outputs / 1e6)
+    assert count_floors(small_bundle, (128, 192)).gflop["encoder"] == pytest.approx(
+        4 * floors.gflop["encoder"], rel=0.1
+    )
