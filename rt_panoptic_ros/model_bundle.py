@@ -215,18 +215,35 @@ def write_bundle(
         shipped = load_class_table(classes.name) == classes
     except InvalidInputError:
         shipped = False
-    card = {
-        "name": path.name,
-        "network": network.to_document(),
-        "classes": classes.name if shipped else classes.to_document(),
-        "input": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()},
-        "postprocess": settings.flat(),
-        "weights_sha256": digest,
-        "about": dict(about),
-    }
-    with atomic_path(path / CARD) as temporary:
-        temporary.write_text(yaml.safe_dump(card, sort_keys=False, width=110, allow_unicode=True))
+    _write_card(
+        path,
+        {
+            "name": path.name,
+            "network": network.to_document(),
+            "classes": classes.name if shipped else classes.to_document(),
+            "input": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()},
+            "postprocess": settings.flat(),
+            "weights_sha256": digest,
+            "about": dict(about),
+        },
+    )
     return read_bundle(path)
+
+
+def record_measurement(bundle: ModelBundle, name: str, figures: Mapping[str, object]) -> None:
+    """Write `figures` into the card, as about.measured.`name`, in place of earlier ones of that name.
+
+    Raises:
+        UnavailableError: The card can't be written; it is as it was.
+    """
+    card = yaml.safe_load((bundle.path / CARD).read_text())
+    card.setdefault("about", {}).setdefault("measured", {})[name] = dict(figures)
+    _write_card(bundle.path, card)
+
+
+def _write_card(path: Path, card: Mapping[str, object]) -> None:
+    with output_path(path / CARD) as temporary:
+        temporary.write_text(yaml.safe_dump(dict(card), sort_keys=False, width=110, allow_unicode=True))
 
 
 def write_ranges(bundle: ModelBundle, ranges: Mapping[str, tuple[float, float]], origin: str) -> Path:

@@ -112,6 +112,28 @@ def metrics_document(evaluation: Evaluation, subject: Subject) -> dict[str, Any]
     }
 
 
+def card_figures(evaluation: Evaluation, command: str) -> dict[str, Any]:
+    """Return what a model's card says of an evaluation: percent, ms, and the command that prints them."""
+    precision = evaluation.precision
+    figures: dict[str, float] = {
+        "mean_iou": evaluation.mean_iou,
+        "pq": evaluation.all.pq,
+        "pq_things": evaluation.things.pq,
+        "pq_stuff": evaluation.stuff.pq,
+        **{
+            f"pq_{entry.name}": float(evaluation.counts.pq[entry.id])
+            for entry in evaluation.classes.classes
+            if entry.thing
+        },
+    }
+    if precision is not None:
+        figures |= {"ap": precision.ap, "ap50": precision.ap50}
+    known = {name: round(100 * value, 1) for name, value in figures.items() if not math.isnan(value)}
+    note = {"note": evaluation.instance_note} if evaluation.instance_note else {}
+    frame_ms = round(evaluation.stage_ms["total"], 1)
+    return {"images": len(evaluation.frames), **known, "median_ms_per_image": frame_ms, **note, "command": command}
+
+
 def write_report(
     folder: Path, evaluation: Evaluation, subject: Subject, pipeline: PanopticPipeline, dataset: PanopticDataset
 ) -> None:

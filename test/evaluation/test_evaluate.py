@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from rt_panoptic_ros.evaluation.report import (
     render_sheet,
     true_result,
 )
-from rt_panoptic_ros.model_bundle import ModelBundle
+from rt_panoptic_ros.model_bundle import ModelBundle, read_bundle
 from rt_panoptic_ros.records import VOID, CameraImage, PanopticResult
 
 SKY, ROAD, CAR, PEDESTRIAN, VOID_LABEL = 0, 3, 8, 9, 11
@@ -199,7 +200,7 @@ class TestCommandLine:
         document = json.loads((out / "metrics.json").read_text())
         assert (document["dataset"], document["split"], document["images"]) == ("camvid", "val", 3)
         assert document["model"] == str(small_bundle.path)
-        assert "onnxruntime on cpu at 64x96" in document["engine"]
+        assert "onnxruntime in float32 on cpu at 64x96" in document["engine"]
         assert document["settings"]["mask_threshold"] == 0.02
         assert list(document["median_ms"]) == ["input", "network", "query_boxes", "masks", "fusion", "total"]
         assert document["average_precision"] is not None
@@ -209,6 +210,21 @@ class TestCommandLine:
     def test_fewer_images(self, small_bundle: ModelBundle, tree: Path, tmp_path: Path) -> None:
         assert evaluation_of_cli(small_bundle, tree, tmp_path / "out", "--max-images", "1") == 0
         assert json.loads((tmp_path / "out" / "metrics.json").read_text())["images"] == 1
+
+    def test_figures_go_into_the_card(self, small_bundle: ModelBundle, tree: Path, tmp_path: Path) -> None:
+        bundle = shutil.copytree(small_bundle.path, tmp_path / "model")
+        copy = read_bundle(bundle)
+        assert evaluation_of_cli(copy, tree, tmp_path / "out", "--record") == 0
+        recorded = read_bundle(bundle)
+        assert recorded == replace(copy, about=recorded.about)
+        measured = recorded.about["measured"]["camvid val, float32"]
+        document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        assert measured["pq"] == round(100 * document["panoptic_quality"]["all"]["pq"], 1)
+        assert measured["mean_iou"] == round(100 * document["mean_iou"], 1)
+        assert {"pq_car", "ap50", "median_ms_per_image", "note"} <= set(measured)
+        assert measured["images"] == 3
+        assert measured["command"].startswith("rt-panoptic eval --model ")
+        assert "--record" not in measured["command"]
 
     def test_a_missing_package_is_said_before_the_run(
         self,
