@@ -1,0 +1,154 @@
+"""Runs the package's nodes as processes of their own on a graph of this machine. Knows no ROS itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.ros.transport import profile_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+_STOP_TIMEOUT_S = 20.0
+_LOG_TAIL = 12
+
+
+class Process:
+    """A node's process."""
+
+    def __init__(self, name: str, popen: subprocess.Popen[bytes], log: Path | None) -> None:
+        """Hold a started process; `log` is the file that its output goes to, None where it is shown."""
+        self.name, self.popen, self.log = name, popen, log
+
+    def check_running(self) -> None:
+        """Check that the process has not ended yet.
+
+        Raises:
+            UnavailableError: It has.
+        """
+        if self.popen.poll() is not None:
+            raise self.failure()
+
+    def failure(self) -> UnavailableError:
+        """Return the error that says how the process ended, with its last words."""
+        return UnavailableError(
+            f"expected the process {self.name} to run to the end, it exited with status {self.popen.returncode}: "
+            f"{self.last_words()}"
+        )
+
+    def last_words(self) -> str:
+        """Return the end of its log and where that lies."""
+        if self.log is None:
+            return "see above"
+        words = " ".join(self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL:])
+        return f"{words or 'it said nothing'}; its log is {self.log}"
+
+
+@contextmanager
+def running(
+    name: str,
+    module: str,
+    parameters: Mapping[str, object],
+    environment: Mapping[str, str],
+    logs: Path | None,
+    *,
+    function: str = "main",
+    words: Sequence[str] = (),
+) -> Iterator[Process]:
+    """Run a module of `ros/` while the block runs; stopped by SIGINT at its end, so that it finishes its files.
+
+    Args:
+        name: What messages and the log call it.
+        module: The module's name.
+        parameters: ROS parameters of its node.
+        environment: All of the process's environment variables.
+        logs: Folder for its output, NAME.log; None shows it.
+        function: The module's function to call; it returns the exit status.
+        words: Arguments before the ROS ones, in `sys.argv`.
+    """
+    arguments = [word for key, value in parameters.items() for word in ("-p", f"{key}:={value}")]
+    code = f"import sys; from rt_panoptic_ros.ros.{module} import {function}; sys.exit({function}())"
+    log = None if logs is None else logs / f"{name}.log"
+    with ExitStack() as stack:
+        output = None if log is None else stack.enter_context(log.open("wb"))
+        popen = subprocess.Popen(
+            [sys.executable, "-c", code, *words, "--ros-args", *arguments],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            yield Process(name, popen, log)
+        finally:
+            if popen.poll() is None:
+                popen.send_signal(signal.SIGINT)
+            try:
+                popen.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                popen.kill()
+                popen.wait()
+
+
+def wait_for_all(processes: list[Process], *, watched: list[Process]) -> None:
+    """Wait until all `processes` have ended well, and none of `watched` has ended.
+
+    Raises:
+        UnavailableError: One ended with an error, or too early.
+    """
+    pending = list(processes)
+    while pending:
+        for process in watched:
+            process.check_running()
+        for process in list(pending):
+            try:
+                status = process.popen.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
+            if status != 0:
+                raise process.failure()
+            pending.remove(process)
+
+
+def local_environment(inherited: Mapping[str, str], domain: str) -> dict[str, str]:
+    """Return the processes' environment: this machine only, a domain of its own, the transport for large images.
+
+    Args:
+        inherited: The present environment; what it says of ROS is kept.
+        domain: ROS domain, unless the environment names one.
+    """
+    return {
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_DOMAIN_ID": domain,
+        **profile_environment(inherited),
+        **inherited,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def require_ros(purpose: str) -> None:
+    """Check that ROS is installed here.
+
+    Args:
+        purpose: What it is needed for, such as "the demo".
+
+    Raises:
+        UnavailableError: It is not.
+    """
+    if importlib.util.find_spec("rclpy") is None:
+        raise UnavailableError(
+            f"expected ROS 2 (rclpy) in this environment for {purpose}, it is not installed: run `make demo` in a "
+            "checkout, or source a ROS 2 installation"
+        )
+
+
+def exit_on_sigterm() -> None:
+    """Let SIGTERM end this process as an exception does, so that the processes it runs are stopped too."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
