@@ -74,10 +74,11 @@ class PanopticOutputs:
             header: The camera image's.
             opacity: Share of the class colours in the overlay, 0 to 1.
         """
-        if self._semantic.get_subscription_count():
-            self._semantic.publish(semantic_to_msg(result.semantic, header, self._semantic_msg))
+        # The largest first: its listener unpacks it while the others are published.
         if self._instance.get_subscription_count():
             self._instance.publish(instance_to_msg(result.instance, header, self._instance_msg))
+        if self._semantic.get_subscription_count():
+            self._semantic.publish(semantic_to_msg(result.semantic, header, self._semantic_msg))
         if self._detections.get_subscription_count():
             self._detections.publish(detections_to_msg(result.detections, classes, result.semantic.shape, header))
         if self._overlay.get_subscription_count():

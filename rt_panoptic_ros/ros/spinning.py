@@ -12,9 +12,9 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 
 from rt_panoptic_ros.errors import RtPanopticError, first_line
+from rt_panoptic_ros.ros.memory import keep_image_buffers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,6 +43,7 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
     Returns:
         The process's exit status.
     """
+    keep_image_buffers()
     finished = threading.Event()
     # rclpy's own handlers invalidate the context at once, which leaves no time to publish or write what is at hand.
     try:
@@ -72,7 +73,7 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
 def _run(node: RunnableNode, finished: threading.Event) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    stop = Future()
+    stop = threading.Event()
     failures: list[Exception] = []
     spinner = threading.Thread(target=_spin, args=(executor, node, stop, finished, failures), name="executor")
     try:
@@ -80,7 +81,8 @@ def _run(node: RunnableNode, finished: threading.Event) -> int:
         spinner.start()
         # The main thread only waits, so that Python can run signal handlers, which it does in this thread alone.
         finished.wait()
-        stop.set_result(None)
+        stop.set()
+        executor.create_task(lambda: None)  # wakes it
         spinner.join()
     finally:
         executor.shutdown()
@@ -91,13 +93,13 @@ def _run(node: RunnableNode, finished: threading.Event) -> int:
 def _spin(
     executor: SingleThreadedExecutor,
     node: RunnableNode,
-    stop: Future,
+    stop: threading.Event,
     finished: threading.Event,
     failures: list[Exception],
 ) -> None:
-    while not stop.done():
+    while not stop.is_set():
         try:
-            executor.spin_until_future_complete(stop)
+            executor.spin_once()  # spin_until_future_complete adds a callback to the future for every callback it runs
         except rclpy_implementation.RCLError as error:
             # Up to Jazzy, a lifecycle transition that the present state does not allow comes out here. That is the
             # caller's mistake and no reason to end.
