@@ -49,11 +49,11 @@ def test_import_rules(name: str) -> None:
         assert not uses(name, "rt_panoptic_ros.inference"), "panoptic does not know inference"
     if room in ("inference", "panoptic"):
         assert not uses(name, "rt_panoptic_ros.pipeline"), "stages do not know the pipeline"
-    if room not in ("training", "benchmark", "cli.py"):
+    if room not in ("training", "benchmark", "commands"):
         assert not uses(name, "rt_panoptic_ros.training"), "nothing at run time imports training"
-    if room not in ("benchmark", "cli.py") and not name.startswith("ros/latency_benchmark"):
+    if room not in ("benchmark", "commands") and not name.startswith("ros/latency_benchmark"):
         assert not uses(name, "rt_panoptic_ros.benchmark"), "nothing but the command line knows the benchmarks"
-    if room not in ("ros", "cli.py", "demo.py"):
+    if room not in ("ros", "commands", "demo.py"):
         assert not uses(name, "rt_panoptic_ros.ros"), "nothing below ros/ knows it"
 
 

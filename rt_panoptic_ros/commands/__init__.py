@@ -1,0 +1,1 @@
+"""The subcommands of `rt-panoptic`, thin functions by subject; heavy modules load only where needed."""

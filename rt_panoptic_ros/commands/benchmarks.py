@@ -1,0 +1,123 @@
+"""`rt-panoptic bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from rt_panoptic_ros.commands.options import add_engine, natural, require_torch
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.settings import parse_size
+
+if TYPE_CHECKING:
+    from rt_panoptic_ros.benchmark.measure import Comparison
+    from rt_panoptic_ros.ros.latency_benchmark import Endurance
+
+
+def _bench(options: argparse.Namespace) -> None:
+    require_torch()
+    from rt_panoptic_ros.benchmark import comparisons
+    from rt_panoptic_ros.model_bundle import read_bundle
+
+    size = _size(options)
+    if options.what == "postprocess":
+        result = comparisons.bench_postprocess(size, options.detections, options.device, seconds=options.seconds)
+    elif options.what == "network":
+        bundle = read_bundle(options.model)
+        result = comparisons.bench_network(
+            bundle, size, options.backend, options.device, options.precision, seconds=options.seconds
+        )
+    else:
+        result = comparisons.bench_pipeline(
+            read_bundle(options.model), size, options.detections, options.backend, options.device, options.precision,
+            seconds=options.seconds, source=options.source,
+        )  # fmt: skip
+    print(json.dumps(result.to_document()) if options.json else result.format())
+
+
+def _bench_node(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.ros.processes import require_ros
+
+    require_ros("the node's benchmark")
+    from rt_panoptic_ros.ros.latency_benchmark import NodeBenchmark, compare_node_with_relay, endure
+
+    benchmark = NodeBenchmark(
+        _size(options), options.rate, options.frames, options.rounds, options.detections, options.network_ms
+    )
+    result: Comparison | Endurance
+    result = compare_node_with_relay(benchmark) if options.endurance is None else endure(benchmark, options.endurance)
+    print(json.dumps(result.to_document()) if options.json else result.format())
+
+
+def _bench_floors(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.benchmark.floors import count_floors
+    from rt_panoptic_ros.model_bundle import read_bundle
+
+    floors = count_floors(read_bundle(options.model), _size(options))
+    print(json.dumps(floors.to_document()) if options.json else floors.format())
+
+
+def _size(options: argparse.Namespace) -> tuple[int, int]:
+    size = parse_size("--size", options.size)
+    if size is None:
+        raise InvalidInputError("expected --size as HEIGHTxWIDTH in px, such as 512x1024, got nothing")
+    return size
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommands."""
+    command = commands.add_parser("bench", help="time a part beside a plain twin of the same work, in one run")
+    parts = command.add_subparsers(title="parts", required=True, metavar="PART", dest="what")
+    for part, about in {
+        "postprocess": "everything behind the network, for a made-up scene",
+        "network": "the network alone",
+        "pipeline": "the whole frame, image in and labels out",
+    }.items():
+        command = parts.add_parser(part, help=about)
+        command.set_defaults(run=_bench)
+        _add_bench(command, part)
+    command = parts.add_parser("floors", help="count what a frame costs at least: operations and bytes; times nothing")
+    command.set_defaults(run=_bench_floors)
+    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    command.add_argument("--size", default="512x1024", help="HEIGHTxWIDTH of the camera's image, px")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command = parts.add_parser("node", help="the node in a ROS graph, its network replaced, beside a bare relay")
+    command.set_defaults(run=_bench_node)
+    _add_bench_node(command)
+
+
+def _add_bench(command: argparse.ArgumentParser, part: str) -> None:
+    command.add_argument("--size", default="512x1024", help="HEIGHTxWIDTH px (default: %(default)s)")
+    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    command.add_argument("--seconds", type=float, default=20.0, help="about how long to measure (default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    if part != "network":
+        default = 100 if part == "postprocess" else None
+        command.add_argument(
+            "--detections", type=natural, default=default,
+            help=f"objects of the made-up scene, up to 100 (default: {default or 'what the network finds'})",
+        )  # fmt: skip
+    if part != "postprocess":
+        add_engine(command)
+    if part == "pipeline":
+        command.add_argument("--source", help="image, folder or video whose first image is taken (default: made up)")
+
+
+def _add_bench_node(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--size", default="360x480", help="HEIGHTxWIDTH of the images, px (default: %(default)s)")
+    command.add_argument("--rate", type=float, default=10.0, help="images per second (default: %(default)s)")
+    command.add_argument("--frames", type=natural, default=100, help="of each round (default: %(default)s)")
+    command.add_argument("--rounds", type=natural, default=3, help="of node and relay in turn (default: %(default)s)")
+    command.add_argument(
+        "--detections", type=natural, default=10, help="objects of the made-up scene, up to 100 (default: %(default)s)"
+    )
+    command.add_argument(
+        "--network-ms", type=float, default=0.0,
+        help="time that the stand-in for the network takes; any draws the ratio towards 1 (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument(
+        "--endurance", type=natural, metavar="N",
+        help="run the node alone for N frames instead, and say what was lost and how its memory grew",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print one JSON object")

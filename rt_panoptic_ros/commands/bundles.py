@@ -1,0 +1,95 @@
+"""`rt-panoptic import-weights`, `make-untrained` and `calibrate`: what makes and completes model bundles."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rt_panoptic_ros.architecture import BACKBONES, NetworkConfig
+from rt_panoptic_ros.commands.options import add_set, natural, parse_settings, positive
+from rt_panoptic_ros.settings import parse_size
+
+
+def _import_weights(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.class_table import load_class_table
+    from rt_panoptic_ros.weights_import import import_weights
+
+    bundle = import_weights(
+        options.checkpoint,
+        options.out,
+        network=_network(options),
+        classes=load_class_table(options.classes),
+        settings=parse_settings(options.set),
+    )
+    print(f"{bundle.path}: {len(bundle.layout)} entries of {bundle.network.backbone}, {len(bundle.classes)} classes")
+
+
+def _make_untrained(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.class_table import load_class_table
+    from rt_panoptic_ros.untrained import make_untrained_bundle
+
+    size = parse_size("--size", options.size)
+    classes = load_class_table(options.classes)
+    bundle = make_untrained_bundle(
+        options.out, network=_network(options), classes=classes, size=size, seed=options.seed
+    )
+    print(f"{bundle.path}: random weights; its labels mean nothing")
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.inference.calibration import calibrate_from_source
+    from rt_panoptic_ros.model_bundle import read_bundle, write_ranges
+    from rt_panoptic_ros.sources import open_source
+
+    bundle = read_bundle(options.model)
+    with open_source(options.source) as source:
+        ranges = calibrate_from_source(bundle, source, options.frames)
+    path = write_ranges(bundle, ranges, options.origin or f"{options.frames} frames of {options.source}")
+    print(f"{path}: {len(ranges)} ranges, for --precision int8")
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommands."""
+    command = commands.add_parser("import-weights", help="make a model bundle from a checkpoint")
+    command.set_defaults(run=_import_weights)
+    command.add_argument("checkpoint", type=Path, help=".pth (weights only), .safetensors or .npz file")
+    command.add_argument("--out", required=True, type=Path, help="folder of the new bundle")
+    _add_network(command)
+    add_set(command)
+
+    command = commands.add_parser("make-untrained", help="make a model bundle of random weights, for tests and timing")
+    command.set_defaults(run=_make_untrained)
+    command.add_argument("--out", required=True, type=Path, help="folder of the new bundle")
+    command.add_argument(
+        "--size", default="", help="HEIGHTxWIDTH px that images are brought to (default: as they come)"
+    )
+    command.add_argument("--seed", type=natural, default=1, help="of the random weights")
+    _add_network(command)
+
+    command = commands.add_parser("calibrate", help="measure a model's activations on real frames, for precision int8")
+    command.set_defaults(run=_calibrate)
+    command.add_argument("--model", required=True, help="folder of a model bundle; the ranges are written into it")
+    command.add_argument("--source", required=True, help="typical frames: image, folder of images, or video")
+    command.add_argument("--frames", type=positive, default=48, help="frames to take at most (default: %(default)s)")
+    command.add_argument("--origin", default="", help="what the frames are, to be written beside the ranges")
+
+
+def _network(options: argparse.Namespace) -> NetworkConfig:
+    widths = {}
+    if options.channels:
+        widths = {
+            "pyramid_channels": options.channels,
+            "localization_channels": options.channels,
+            "semantics_channels": options.channels // 2,
+        }
+    return NetworkConfig(
+        backbone=options.backbone, towers=options.towers, levelness=not options.without_levelness, **widths
+    )
+
+
+def _add_network(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--backbone", default="resnet50", choices=BACKBONES)
+    command.add_argument("--classes", default="cityscapes", help="class table: cityscapes, coco or camvid")
+    command.add_argument("--channels", type=int, help="of pyramid and localization tower; semantics has half")
+    command.add_argument("--towers", type=int, default=2, choices=(1, 2), help="1: one tower for both tasks (Table 3)")
+    command.add_argument("--without-levelness", action="store_true", help="the variant of Appendix B")

@@ -1,0 +1,72 @@
+"""`rt-panoptic predict`, `eval` and `demo`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from rt_panoptic_ros.commands.options import add_pipeline, natural, open_pipeline_of
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.predict import predict_source
+    from rt_panoptic_ros.sources import open_source
+
+    pipeline = open_pipeline_of(options)
+    with open_source(options.source) as source:
+        frames = predict_source(pipeline, source, options.out, save_dense=options.save_dense)
+    print(f"{options.out}: {frames} frames, {pipeline.describe()}")
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.datasets.opening import open_dataset
+    from rt_panoptic_ros.evaluation.evaluate import evaluate
+    from rt_panoptic_ros.evaluation.report import Subject, card_figures, format_tables, write_report
+    from rt_panoptic_ros.model_bundle import read_bundle, record_measurement
+
+    pipeline = open_pipeline_of(options)
+    dataset = open_dataset(options.dataset, options.root, options.split)
+    options.out.mkdir(parents=True, exist_ok=True)  # what can't be written should be said before the run
+    evaluation = evaluate(pipeline, dataset, progress=True, max_images=options.max_images)
+    subject = Subject(options.model, pipeline.describe(), pipeline.settings.flat(), options.dataset, options.split)
+    print(format_tables(evaluation, subject))
+    write_report(options.out, evaluation, subject, pipeline, dataset)
+    print(f"{options.out}: metrics.json, metrics.txt, contact_sheet.jpg")
+    if options.record:
+        name = f"{options.dataset} {options.split}, {options.precision}"
+        command = "rt-panoptic " + shlex.join(word for word in options.arguments if word != "--record")
+        record_measurement(read_bundle(options.model), name, card_figures(evaluation, command))
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.demo import run_demo
+
+    run_demo(options.source, options.out, model=options.model, max_frames=options.frames)
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommands."""
+    command = commands.add_parser("predict", help="label an image, a folder, a video or a camera into files")
+    command.set_defaults(run=_predict)
+    command.add_argument("--source", required=True, help="image, folder of images, video, or camera number")
+    command.add_argument("--out", required=True, type=Path, help="folder for the results")
+    add_pipeline(command)
+    command.add_argument("--save-dense", action="store_true", help="also write what the network and masks were: dense/")
+
+    command = commands.add_parser("eval", help="measure a model on a dataset: panoptic quality, mean IoU, precision")
+    command.set_defaults(run=_eval)
+    command.add_argument("--dataset", required=True, help="such as camvid; a wrong name is answered with all there are")
+    command.add_argument("--root", required=True, type=Path, help="folder of the dataset")
+    command.add_argument("--split", required=True, help="as the dataset calls it, such as val")
+    command.add_argument("--out", required=True, type=Path, help="folder for metrics and contact sheet")
+    add_pipeline(command)
+    command.add_argument("--max-images", type=natural, default=0, help="images of the split to take at most; 0: all")
+    command.add_argument("--record", action="store_true", help="also write the figures into the model's card")
+
+    command = commands.add_parser("demo", help="play a video through a real ROS graph and keep what the node shows")
+    command.set_defaults(run=_demo)
+    command.add_argument("--source", required=True, help="image, folder of images, video, or camera number")
+    command.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results")
+    command.add_argument("--model", help="folder of a model bundle, or the name of a shipped one")
+    command.add_argument("--frames", type=natural, default=150, help="frames of the source to play at most; 0: all")

@@ -1,0 +1,93 @@
+"""Options and checks that several subcommands share."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from typing import TYPE_CHECKING
+
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.settings import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rt_panoptic_ros.pipeline import PanopticPipeline
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, object]:
+    """Return {name: value text} of texts such as mask_threshold=0.3.
+
+    Raises:
+        InvalidInputError: A text without `=`.
+    """
+    settings: dict[str, object] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign:
+            raise InvalidInputError(f"expected --set NAME=VALUE, got '{pair}'")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def natural(text: str) -> int:
+    """Return a whole number from 0, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{text}'")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Return a whole number from 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
+    return int(text)
+
+
+def open_pipeline_of(options: argparse.Namespace) -> PanopticPipeline:
+    """Return the pipeline that the options of `add_pipeline` ask for."""
+    from rt_panoptic_ros.pipeline import open_pipeline
+
+    return open_pipeline(
+        options.model,
+        backend=options.backend,
+        device=options.device,
+        precision=options.precision,
+        network_size=parse_size("--size", options.size),
+        settings=parse_settings(options.set),
+    )
+
+
+def require_torch() -> None:
+    """Check that torch is installed.
+
+    Raises:
+        UnavailableError: It is not.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise UnavailableError("expected torch, it is not installed: `pip install torch`")
+
+
+def add_pipeline(command: argparse.ArgumentParser) -> None:
+    """Add the options of a pipeline."""
+    add_engine(command)
+    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    command.add_argument(
+        "--size", default="", help="HEIGHTxWIDTH px that images are brought to, in place of the card's"
+    )
+    add_set(command)
+
+
+def add_engine(command: argparse.ArgumentParser) -> None:
+    """Add the options of an engine."""
+    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    command.add_argument("--backend", default="auto", help="auto (default), onnxruntime or torch")
+    command.add_argument("--precision", default="float32", help="float32 (default), or int8 where the model has ranges")
+
+
+def add_set(command: argparse.ArgumentParser) -> None:
+    """Add the option that changes post-processing settings."""
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="a post-processing setting over the card's, such as mask_threshold=0.3; may be repeated",
+    )  # fmt: skip
