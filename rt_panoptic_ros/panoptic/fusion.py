@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
+from rt_panoptic_ros.panoptic.bands import band_count, launch_rows
 from rt_panoptic_ros.panoptic.fusion_kernels import (
     NO_OWNER,
     MaskView,
+    add_bands,
     claim,
     count_classes,
     find_dropped,
@@ -55,12 +57,13 @@ class PanopticFuser:
         self._owner = wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device)
         self._semantic = wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device)
         self._instance = wp.zeros(geometry.camera_size, dtype=wp.uint16, device=device)
-        self._totals = wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device)
-        self._frees = wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device)
+        bands = band_count(device)
+        self._totals = wp.zeros((bands, MAX_DETECTIONS), dtype=wp.int32, device=device)
+        self._frees = wp.zeros((bands, MAX_DETECTIONS), dtype=wp.int32, device=device)
         self._ids = wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device)
         self._state = wp.zeros(2, dtype=wp.int32, device=device)
-        self._mask_boxes = wp.zeros((MAX_DETECTIONS, 4), dtype=wp.int32, device=device)
-        no_box = np.tile(np.array([2**31 - 1, 2**31 - 1, -1, -1], np.int32), (MAX_DETECTIONS, 1))
+        self._mask_boxes = wp.zeros((bands, MAX_DETECTIONS, 4), dtype=wp.int32, device=device)
+        no_box = np.tile(np.array([2**31 - 1, 2**31 - 1, -1, -1], np.int32), (bands, MAX_DETECTIONS, 1))
         self._no_boxes = wp.array(no_box, dtype=wp.int32, device=device)
         self._class_areas = wp.zeros(classes, dtype=wp.int32, device=device)
 
@@ -83,15 +86,16 @@ class PanopticFuser:
         for counter in (self._totals, self._frees, self._state, self._instance):
             counter.zero_()
         wp.copy(self._mask_boxes, self._no_boxes)
-        wp.launch(
+        launch_rows(
             paint_semantics, self._cells8, device=device,
             inputs=[dense.semantic_logits, membership.peaks, self._pixels8], outputs=[self._semantic],
         )  # fmt: skip
         masks = self._view(queries, membership)
-        wp.launch(
-            claim, self._cells4, device=device,
+        launch_rows(
+            claim, self._cells4, device=device, shared_rows=True,  # points between rows are filled by both
             inputs=[masks], outputs=[self._owner, self._held, self._totals, self._frees],
         )  # fmt: skip
+        wp.launch(add_bands, MAX_DETECTIONS, device=device, inputs=[], outputs=[self._totals, self._frees])
         for _ in range(MAX_DETECTIONS):
             wp.launch(
                 find_dropped, 1, device=device,
@@ -101,10 +105,10 @@ class PanopticFuser:
                 break
             wp.launch(
                 release, self._cells4, device=device,
-                inputs=[masks, self._state], outputs=[self._owner, self._frees],
+                inputs=[masks, self._held, self._state], outputs=[self._owner, self._frees],
             )  # fmt: skip
         wp.launch(number, 1, device=device, inputs=[self._frees, active], outputs=[self._ids])
-        wp.launch(
+        launch_rows(
             paint_instances, self._cells4, device=device,
             inputs=[self._owner, self._held, self._ids, queries.labels, self._thing_ids, self._pixels4],
             outputs=[self._semantic, self._instance, self._mask_boxes],
@@ -149,8 +153,14 @@ class PanopticFuser:
             class_ids=self._thing_id_table[queries.labels.numpy()[visible]],
             scores=queries.scores.numpy()[visible],
             boxes=boxes,
-            mask_boxes=self._mask_boxes.numpy()[visible],
-            areas=self._frees.numpy()[visible].astype(np.uint32),
+            mask_boxes=np.concatenate(
+                [
+                    self._mask_boxes.numpy()[:, visible, :2].min(axis=0),
+                    self._mask_boxes.numpy()[:, visible, 2:].max(axis=0),
+                ],
+                axis=1,
+            ),
+            areas=self._frees.numpy()[0, visible].astype(np.uint32),
         )
 
 

@@ -10,7 +10,17 @@ import warp as wp
 
 from rt_panoptic_ros.panoptic.masks import DenseField, mask_probability
 from rt_panoptic_ros.panoptic.pixel_map import PixelMap
-from rt_panoptic_ros.panoptic.sampling import WORDS, Bits, Sample, bilinear, has_bit, lerp2, lowest_bit, no_bits
+from rt_panoptic_ros.panoptic.sampling import (
+    WORDS,
+    Bits,
+    Sample,
+    bilinear,
+    fill_row,
+    has_bit,
+    lerp2,
+    lowest_bit,
+    no_bits,
+)
 
 wp.set_module_options({"enable_backward": False})
 
@@ -46,13 +56,16 @@ def _beats_everywhere(logits: wp.array3d(dtype=wp.float32), winner: wp.int32, c:
 
 @wp.kernel
 def paint_semantics(
+    first_row: wp.int32,
+    band: wp.int32,
     logits: wp.array3d(dtype=wp.float32),  # (N, h, w)
     peaks: wp.array2d(dtype=wp.uint8),  # (h, w)
     pixels: PixelMap,  # of the stride-8 grid
     semantic: wp.array2d(dtype=wp.uint8),
 ) -> None:
     """Give each pixel of a stride-8 cell the class of the highest interpolated logit, the lowest id on ties."""
-    y, x = wp.tid()
+    cell_row, x = wp.tid()
+    y = first_row + cell_row
     s = Sample()
     s.y0 = y
     s.x0 = x
@@ -64,8 +77,7 @@ def paint_semantics(
     p11 = wp.int32(peaks[s.y1, s.x1])
     if p00 == p01 and p00 == p10 and p00 == p11:
         for row in range(pixels.row_starts[y], pixels.row_starts[y + 1]):
-            for column in range(pixels.column_starts[x], pixels.column_starts[x + 1]):
-                semantic[row, column] = wp.uint8(p00)
+            fill_row(semantic, row, pixels.column_starts[x], pixels.column_starts[x + 1], wp.uint8(p00))
         return
     candidates = _CandidateIds()
     count = int(0)
@@ -140,14 +152,17 @@ def _all_corners(bits: wp.array2d(dtype=Bits), y: wp.int32, x: wp.int32) -> Bits
 
 @wp.kernel
 def claim(  # noqa: PLR0912 - one pass over a cell
+    first_row: wp.int32,
+    band: wp.int32,
     masks: MaskView,
     owner: wp.array2d(dtype=wp.uint8),  # of the pixels of held cells
     held: wp.array2d(dtype=wp.uint8),  # per stride-4 cell: whether any mask reaches into it
-    totals: wp.array(dtype=wp.int32),  # pixels of each mask
-    frees: wp.array(dtype=wp.int32),  # of those, pixels that no better detection holds
+    totals: wp.array2d(dtype=wp.int32),  # (bands, detections): pixels of each mask
+    frees: wp.array2d(dtype=wp.int32),  # of those, pixels that no better detection holds
 ) -> None:
     """Give each pixel of a stride-4 cell to its best detection."""
-    y, x = wp.tid()
+    cell_row, x = wp.tid()
+    y = first_row + cell_row
     anywhere = _any_corner(masks.bits, y, x)
     if no_bits(anywhere):
         held[y, x] = wp.uint8(0)
@@ -165,12 +180,11 @@ def claim(  # noqa: PLR0912 - one pass over a cell
         full = everywhere[word]
         while full != wp.uint32(0):
             j = 32 * word + lowest_bit(full)
-            wp.atomic_add(totals, j, size)
+            wp.atomic_add(totals, band, j, size)
             first = wp.min(first, j)
             full = full & (full - wp.uint32(1))
     for row in range(top, bottom):
-        for column in range(left, right):
-            owner[row, column] = wp.uint8(first)
+        fill_row(owner, row, left, right, wp.uint8(first))
     mixed = bool(False)
     for word in range(WORDS):
         part = anywhere[word] & ~everywhere[word]
@@ -185,24 +199,33 @@ def claim(  # noqa: PLR0912 - one pass over a cell
                         count += 1
                         if j < wp.int32(owner[row, column]):
                             owner[row, column] = wp.uint8(j)
-            wp.atomic_add(totals, j, count)
+            wp.atomic_add(totals, band, j, count)
             part = part & (part - wp.uint32(1))
     if mixed:
         for row in range(top, bottom):
             for column in range(left, right):
                 holder = wp.int32(owner[row, column])
                 if holder != 255:
-                    wp.atomic_add(frees, holder, 1)
+                    wp.atomic_add(frees, band, holder, 1)
     else:
-        wp.atomic_add(frees, first, size)
+        wp.atomic_add(frees, band, first, size)
+
+
+@wp.kernel
+def add_bands(totals: wp.array2d(dtype=wp.int32), frees: wp.array2d(dtype=wp.int32)) -> None:
+    """Add what the bands counted into the first one's row, where all that follows looks."""
+    j = wp.tid()
+    for band in range(1, totals.shape[0]):
+        totals[0, j] = totals[0, j] + totals[band, j]
+        frees[0, j] = frees[0, j] + frees[band, j]
 
 
 @wp.kernel
 def find_dropped(
-    totals: wp.array(dtype=wp.int32),
+    totals: wp.array2d(dtype=wp.int32),
     active: wp.array(dtype=wp.int32),
     overlap_threshold: wp.float32,
-    frees: wp.array(dtype=wp.int32),
+    frees: wp.array2d(dtype=wp.int32),
     state: wp.array(dtype=wp.int32),  # next detection to look at; the one just dropped, or -1
 ) -> None:
     """Walk down the scores to the next detection that is claimed for more than the threshold."""
@@ -210,9 +233,9 @@ def find_dropped(
     j = state[0]
     last = active[0]
     while j < last and found < 0:
-        if wp.float32(totals[j] - frees[j]) > overlap_threshold * wp.float32(totals[j]):
+        if wp.float32(totals[0, j] - frees[0, j]) > overlap_threshold * wp.float32(totals[0, j]):
             found = j
-            frees[j] = 0  # its pixels are handed on by `release`
+            frees[0, j] = 0  # its pixels are handed on by `release`
         j += 1
     state[0] = j
     state[1] = found
@@ -221,14 +244,15 @@ def find_dropped(
 @wp.kernel
 def release(
     masks: MaskView,
+    held: wp.array2d(dtype=wp.uint8),
     state: wp.array(dtype=wp.int32),
     owner: wp.array2d(dtype=wp.uint8),
-    frees: wp.array(dtype=wp.int32),
+    frees: wp.array2d(dtype=wp.int32),
 ) -> None:
     """Hand the pixels of the detection just dropped to the next one whose mask holds them."""
     y, x = wp.tid()
     dropped = state[1]
-    if dropped < 0:
+    if dropped < 0 or held[y, x] == wp.uint8(0):
         return
     anywhere = _any_corner(masks.bits, y, x)
     if not has_bit(anywhere, dropped):
@@ -250,12 +274,12 @@ def release(
                             break
                 owner[row, column] = wp.uint8(heir)
                 if heir != 255:
-                    wp.atomic_add(frees, heir, 1)
+                    wp.atomic_add(frees, 0, heir, 1)
 
 
 @wp.kernel
 def number(
-    frees: wp.array(dtype=wp.int32),
+    frees: wp.array2d(dtype=wp.int32),
     active: wp.array(dtype=wp.int32),
     ids: wp.array(dtype=wp.int32),  # per detection: instance id, 0 for dropped and invisible ones
 ) -> None:
@@ -263,25 +287,27 @@ def number(
     numbered = int(0)
     for j in range(ids.shape[0]):
         ids[j] = 0
-        if j < active[0] and frees[j] > 0:
+        if j < active[0] and frees[0, j] > 0:
             numbered += 1
             ids[j] = numbered
 
 
 @wp.func
 def _record_run(
-    holder: wp.int32, area: wp.int32, row: wp.int32, first: wp.int32, last: wp.int32,
-    mask_boxes: wp.array2d(dtype=wp.int32),
+    band: wp.int32, holder: wp.int32, area: wp.int32, row: wp.int32, first: wp.int32, last: wp.int32,
+    mask_boxes: wp.array3d(dtype=wp.int32),
 ) -> None:  # fmt: skip
     if area > 0 and holder != 255:
-        wp.atomic_min(mask_boxes, holder, 0, first)
-        wp.atomic_min(mask_boxes, holder, 1, row)
-        wp.atomic_max(mask_boxes, holder, 2, last)
-        wp.atomic_max(mask_boxes, holder, 3, row)
+        wp.atomic_min(mask_boxes, band, holder, 0, first)
+        wp.atomic_min(mask_boxes, band, holder, 1, row)
+        wp.atomic_max(mask_boxes, band, holder, 2, last)
+        wp.atomic_max(mask_boxes, band, holder, 3, row)
 
 
 @wp.kernel
 def paint_instances(
+    first_row: wp.int32,
+    band: wp.int32,
     owner: wp.array2d(dtype=wp.uint8),
     held: wp.array2d(dtype=wp.uint8),
     ids: wp.array(dtype=wp.int32),
@@ -290,10 +316,11 @@ def paint_instances(
     pixels: PixelMap,  # of the stride-4 grid
     semantic: wp.array2d(dtype=wp.uint8),
     instance: wp.array2d(dtype=wp.uint16),
-    mask_boxes: wp.array2d(dtype=wp.int32),  # (detections, 4): x_min, y_min, x_max, y_max, inclusive
+    mask_boxes: wp.array3d(dtype=wp.int32),  # (bands, detections, 4): x_min, y_min, x_max, y_max, inclusive
 ) -> None:
     """Write the ids and classes of instances where there are any."""
-    y, x = wp.tid()
+    cell_row, x = wp.tid()
+    y = first_row + cell_row
     if held[y, x] == wp.uint8(0):
         return
     left = pixels.column_starts[x]
@@ -304,13 +331,13 @@ def paint_instances(
         for column in range(left, right):
             holder = wp.int32(owner[row, column])
             if holder != previous:
-                _record_run(previous, column - begin, row, begin, column - 1, mask_boxes)
+                _record_run(band, previous, column - begin, row, begin, column - 1, mask_boxes)
                 previous = holder
                 begin = column
             if holder != 255:
                 instance[row, column] = wp.uint16(ids[holder])
                 semantic[row, column] = wp.uint8(thing_ids[labels[holder]])
-        _record_run(previous, right - begin, row, begin, right - 1, mask_boxes)
+        _record_run(band, previous, right - begin, row, begin, right - 1, mask_boxes)
 
 
 @wp.kernel

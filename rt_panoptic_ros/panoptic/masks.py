@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import warp as wp
 
+from rt_panoptic_ros.panoptic.bands import launch_rows
 from rt_panoptic_ros.panoptic.sampling import (
     Bits,
     Sample,
@@ -175,6 +176,8 @@ def mask_probability(field: DenseField, gy: wp.int32, gx: wp.int32, class_id: wp
 
 @wp.kernel
 def _find_peaks(
+    first_row: wp.int32,
+    band: wp.int32,
     logits: wp.array3d(dtype=wp.float32),
     thing_ids: wp.array(dtype=wp.int32),
     peaks: wp.array2d(dtype=wp.uint8),
@@ -182,7 +185,8 @@ def _find_peaks(
     thing_gaps: wp.array2d(dtype=wp.float32),
 ) -> None:
     """Per stride-8 cell: the best class (lowest id on ties), and how far it is above the second and the best thing."""
-    y, x = wp.tid()
+    row, x = wp.tid()
+    y = first_row + row
     best = int(0)
     top = logits[0, y, x]
     second = float(-wp.inf)
@@ -224,13 +228,6 @@ def _group_by_class(
                 members[filled] = j
                 filled += 1
     starts[starts.shape[0] - 1] = filled
-
-
-@wp.func
-def _least_corner(values: wp.array2d(dtype=wp.float32), s: Sample) -> wp.float32:
-    return wp.min(
-        wp.min(values[s.y0, s.x0], values[s.y0, s.x1]), wp.min(values[s.y1, s.x0], values[s.y1, s.x1])
-    )  # fmt: skip
 
 
 @wp.func
@@ -282,6 +279,8 @@ def _members_of_any(
 
 @wp.kernel
 def _find_members(
+    first_row: wp.int32,
+    band: wp.int32,
     field: DenseField,
     queries: GroupedQueries,
     peaks: wp.array2d(dtype=wp.uint8),
@@ -292,22 +291,39 @@ def _find_members(
     reach: wp.float32,  # a class this far below another surely stays below the threshold
     bits: wp.array2d(dtype=Bits),
 ) -> None:
-    """Set the bits of the query boxes whose mask probability reaches the threshold at the grid point (Eq. 7)."""
-    gy, gx = wp.tid()
-    found = Bits()
-    field.log_normalizer[gy, gx] = wp.nan
-    if active[0] > 0:
-        s = _semantic_sample(field, gy, gx)
-        peak = peaks[s.y0, s.x0]
-        alike = peak == peaks[s.y0, s.x1] and peak == peaks[s.y1, s.x0] and peak == peaks[s.y1, s.x1]
-        margin = _least_corner(margins, s)
-        if alike and margin > reach:
-            label = things_of[wp.int32(peak)]
-            if label >= 0:
-                found = _members_of_peak(field, queries, gy, gx, label, margin)
-        elif not alike or _least_corner(thing_gaps, s) <= reach:
-            found = _members_of_any(field, queries, gy, gx, reach)
-    bits[gy, gx] = found
+    """Set the bits of the query boxes whose mask probability reaches the threshold at the grid point (Eq. 7).
+
+    A thread looks at the up to four points between the same four stride-8 cells.
+    """
+    row, x = wp.tid()
+    y = first_row + row
+    y0 = wp.max(y - 1, 0)
+    x0 = wp.max(x - 1, 0)
+    y1 = wp.min(y, peaks.shape[0] - 1)
+    x1 = wp.min(x, peaks.shape[1] - 1)
+    peak = peaks[y0, x0]
+    alike = peak == peaks[y0, x1] and peak == peaks[y1, x0] and peak == peaks[y1, x1]
+    margin = wp.min(wp.min(margins[y0, x0], margins[y0, x1]), wp.min(margins[y1, x0], margins[y1, x1]))
+    only_peak = alike and margin > reach
+    label = things_of[wp.int32(peak)]
+    possible = active[0] > 0
+    if only_peak:
+        possible = possible and label >= 0
+    elif alike:
+        gap = wp.min(
+            wp.min(thing_gaps[y0, x0], thing_gaps[y0, x1]), wp.min(thing_gaps[y1, x0], thing_gaps[y1, x1])
+        )  # fmt: skip
+        possible = possible and gap <= reach
+    for gy in range(wp.max(2 * y - 1, 0), wp.min(2 * y + 1, bits.shape[0])):
+        for gx in range(wp.max(2 * x - 1, 0), wp.min(2 * x + 1, bits.shape[1])):
+            field.log_normalizer[gy, gx] = wp.nan
+            found = Bits()
+            if possible:
+                if only_peak:
+                    found = _members_of_peak(field, queries, gy, gx, label, margin)
+                else:
+                    found = _members_of_any(field, queries, gy, gx, reach)
+            bits[gy, gx] = found
 
 
 class MaskConstructor:
@@ -345,7 +361,7 @@ class MaskConstructor:
             score_threshold: Query boxes below it take no part.
         """
         device = self._device
-        wp.launch(
+        launch_rows(
             _find_peaks, self._peaks.shape, device=device,
             inputs=[dense.semantic_logits, self._thing_ids], outputs=[self._peaks, self._margins, self._thing_gaps],
         )  # fmt: skip
@@ -358,8 +374,9 @@ class MaskConstructor:
         grouped = GroupedQueries()
         grouped.boxes, grouped.threshold = queries.boxes, settings.mask_threshold
         grouped.starts, grouped.members, grouped.thing_ids = self._starts, self._members, self._thing_ids
-        wp.launch(
-            _find_members, self._bits.shape, device=device,
+        rows, columns = self._peaks.shape
+        launch_rows(
+            _find_members, (rows + 1, columns + 1), device=device,
             inputs=[field, grouped, self._peaks, self._margins, self._thing_gaps, self._things_of, self._active,
                     _LOG_MARGIN - math.log(settings.mask_threshold)],
             outputs=[self._bits],

@@ -1,0 +1,74 @@
+"""Launches kernels on the CPU in bands of rows over several threads; Warp itself uses one thread there.
+
+Warp releases Python's lock while a kernel runs, so bands run truly beside each other: measured on two cores, a kernel's
+time halves. On a GPU a kernel is launched whole, as band 0.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import warp as wp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_BANDS = 4
+"""More would wait for memory; and some cores should stay free for the rest of the robot."""
+
+_LEAST_ROWS = 16  # of a band: less is not worth a thread's wake-up
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def band_count(device: wp.Device) -> int:
+    """Return how many bands kernels on `device` run in at most: the number of slots for what they count."""
+    return min(MAX_BANDS, len(os.sched_getaffinity(0))) if device.is_cpu else 1
+
+
+def launch_rows(
+    kernel: wp.Kernel,
+    shape: Sequence[int],
+    *,
+    device: wp.Device,
+    inputs: Sequence[Any],
+    outputs: Sequence[Any] = (),
+    shared_rows: bool = False,
+) -> None:
+    """Launch a kernel over `shape`, whose first axis are rows that don't depend on each other.
+
+    Args:
+        kernel: Its first arguments are the first row of the band, to be added to its own, and the band's number.
+        shape: Rows, and further axes.
+        device: Where.
+        inputs: The kernel's further arguments.
+        outputs: And those that it writes.
+        shared_rows: A row also writes what belongs to the next, so rows on both sides of a border between bands must
+            not run at once.
+    """
+    rows = shape[0]
+    bands = max(1, min(band_count(device), rows // _LEAST_ROWS))
+    starts = [rows * band // bands for band in range(bands + 1)]
+
+    def launch(first: int, last: int, band: int) -> None:
+        wp.launch(
+            kernel, (last - first, *shape[1:]), device=device, inputs=[first, band, *inputs], outputs=list(outputs)
+        )
+
+    last_rows = [stop - int(shared_rows and stop < rows) for stop in starts[1:]]
+    others = [_threads().submit(launch, starts[band], last_rows[band], band) for band in range(1, bands)]
+    launch(starts[0], last_rows[0], 0)
+    for other in others:
+        other.result()
+    for stop, last in zip(starts[1:], last_rows, strict=True):
+        if last < stop:
+            launch(last, stop, 0)
+
+
+def _threads() -> ThreadPoolExecutor:
+    global _pool  # noqa: PLW0603 - the process's threads, made when first needed
+    if _pool is None:
+        _pool = ThreadPoolExecutor(MAX_BANDS - 1, "bands")
+    return _pool
