@@ -27,6 +27,7 @@ wp.set_module_options({"enable_backward": False})
 NO_OWNER = wp.constant(wp.uint8(255))  # owner of a pixel that no detection holds
 _CANDIDATES = wp.constant(wp.int32(16))
 _CandidateIds = wp.types.vector(length=16, dtype=wp.int32)
+_CandidateValues = wp.types.matrix(shape=(16, 4), dtype=wp.float32)
 
 
 @wp.struct
@@ -44,14 +45,45 @@ class MaskView:
 
 
 @wp.func
-def _beats_everywhere(logits: wp.array3d(dtype=wp.float32), winner: wp.int32, c: wp.int32, s: Sample) -> wp.bool:
-    """Whether `winner` is above class c at all four corners, and so at every pixel between them."""
-    return (
-        logits[winner, s.y0, s.x0] > logits[c, s.y0, s.x0]
-        and logits[winner, s.y0, s.x1] > logits[c, s.y0, s.x1]
-        and logits[winner, s.y1, s.x0] > logits[c, s.y1, s.x0]
-        and logits[winner, s.y1, s.x1] > logits[c, s.y1, s.x1]
-    )
+def _corners(logits: wp.array3d(dtype=wp.float32), c: wp.int32, s: Sample) -> wp.vec4:
+    return wp.vec4(logits[c, s.y0, s.x0], logits[c, s.y0, s.x1], logits[c, s.y1, s.x0], logits[c, s.y1, s.x1])
+
+
+@wp.func
+def _above(a: wp.vec4, b: wp.vec4) -> wp.bool:
+    """Whether a class is above another at all four corners, and so at every pixel between them."""
+    return a[0] > b[0] and a[1] > b[1] and a[2] > b[2] and a[3] > b[3]
+
+
+@wp.func
+def _between(corners: wp.vec4, s: Sample) -> wp.float32:
+    return lerp2(corners[0], corners[1], corners[2], corners[3], s.wy, s.wx)
+
+
+@wp.func
+def _best_class(
+    logits: wp.array3d(dtype=wp.float32),
+    candidates: _CandidateIds,
+    values: _CandidateValues,
+    count: wp.int32,
+    s: Sample,
+) -> wp.int32:
+    """The class of the highest logit at a pixel, among the candidates, or among all where they didn't fit."""
+    best = int(0)
+    top = float(-wp.inf)
+    if count <= _CANDIDATES:
+        for i in range(count):
+            value = _between(values[i], s)
+            if value > top:
+                top = value
+                best = candidates[i]
+    else:
+        for c in range(logits.shape[0]):
+            value = bilinear(logits, c, s)
+            if value > top:
+                top = value
+                best = c
+    return best
 
 
 @wp.kernel
@@ -79,35 +111,26 @@ def paint_semantics(
         for row in range(pixels.row_starts[y], pixels.row_starts[y + 1]):
             fill_row(semantic, row, pixels.column_starts[x], pixels.column_starts[x + 1], wp.uint8(p00))
         return
+    top00 = _corners(logits, p00, s)
+    top01 = _corners(logits, p01, s)
+    top10 = _corners(logits, p10, s)
+    top11 = _corners(logits, p11, s)
     candidates = _CandidateIds()
+    values = _CandidateValues()
     count = int(0)
     for c in range(logits.shape[0]):
-        beaten = (
-            _beats_everywhere(logits, p00, c, s) or _beats_everywhere(logits, p01, c, s)
-            or _beats_everywhere(logits, p10, c, s) or _beats_everywhere(logits, p11, c, s)
-        )  # fmt: skip
+        own = _corners(logits, c, s)
+        beaten = _above(top00, own) or _above(top01, own) or _above(top10, own) or _above(top11, own)
         if not beaten:
             if count < _CANDIDATES:
                 candidates[count] = c
+                values[count] = own
             count += 1
-    compared = count
-    if count > _CANDIDATES:
-        compared = logits.shape[0]
     for row in range(pixels.row_starts[y], pixels.row_starts[y + 1]):
         s.wy = pixels.row_weights[row]
         for column in range(pixels.column_starts[x], pixels.column_starts[x + 1]):
             s.wx = pixels.column_weights[column]
-            best = int(0)
-            top = float(-wp.inf)
-            for i in range(compared):
-                c = i
-                if count <= _CANDIDATES:
-                    c = candidates[i]
-                value = bilinear(logits, c, s)
-                if value > top:
-                    top = value
-                    best = c
-            semantic[row, column] = wp.uint8(best)
+            semantic[row, column] = wp.uint8(_best_class(logits, candidates, values, count, s))
 
 
 @wp.func

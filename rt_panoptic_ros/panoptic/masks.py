@@ -25,6 +25,7 @@ from rt_panoptic_ros.panoptic.sampling import (
     Sample,
     bilinear,
     box_iou,
+    lerp2,
     published_similarity,
     sample_at,
     source_position,
@@ -182,9 +183,9 @@ def _find_peaks(
     thing_ids: wp.array(dtype=wp.int32),
     peaks: wp.array2d(dtype=wp.uint8),
     margins: wp.array2d(dtype=wp.float32),
-    thing_gaps: wp.array2d(dtype=wp.float32),
+    thing_tops: wp.array2d(dtype=wp.float32),
 ) -> None:
-    """Per stride-8 cell: the best class (lowest id on ties), and how far it is above the second and the best thing."""
+    """Per stride-8 cell: the best class (lowest id on ties), its lead over the second, and the best thing's logit."""
     row, x = wp.tid()
     y = first_row + row
     best = int(0)
@@ -201,7 +202,7 @@ def _find_peaks(
         thing = wp.max(thing, logits[thing_ids[i], y, x])
     peaks[y, x] = wp.uint8(best)
     margins[y, x] = top - second
-    thing_gaps[y, x] = top - thing
+    thing_tops[y, x] = thing
 
 
 @wp.kernel
@@ -258,6 +259,30 @@ def _members_of_peak(
 
 
 @wp.func
+def _things_are_far(
+    field: DenseField,
+    peaks: wp.array2d(dtype=wp.uint8),
+    thing_tops: wp.array2d(dtype=wp.float32),
+    gy: wp.int32,
+    gx: wp.int32,
+    reach: wp.float32,
+) -> wp.bool:
+    """Whether every thing's logit lies more than `reach` below another class's at a point."""
+    s = _semantic_sample(field, gy, gx)
+    # The interpolation of the cells' best things is at least that of any single thing.
+    things = lerp2(
+        thing_tops[s.y0, s.x0], thing_tops[s.y0, s.x1], thing_tops[s.y1, s.x0], thing_tops[s.y1, s.x1], s.wy, s.wx
+    )  # fmt: skip
+    top = wp.max(
+        bilinear(field.logits, wp.int32(peaks[s.y0, s.x0]), s), bilinear(field.logits, wp.int32(peaks[s.y0, s.x1]), s)
+    )
+    bottom = wp.max(
+        bilinear(field.logits, wp.int32(peaks[s.y1, s.x0]), s), bilinear(field.logits, wp.int32(peaks[s.y1, s.x1]), s)
+    )
+    return wp.max(top, bottom) - things > reach
+
+
+@wp.func
 def _members_of_any(
     field: DenseField, queries: GroupedQueries, gy: wp.int32, gx: wp.int32, reach: wp.float32
 ) -> Bits:  # fmt: skip
@@ -285,7 +310,7 @@ def _find_members(
     queries: GroupedQueries,
     peaks: wp.array2d(dtype=wp.uint8),
     margins: wp.array2d(dtype=wp.float32),
-    thing_gaps: wp.array2d(dtype=wp.float32),
+    thing_tops: wp.array2d(dtype=wp.float32),
     things_of: wp.array(dtype=wp.int32),  # per class: its place among the things, or -1
     active: wp.array(dtype=wp.int32),
     reach: wp.float32,  # a class this far below another surely stays below the threshold
@@ -309,11 +334,6 @@ def _find_members(
     possible = active[0] > 0
     if only_peak:
         possible = possible and label >= 0
-    elif alike:
-        gap = wp.min(
-            wp.min(thing_gaps[y0, x0], thing_gaps[y0, x1]), wp.min(thing_gaps[y1, x0], thing_gaps[y1, x1])
-        )  # fmt: skip
-        possible = possible and gap <= reach
     for gy in range(wp.max(2 * y - 1, 0), wp.min(2 * y + 1, bits.shape[0])):
         for gx in range(wp.max(2 * x - 1, 0), wp.min(2 * x + 1, bits.shape[1])):
             field.log_normalizer[gy, gx] = wp.nan
@@ -321,7 +341,7 @@ def _find_members(
             if possible:
                 if only_peak:
                     found = _members_of_peak(field, queries, gy, gx, label, margin)
-                else:
+                elif not _things_are_far(field, peaks, thing_tops, gy, gx, reach):
                     found = _members_of_any(field, queries, gy, gx, reach)
             bits[gy, gx] = found
 
@@ -340,7 +360,7 @@ class MaskConstructor:
         self._things_of = wp.array(places, dtype=wp.int32, device=device)
         self._peaks = wp.zeros((height, width), dtype=wp.uint8, device=device)
         self._margins = wp.zeros((height, width), dtype=wp.float32, device=device)
-        self._thing_gaps = wp.zeros((height, width), dtype=wp.float32, device=device)
+        self._thing_tops = wp.zeros((height, width), dtype=wp.float32, device=device)
         self._starts = wp.zeros(len(thing_ids) + 1, dtype=wp.int32, device=device)
         self._members = wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device)
         self._no_levelness = wp.zeros((0, 0, 0), dtype=wp.float32, device=device)
@@ -363,7 +383,7 @@ class MaskConstructor:
         device = self._device
         launch_rows(
             _find_peaks, self._peaks.shape, device=device,
-            inputs=[dense.semantic_logits, self._thing_ids], outputs=[self._peaks, self._margins, self._thing_gaps],
+            inputs=[dense.semantic_logits, self._thing_ids], outputs=[self._peaks, self._margins, self._thing_tops],
         )  # fmt: skip
         wp.launch(
             _group_by_class, 1, device=device,
@@ -377,7 +397,7 @@ class MaskConstructor:
         rows, columns = self._peaks.shape
         launch_rows(
             _find_members, (rows + 1, columns + 1), device=device,
-            inputs=[field, grouped, self._peaks, self._margins, self._thing_gaps, self._things_of, self._active,
+            inputs=[field, grouped, self._peaks, self._margins, self._thing_tops, self._things_of, self._active,
                     _LOG_MARGIN - math.log(settings.mask_threshold)],
             outputs=[self._bits],
         )  # fmt: skip
