@@ -6,6 +6,7 @@ time halves. On a GPU a kernel is launched whole, as band 0.
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 MAX_BANDS = 4
 """More would wait for memory; and some cores should stay free for the rest of the robot."""
 
-_LEAST_ROWS = 16  # of a band: less is not worth a thread's wake-up
+LEAST_CELLS = 4096
+"""Of a band: less is not worth a thread's wake-up beside the engine's threads, which still spin (measured at 480x640)."""
 
 _pool: ThreadPoolExecutor | None = None
 
@@ -36,6 +38,7 @@ def launch_rows(
     inputs: Sequence[Any],
     outputs: Sequence[Any] = (),
     shared_rows: bool = False,
+    least_cells: int = LEAST_CELLS,
 ) -> None:
     """Launch a kernel over `shape`, whose first axis are rows that don't depend on each other.
 
@@ -47,9 +50,10 @@ def launch_rows(
         outputs: And those that it writes.
         shared_rows: A row also writes what belongs to the next, so rows on both sides of a border between bands must
             not run at once.
+        least_cells: Cells of the shape that are worth a band of their own.
     """
     rows = shape[0]
-    bands = max(1, min(band_count(device), rows // _LEAST_ROWS))
+    bands = max(1, min(band_count(device), math.prod(shape) // least_cells))
     starts = [rows * band // bands for band in range(bands + 1)]
 
     def launch(first: int, last: int, band: int) -> None:

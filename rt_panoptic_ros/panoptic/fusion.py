@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.panoptic.bands import band_count, launch_rows
+from rt_panoptic_ros.panoptic.bands import LEAST_CELLS, band_count, launch_rows
 from rt_panoptic_ros.panoptic.fusion_kernels import (
     NO_OWNER,
     MaskView,
@@ -34,6 +34,8 @@ from rt_panoptic_ros.settings import MAX_DETECTIONS
 if TYPE_CHECKING:
     from rt_panoptic_ros.records import QueryBoxes
     from rt_panoptic_ros.settings import FusionSettings
+
+_HELD_CELLS = 4 * LEAST_CELLS  # most stride-4 cells hold nothing and cost little
 
 
 class PanopticFuser:
@@ -92,7 +94,8 @@ class PanopticFuser:
         )  # fmt: skip
         masks = self._view(queries, membership)
         launch_rows(
-            claim, self._cells4, device=device, shared_rows=True,  # points between rows are filled by both
+            claim, self._cells4, device=device, least_cells=_HELD_CELLS,
+            shared_rows=True,  # points between rows are filled by both
             inputs=[masks], outputs=[self._owner, self._held, self._totals, self._frees],
         )  # fmt: skip
         wp.launch(add_bands, MAX_DETECTIONS, device=device, inputs=[], outputs=[self._totals, self._frees])
@@ -109,7 +112,7 @@ class PanopticFuser:
             )  # fmt: skip
         wp.launch(number, 1, device=device, inputs=[self._frees, active], outputs=[self._ids])
         launch_rows(
-            paint_instances, self._cells4, device=device,
+            paint_instances, self._cells4, device=device, least_cells=_HELD_CELLS,
             inputs=[self._owner, self._held, self._ids, queries.labels, self._thing_ids, self._pixels4],
             outputs=[self._semantic, self._instance, self._mask_boxes],
         )  # fmt: skip

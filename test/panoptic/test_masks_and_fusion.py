@@ -8,7 +8,7 @@ from dense_cases import CLASSES, THING_IDS, ideal_dense, random_dense, same_geom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt_panoptic_ros.panoptic import numpy_twin
+from rt_panoptic_ros.panoptic import bands, fusion, numpy_twin
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
@@ -127,6 +127,17 @@ def test_many_classes_between_four_corners() -> None:
     logits = dense.semantic_logits.numpy()
     logits[:] = random.standard_normal(logits.shape) * 1e-2
     assert_equals_twin(dense, same_geometry((64, 64)), PostprocessSettings())
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_bands_of_rows_change_nothing(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (bands, fusion):
+        monkeypatch.setattr(module, "band_count", lambda device: count)
+    monkeypatch.setitem(bands.launch_rows.__kwdefaults__, "least_cells", 1)
+    monkeypatch.setattr(fusion, "_HELD_CELLS", 1)
+    config = PostprocessSettings().replaced(LOW)
+    found = [assert_equals_twin(random_dense(seed, (96, 160)), same_geometry((96, 160)), config) for seed in range(6)]
+    assert sum(len(result.detections) for result in found) > 0
 
 
 def test_two_runs_are_bit_equal() -> None:

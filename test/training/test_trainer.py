@@ -130,4 +130,7 @@ def test_two_real_frames_are_learned_by_heart(tmp_path: Path) -> None:
     for name, scalars in read_scalars(tmp_path / "run").items():
         if name.startswith("loss/"):
             values = list(scalars.values())
-            assert np.mean(values[-5:]) < 0.7 * np.mean(values[:5]), name
+            # Centerness cannot fall below the entropy of its soft targets, and the mask loss's factor beta rises with
+            # the boxes' quality.
+            share = 0.9 if name in ("loss/centerness", "loss/mask") else 0.5
+            assert np.mean(values[-5:]) < share * np.mean(values[:5]), name
