@@ -20,7 +20,7 @@ MAX_BANDS = 4
 """More would wait for memory; and some cores should stay free for the rest of the robot."""
 
 LEAST_CELLS = 4096
-"""Of a band: less is not worth a thread's wake-up beside the engine's threads, which still spin (measured at 480x640)."""
+"""Of a band: less is not worth waking a thread beside the engine's, which still spin (measured at 480x640)."""
 
 _pool: ThreadPoolExecutor | None = None
 
