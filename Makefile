@@ -4,7 +4,7 @@ RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_
 	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 BIN := .venv/bin
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z]*\): .*## /make \1\t/p' Makefile
@@ -22,6 +22,11 @@ lint:  ## Run the linters and the type checks alone
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(RUN) $(BIN)/mypy
+
+bench:  ## Time post-processing and a whole frame beside plain twins (docs/performance.md)
+	@scripts/make_environment --with-tests
+	@$(RUN) $(BIN)/python -m rt_panoptic_ros bench postprocess
+	@$(RUN) $(BIN)/python -m rt_panoptic_ros bench pipeline --model camvid_lite0 --size 360x480
 
 clean:  ## Delete everything that was made here
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist install log out *.egg-info
