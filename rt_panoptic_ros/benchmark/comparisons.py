@@ -127,15 +127,14 @@ def bench_pipeline(
     """
     geometry = plan_geometry(size, bundle.input, None)
     thing_ids = bundle.classes.thing_ids
+    where = resolve_device(device)
+    scene = None if detections is None else street_scene(
+        geometry.network_size, detections, classes=len(bundle.classes), thing_ids=thing_ids, device=where
+    )  # fmt: skip
 
     def engine(name: str, model: ModelBundle, network_size: tuple[int, int], where: str, precision: str) -> Backend:
         inner = open_backend(name, model, network_size, where, precision)
-        if detections is None:
-            return inner
-        scene = street_scene(
-            network_size, detections, classes=len(model.classes), thing_ids=thing_ids, device=inner.device
-        )
-        return SceneBackend(inner, scene)
+        return inner if scene is None else SceneBackend(inner, scene)
 
     pipeline = PanopticPipeline(
         bundle,
@@ -148,11 +147,7 @@ def bench_pipeline(
     )
     camera = CameraImage(_street_image(size) if source is None else _first_image(source, size), "rgb")
     result = pipeline(camera)
-    where = resolve_device(device)
     plain = PlainNetwork(bundle, where)
-    scene = None if detections is None else street_scene(
-        geometry.network_size, detections, classes=len(bundle.classes), thing_ids=thing_ids, device=where
-    )  # fmt: skip
     stages: list[dict[str, float]] = []
 
     def ours() -> dict[str, float]:

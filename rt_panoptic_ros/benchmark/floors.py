@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -32,15 +32,7 @@ class Floors:
 
     def to_document(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {
-            "subject": self.subject,
-            "gflop": {**self.gflop, "total": sum(self.gflop.values())},
-            "concatenation_gflop": self.concatenation_gflop,
-            "weight_mb": self.weight_mb,
-            "activation_mb": self.activation_mb,
-            "postprocess_read_mb": self.postprocess_read_mb,
-            "postprocess_write_mb": self.postprocess_write_mb,
-        }
+        return asdict(self) | {"gflop": {**self.gflop, "total": sum(self.gflop.values())}}
 
     def format(self) -> str:
         """Return it as text for a terminal."""

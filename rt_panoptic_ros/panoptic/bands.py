@@ -37,7 +37,6 @@ def launch_rows(
     device: wp.Device,
     inputs: Sequence[Any],
     outputs: Sequence[Any] = (),
-    shared_rows: bool = False,
     least_cells: int = LEAST_CELLS,
 ) -> None:
     """Launch a kernel over `shape`, whose first axis are rows that don't depend on each other.
@@ -48,8 +47,6 @@ def launch_rows(
         device: Where.
         inputs: The kernel's further arguments.
         outputs: And those that it writes.
-        shared_rows: A row also writes what belongs to the next, so rows on both sides of a border between bands must
-            not run at once.
         least_cells: Cells of the shape that are worth a band of their own.
     """
     rows = shape[0]
@@ -61,14 +58,10 @@ def launch_rows(
             kernel, (last - first, *shape[1:]), device=device, inputs=[first, band, *inputs], outputs=list(outputs)
         )
 
-    last_rows = [stop - int(shared_rows and stop < rows) for stop in starts[1:]]
-    others = [_threads().submit(launch, starts[band], last_rows[band], band) for band in range(1, bands)]
-    launch(starts[0], last_rows[0], 0)
+    others = [_threads().submit(launch, starts[band], starts[band + 1], band) for band in range(1, bands)]
+    launch(starts[0], starts[1], 0)
     for other in others:
         other.result()
-    for stop, last in zip(starts[1:], last_rows, strict=True):
-        if last < stop:
-            launch(last, stop, 0)
 
 
 def _threads() -> ThreadPoolExecutor:

@@ -95,7 +95,6 @@ class PanopticFuser:
         masks = self._view(queries, membership)
         launch_rows(
             claim, self._cells4, device=device, least_cells=_HELD_CELLS,
-            shared_rows=True,  # points between rows are filled by both
             inputs=[masks], outputs=[self._owner, self._held, self._totals, self._frees],
         )  # fmt: skip
         wp.launch(add_bands, MAX_DETECTIONS, device=device, inputs=[], outputs=[self._totals, self._frees])

@@ -56,8 +56,8 @@ def _above(a: wp.vec4, b: wp.vec4) -> wp.bool:
 
 
 @wp.func
-def _between(corners: wp.vec4, s: Sample) -> wp.float32:
-    return lerp2(corners[0], corners[1], corners[2], corners[3], s.wy, s.wx)
+def _between(corners: wp.vec4, wy: wp.float32, wx: wp.float32) -> wp.float32:
+    return lerp2(corners[0], corners[1], corners[2], corners[3], wy, wx)
 
 
 @wp.func
@@ -73,7 +73,7 @@ def _best_class(
     top = float(-wp.inf)
     if count <= _CANDIDATES:
         for i in range(count):
-            value = _between(values[i], s)
+            value = _between(values[i], s.wy, s.wx)
             if value > top:
                 top = value
                 best = candidates[i]
@@ -150,7 +150,7 @@ def _corner_probabilities(masks: MaskView, y: wp.int32, x: wp.int32, j: wp.int32
 @wp.func
 def _inside(corners: wp.vec4, wy: wp.float32, wx: wp.float32, threshold: wp.float32) -> wp.bool:
     """Eq. 7 at a pixel between four corners."""
-    return lerp2(corners[0], corners[1], corners[2], corners[3], wy, wx) >= threshold
+    return _between(corners, wy, wx) >= threshold
 
 
 @wp.func

@@ -56,7 +56,7 @@ class DenseField:
     offsets3: wp.array3d(dtype=wp.float32)
     offsets4: wp.array3d(dtype=wp.float32)
     log_normalizer: wp.array2d(dtype=wp.float32)  # (2h, 2w), NaN where not yet computed
-    dense_boxes: wp.array2d(dtype=wp.vec4)  # (2h, 2w), where the normalizer is computed
+    dense_boxes: wp.array2d(dtype=wp.vec4)  # (2h, 2w), likewise; empty boxes without levelness
     use_levelness: wp.bool
     use_published_similarity: wp.bool
 
@@ -134,8 +134,10 @@ def _fill_point(field: DenseField, gy: wp.int32, gx: wp.int32) -> None:
     total = float(0.0)
     for c in range(field.logits.shape[0]):
         total += wp.exp(bilinear(field.logits, c, s) - highest)
+    own = wp.vec4()
     if field.use_levelness:
-        field.dense_boxes[gy, gx] = _own_box(field, gy, gx)
+        own = _own_box(field, gy, gx)
+    field.dense_boxes[gy, gx] = own
     field.log_normalizer[gy, gx] = highest + wp.log(total)
 
 
@@ -167,9 +169,11 @@ def _similarity(field: DenseField, own: wp.vec4, gy: wp.int32, gx: wp.int32, que
 def mask_probability(field: DenseField, gy: wp.int32, gx: wp.int32, class_id: wp.int32, query: wp.vec4) -> wp.float32:
     """Mask probability of a query box at a grid point (Eq. 5).
 
-    Threads that come to a point at once write the same values, so their order doesn't matter.
+    Threads that come to a point at once write the same five numbers. One that sees only some of another's still finds a
+    NaN among them and writes them itself, so no order of the writes is assumed.
     """
-    if wp.isnan(field.log_normalizer[gy, gx]):
+    seen = field.dense_boxes[gy, gx]
+    if wp.isnan(field.log_normalizer[gy, gx] + seen[0] + seen[1] + seen[2] + seen[3]):
         _fill_point(field, gy, gx)
     own = field.dense_boxes[gy, gx]
     return wp.exp(_log_probability(field, gy, gx, class_id)) * _similarity(field, own, gy, gx, query)
@@ -337,6 +341,7 @@ def _find_members(
     for gy in range(wp.max(2 * y - 1, 0), wp.min(2 * y + 1, bits.shape[0])):
         for gx in range(wp.max(2 * x - 1, 0), wp.min(2 * x + 1, bits.shape[1])):
             field.log_normalizer[gy, gx] = wp.nan
+            field.dense_boxes[gy, gx] = wp.vec4(wp.nan, wp.nan, wp.nan, wp.nan)
             found = Bits()
             if possible:
                 if only_peak:
