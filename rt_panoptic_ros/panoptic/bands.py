@@ -6,6 +6,7 @@ time halves. On a GPU a kernel is launched whole, as band 0.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,6 @@ MAX_BANDS = 4
 
 LEAST_CELLS = 4096
 """Of a band: less is not worth waking a thread beside the engine's, which still spin (measured at 480x640)."""
-
-_pool: ThreadPoolExecutor | None = None
 
 
 def band_count(device: wp.Device) -> int:
@@ -64,8 +63,7 @@ def launch_rows(
         other.result()
 
 
+@functools.cache
 def _threads() -> ThreadPoolExecutor:
-    global _pool  # noqa: PLW0603 - the process's threads, made when first needed
-    if _pool is None:
-        _pool = ThreadPoolExecutor(MAX_BANDS - 1, "bands")
-    return _pool
+    """Return the process's threads for further bands, made when first needed."""
+    return ThreadPoolExecutor(MAX_BANDS - 1, "bands")
