@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     import warp as wp
 
-    from rt_panoptic_ros.panoptic.masks import DenseField
 
 STRIDES = (8, 16, 32, 64, 128)
 """Pixels of the network's input per cell of the pyramid levels P3 to P7 (Section 4)."""
@@ -110,7 +109,7 @@ class MaskMembership:
     bits: wp.array  # (g, k) 4 x uint32: bit j % 32 of word j // 32
     active: wp.array  # (1,) int32: the first `active[0]` query boxes take part
     peaks: wp.array  # (h, w) uint8: class of the highest semantic logit of each stride-8 cell
-    field: DenseField  # the kernels' view of the frame: from it mask probabilities of grid points are computed
+    field: wp.array  # of one `panoptic.dense_field.DenseField`: the kernels compute mask probabilities from it
     threshold: float  # mask probability from which a pixel belongs to an object
 
 

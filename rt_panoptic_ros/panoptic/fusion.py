@@ -16,7 +16,6 @@ from rt_panoptic_ros.panoptic.bands import LEAST_CELLS, band_count, launch_rows
 from rt_panoptic_ros.panoptic.fusion_kernels import (
     NO_OWNER,
     MaskView,
-    add_bands,
     claim,
     count_classes,
     find_dropped,
@@ -28,6 +27,7 @@ from rt_panoptic_ros.panoptic.fusion_kernels import (
     void_small_stuff,
 )
 from rt_panoptic_ros.panoptic.pixel_map import make_pixel_map
+from rt_panoptic_ros.panoptic.sampling import by_address
 from rt_panoptic_ros.records import VOID, DenseDetections, DetectionTable, ImageGeometry, MaskMembership, PanopticResult
 from rt_panoptic_ros.settings import MAX_DETECTIONS
 
@@ -97,7 +97,6 @@ class PanopticFuser:
             claim, self._cells4, device=device, least_cells=_HELD_CELLS,
             inputs=[masks], outputs=[self._owner, self._held, self._totals, self._frees],
         )  # fmt: skip
-        wp.launch(add_bands, MAX_DETECTIONS, device=device, inputs=[], outputs=[self._totals, self._frees])
         for _ in range(MAX_DETECTIONS):
             wp.launch(
                 find_dropped, 1, device=device,
@@ -105,8 +104,8 @@ class PanopticFuser:
             )  # fmt: skip
             if device.is_cpu and self._state.numpy()[1] < 0:
                 break
-            wp.launch(
-                release, self._cells4, device=device,
+            launch_rows(
+                release, self._cells4, device=device, least_cells=_HELD_CELLS,
                 inputs=[masks, self._held, self._state], outputs=[self._owner, self._frees],
             )  # fmt: skip
         wp.launch(number, 1, device=device, inputs=[self._frees, active], outputs=[self._ids])
@@ -140,13 +139,13 @@ class PanopticFuser:
         wp.launch(render_masks, (count, *self._cells4), device=self._device, inputs=[view], outputs=[masks])
         return np.asarray(masks.numpy()).astype(bool)
 
-    def _view(self, queries: QueryBoxes, membership: MaskMembership) -> MaskView:
+    def _view(self, queries: QueryBoxes, membership: MaskMembership) -> wp.array:
         view = MaskView()
         view.field, view.bits, view.threshold = membership.field, membership.bits, membership.threshold
         view.active = membership.active
         view.boxes, view.labels = queries.boxes, queries.labels
         view.thing_ids, view.pixels = self._thing_ids, self._pixels4
-        return view
+        return by_address(MaskView, view, self._device)
 
     def _table(self, queries: QueryBoxes) -> DetectionTable:
         visible = np.flatnonzero(self._ids.numpy())
@@ -162,7 +161,7 @@ class PanopticFuser:
                 ],
                 axis=1,
             ),
-            areas=self._frees.numpy()[0, visible].astype(np.uint32),
+            areas=self._frees.numpy()[:, visible].sum(axis=0).astype(np.uint32),
         )
 
 

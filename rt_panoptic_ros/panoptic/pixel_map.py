@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
+from rt_panoptic_ros.panoptic.sampling import by_address
+
 if TYPE_CHECKING:
     from rt_panoptic_ros.records import ImageGeometry
 
@@ -24,7 +26,7 @@ class PixelMap:
     column_weights: wp.array(dtype=wp.float32)  # (W,)
 
 
-def make_pixel_map(geometry: ImageGeometry, stride: int, grid: tuple[int, int], device: wp.Device) -> PixelMap:
+def make_pixel_map(geometry: ImageGeometry, stride: int, grid: tuple[int, int], device: wp.Device) -> wp.array:
     """Return the map of the camera's pixels onto a grid of (rows, columns) points, `stride` network px apart."""
     result = PixelMap()
     rows, row_weights = axis_positions(geometry.camera_height, geometry.scale_y / stride, grid[0])
@@ -33,7 +35,7 @@ def make_pixel_map(geometry: ImageGeometry, stride: int, grid: tuple[int, int], 
     result.column_starts = _starts(columns, grid[1], device)
     result.row_weights = wp.array(row_weights, dtype=wp.float32, device=device)
     result.column_weights = wp.array(column_weights, dtype=wp.float32, device=device)
-    return result
+    return by_address(PixelMap, result, device)
 
 
 def axis_positions(pixels: int, scale: float, points: int) -> tuple[np.ndarray, np.ndarray]:

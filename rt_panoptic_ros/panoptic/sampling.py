@@ -8,6 +8,8 @@ assigned by the condition's value after the body, so the assignments would be lo
 
 from __future__ import annotations
 
+from typing import Any
+
 import warp as wp
 
 WORDS = 4
@@ -127,12 +129,11 @@ def word_with_bit(word: wp.uint32, bit: wp.int32) -> wp.uint32:
     return word | (wp.uint32(1) << wp.uint32(bit))
 
 
-@wp.func_native("""
-unsigned char* p = (unsigned char*)image.data + (size_t)row * image.strides[0];
-for (int column = first; column < last; ++column)
-    p[column] = value;
-""")
-def fill_row(
-    image: wp.array2d(dtype=wp.uint8), row: wp.int32, first: wp.int32, last: wp.int32, value: wp.uint8
-) -> None:
-    """Write a value into columns first to last - 1 of a row of a contiguous image; many times as fast as one by one."""
+def by_address(kind: Any, struct: Any, device: wp.Device) -> wp.array:
+    """Return a struct as an array of one, which kernels and their functions take without copying.
+
+    Taken by value, a struct of arrays is copied at the start of every thread: 20 ns, where most threads take 5.
+    """
+    result = wp.array([struct], dtype=kind, device=device)
+    result.struct = struct  # its arrays live as long as the result
+    return result
