@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
+from rt_panoptic_ros.frame_graph import FrameGraph
 from rt_panoptic_ros.inference.backends import BACKENDS, DEVICES, PRECISIONS, check_choice, open_backend
+from rt_panoptic_ros.inference.base import CapturableBackend
 from rt_panoptic_ros.input_image import check_image, plan_geometry, prepare_input
 from rt_panoptic_ros.model_bundle import read_bundle
-from rt_panoptic_ros.panoptic.fusion import PanopticFuser
-from rt_panoptic_ros.panoptic.masks import MaskConstructor
-from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
+from rt_panoptic_ros.panoptic.postprocess import Postprocessor
 from rt_panoptic_ros.records import CameraImage, ImageGeometry, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.class_table import ClassTable
     from rt_panoptic_ros.inference.base import Backend
     from rt_panoptic_ros.model_bundle import ModelBundle
-    from rt_panoptic_ros.records import DenseDetections
 
     EngineOpener = Callable[[str, ModelBundle, tuple[int, int], str, str], Backend]  # the arguments of `open_backend`
 
@@ -39,21 +38,36 @@ _ENGINES_KEPT = 4
 
 
 class _Engine:
-    """The network for one input size, and the buffers that follow from it."""
+    """The network for one input size, and what follows from it."""
 
     def __init__(self, backend: Backend, thing_ids: tuple[int, ...]) -> None:
         self.backend = backend
         # The first inference warms the engine, and its outputs tell the buffers' sizes.
-        dense = backend.infer(np.zeros((*backend.network_size, 3), np.uint8))
-        self.selector = QueryBoxSelector(dense)
-        self.constructor = MaskConstructor(dense, thing_ids)
-        self._thing_ids = thing_ids
-        self._fusers: dict[ImageGeometry, PanopticFuser] = {}
+        self.dense = backend.infer(np.zeros((*backend.network_size, 3), np.uint8))
+        self.postprocessor = Postprocessor(self.dense, thing_ids)
+        self._graph = FrameGraph(backend.device) if isinstance(backend, CapturableBackend) else None
 
-    def fuser(self, dense: DenseDetections, geometry: ImageGeometry) -> PanopticFuser:
-        if geometry not in self._fusers:
-            self._fusers = {geometry: PanopticFuser(dense, self._thing_ids, geometry)}
-        return self._fusers[geometry]
+    def run(
+        self, image: np.ndarray, geometry: ImageGeometry, settings: PostprocessSettings, timings: dict[str, float]
+    ) -> PanopticResult:
+        """Do a frame's work: as one graph where it has been captured, else stage by stage."""
+        backend, graph = self.backend, self._graph
+        frame = (geometry, settings)
+        if isinstance(backend, CapturableBackend) and graph is not None and graph.holds(frame):
+            with _timed(timings, "graph", backend.device):
+                backend.stage(image)
+                graph.launch()
+                return self.postprocessor.result()
+        with _timed(timings, "network", backend.device):
+            self.dense = backend.infer(image)
+        self.postprocessor.launch(
+            self.dense, geometry, settings, stage=lambda stage: _timed(timings, stage, backend.device)
+        )
+        with _timed(timings, "fusion"):
+            result = self.postprocessor.result()
+        if isinstance(backend, CapturableBackend) and graph is not None:
+            graph.capture(frame, lambda: self.postprocessor.launch(backend.enqueue(), geometry, settings))
+        return result
 
 
 class PanopticPipeline:
@@ -79,7 +93,7 @@ class PanopticPipeline:
         self._backend_name, self._device, self._precision = backend, device, precision
         self._network_size = network_size
         self._engines: OrderedDict[tuple[int, int], _Engine] = OrderedDict()
-        self._last: tuple[DenseDetections, _Engine, ImageGeometry, PostprocessSettings] | None = None
+        self._last: tuple[_Engine, ImageGeometry, PostprocessSettings] | None = None
 
     @property
     def classes(self) -> ClassTable:
@@ -111,16 +125,8 @@ class PanopticPipeline:
         timings: dict[str, float] = {}
         with _timed(timings, "input"):
             network_input = prepare_input(image, geometry, spec)
-        with _timed(timings, "network", engine.backend.device):
-            dense = engine.backend.infer(network_input)
-        with _timed(timings, "query_boxes", engine.backend.device):
-            queries = engine.selector.select(dense, geometry.content_size, settings.query_boxes)
-        with _timed(timings, "masks", engine.backend.device):
-            score_threshold = settings.fusion.score_threshold
-            membership = engine.constructor.construct(dense, queries, settings.masks, score_threshold=score_threshold)
-        with _timed(timings, "fusion"):
-            result = engine.fuser(dense, geometry).fuse(dense, queries, membership, settings.fusion)
-        self.timings_ms, self._last = timings, (dense, engine, geometry, settings)
+        result = engine.run(network_input, geometry, settings, timings)
+        self.timings_ms, self._last = timings, (engine, geometry, settings)
         return result
 
     def dense_arrays(self) -> dict[str, np.ndarray]:
@@ -135,15 +141,14 @@ class PanopticPipeline:
         """
         if self._last is None:
             raise RuntimeError("label a frame before asking for its dense arrays")
-        dense, engine, geometry, settings = self._last
+        engine, geometry, settings = self._last
+        dense = engine.dense
         arrays = {"semantic_logits": dense.semantic_logits}
         if dense.levelness_logits is not None:
             arrays["levelness_logits"] = dense.levelness_logits
         for name in ("box_class_logits", "box_offsets", "centerness_logits"):
             arrays |= {f"{name}_{level}": array for level, array in enumerate(getattr(dense, name))}
-        queries = engine.selector.select(dense, geometry.content_size, settings.query_boxes)
-        membership = engine.constructor.construct(dense, queries, settings.masks)
-        masks = engine.fuser(dense, geometry).render_masks(queries, membership)
+        queries, masks = engine.postprocessor.masks(dense, geometry, settings)
         return {name: array.numpy().copy() for name, array in arrays.items()} | {
             "boxes": queries.boxes.numpy()[: len(masks)].copy(),
             "scores": queries.scores.numpy()[: len(masks)].copy(),
@@ -217,4 +222,4 @@ def _timed(timings: dict[str, float], stage: str, device: str = "cpu") -> Iterat
     yield
     if device != "cpu":
         wp.synchronize_device(device)
-    timings[stage] = 1e3 * (time.perf_counter() - begin)
+    timings[stage] = timings.get(stage, 0.0) + 1e3 * (time.perf_counter() - begin)

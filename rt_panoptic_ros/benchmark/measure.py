@@ -115,9 +115,9 @@ class StageClock:
         self._begin = time.perf_counter()
 
     def end(self, stage: str) -> None:
-        """End the stage that runs, and start the next."""
+        """End the stage that runs, adding to what it took before, and start the next."""
         now = time.perf_counter()
-        self.stages_ms[stage] = 1e3 * (now - self._begin)
+        self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + 1e3 * (now - self._begin)
         self._begin = now
 
 

@@ -137,5 +137,6 @@ def _require_same_classes(model: ClassTable, dataset: ClassTable) -> None:
 
 
 def _median_timings(timings: Sequence[dict[str, float]]) -> dict[str, float]:
-    medians = {stage: float(np.median([frame[stage] for frame in timings])) for stage in timings[0]}
+    # The first frame may go stage by stage where the others are one graph.
+    medians = {stage: float(np.median([f[stage] for f in timings if stage in f])) for stage in timings[-1]}
     return {**medians, "total": float(np.median([sum(frame.values()) for frame in timings]))}

@@ -50,3 +50,23 @@ class Backend(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free the engine; the object can't be used after it."""
+
+
+class CapturableBackend(Backend):
+    """An engine whose work for a frame can be captured, with all that follows, in one CUDA graph.
+
+    What `enqueue` launches always reads and writes the same memory and waits for nothing.
+    """
+
+    @abstractmethod
+    def stage(self, image: np.ndarray) -> None:
+        """Copy an image, as `infer` gets it, to where `enqueue` uploads it from; no upload may still be going on."""
+
+    @abstractmethod
+    def enqueue(self) -> DenseDetections:
+        """Enqueue upload and network on Warp's current stream of the device; return always the same arrays."""
+
+    def infer(self, image: np.ndarray) -> DenseDetections:
+        """Return the network's outputs for `image`; see `Backend`."""
+        self.stage(image)
+        return self.enqueue()

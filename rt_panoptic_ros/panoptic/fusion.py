@@ -13,6 +13,7 @@ import numpy as np
 import warp as wp
 
 from rt_panoptic_ros.panoptic.bands import LEAST_CELLS, band_count, launch_rows
+from rt_panoptic_ros.panoptic.download import Download
 from rt_panoptic_ros.panoptic.fusion_kernels import (
     NO_OWNER,
     MaskView,
@@ -27,7 +28,7 @@ from rt_panoptic_ros.panoptic.fusion_kernels import (
     void_small_stuff,
 )
 from rt_panoptic_ros.panoptic.pixel_map import make_pixel_map
-from rt_panoptic_ros.panoptic.sampling import by_address
+from rt_panoptic_ros.panoptic.structs import StructSlot
 from rt_panoptic_ros.records import VOID, DenseDetections, DetectionTable, ImageGeometry, MaskMembership, PanopticResult
 from rt_panoptic_ros.settings import MAX_DETECTIONS
 
@@ -64,10 +65,14 @@ class PanopticFuser:
         self._frees = wp.zeros((bands, MAX_DETECTIONS), dtype=wp.int32, device=device)
         self._ids = wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device)
         self._state = wp.zeros(2, dtype=wp.int32, device=device)
+        self._dropping = wp.zeros(1, dtype=wp.int32, device=device)
         self._mask_boxes = wp.zeros((bands, MAX_DETECTIONS, 4), dtype=wp.int32, device=device)
         no_box = np.tile(np.array([2**31 - 1, 2**31 - 1, -1, -1], np.int32), (bands, MAX_DETECTIONS, 1))
         self._no_boxes = wp.array(no_box, dtype=wp.int32, device=device)
         self._class_areas = wp.zeros(classes, dtype=wp.int32, device=device)
+        self._masks_slot = StructSlot(MaskView, device)
+        self._queries: QueryBoxes | None = None  # those of the last launch
+        self._download = Download({})
 
     def fuse(
         self,
@@ -78,6 +83,20 @@ class PanopticFuser:
     ) -> PanopticResult:
         """Return the labels of every camera pixel and the table of visible objects, in arrays of their own.
 
+        Args: as `launch`'s.
+        """
+        self.launch(dense, queries, membership, settings)
+        return self.result()
+
+    def launch(
+        self,
+        dense: DenseDetections,
+        queries: QueryBoxes,
+        membership: MaskMembership,
+        settings: FusionSettings,
+    ) -> None:
+        """Enqueue the fusion and the download of its results.
+
         Args:
             dense: The network's outputs.
             queries: The query boxes.
@@ -85,6 +104,15 @@ class PanopticFuser:
             settings: Overlap and area limits.
         """
         device, active = self._device, membership.active
+        if self._queries is not queries:
+            self._queries = queries
+            self._download = Download(
+                {
+                    "semantic": self._semantic, "instance": self._instance, "ids": self._ids, "frees": self._frees,
+                    "mask_boxes": self._mask_boxes, "boxes": queries.boxes, "scores": queries.scores,
+                    "labels": queries.labels,
+                }
+            )  # fmt: skip
         for counter in (self._totals, self._frees, self._state, self._instance):
             counter.zero_()
         wp.copy(self._mask_boxes, self._no_boxes)
@@ -97,17 +125,8 @@ class PanopticFuser:
             claim, self._cells4, device=device, least_cells=_HELD_CELLS,
             inputs=[masks], outputs=[self._owner, self._held, self._totals, self._frees],
         )  # fmt: skip
-        for _ in range(MAX_DETECTIONS):
-            wp.launch(
-                find_dropped, 1, device=device,
-                inputs=[self._totals, active, settings.overlap_threshold], outputs=[self._frees, self._state],
-            )  # fmt: skip
-            if device.is_cpu and self._state.numpy()[1] < 0:
-                break
-            launch_rows(
-                release, self._cells4, device=device, least_cells=_HELD_CELLS,
-                inputs=[masks, self._held, self._state], outputs=[self._owner, self._frees],
-            )  # fmt: skip
+        self._find_dropped(active, settings)
+        wp.capture_while(self._dropping, self._release, masks=masks, active=active, settings=settings)
         wp.launch(number, 1, device=device, inputs=[self._frees, active], outputs=[self._ids])
         launch_rows(
             paint_instances, self._cells4, device=device, least_cells=_HELD_CELLS,
@@ -125,11 +144,28 @@ class PanopticFuser:
                 inputs=[self._class_areas, self._is_thing, settings.stuff_area_min, self._instance],
                 outputs=[self._semantic],
             )  # fmt: skip
+        self._download.enqueue()
+
+    def result(self) -> PanopticResult:
+        """Wait for the last `launch`; return the labels of every camera pixel and the table of visible objects."""
+        arrays = self._download.views()
         return PanopticResult(
-            semantic=self._semantic.numpy().copy(),
-            instance=self._instance.numpy().copy(),
-            detections=self._table(queries),
+            semantic=arrays["semantic"].copy(), instance=arrays["instance"].copy(), detections=self._table(arrays)
         )
+
+    def _find_dropped(self, active: wp.array, settings: FusionSettings) -> None:
+        wp.launch(
+            find_dropped, 1, device=self._device, inputs=[self._totals, active, settings.overlap_threshold],
+            outputs=[self._frees, self._state, self._dropping],
+        )  # fmt: skip
+
+    def _release(self, masks: wp.array, active: wp.array, settings: FusionSettings) -> None:
+        """Hand on the pixels of the detection just dropped, and find the next."""
+        launch_rows(
+            release, self._cells4, device=self._device, least_cells=_HELD_CELLS,
+            inputs=[masks, self._held, self._state], outputs=[self._owner, self._frees],
+        )  # fmt: skip
+        self._find_dropped(active, settings)
 
     def render_masks(self, queries: QueryBoxes, membership: MaskMembership) -> np.ndarray:
         """Return the whole masks before fusion, (n, H, W) bool at the camera's size (Eq. 7)."""
@@ -145,23 +181,17 @@ class PanopticFuser:
         view.active = membership.active
         view.boxes, view.labels = queries.boxes, queries.labels
         view.thing_ids, view.pixels = self._thing_ids, self._pixels4
-        return by_address(MaskView, view, self._device)
+        return self._masks_slot.hold(view)
 
-    def _table(self, queries: QueryBoxes) -> DetectionTable:
-        visible = np.flatnonzero(self._ids.numpy())
-        boxes = camera_boxes(queries.boxes.numpy()[visible], self._geometry)
+    def _table(self, arrays: dict[str, np.ndarray]) -> DetectionTable:
+        visible = np.flatnonzero(arrays["ids"])
+        mask_boxes = arrays["mask_boxes"][:, visible]
         return DetectionTable(
-            class_ids=self._thing_id_table[queries.labels.numpy()[visible]],
-            scores=queries.scores.numpy()[visible],
-            boxes=boxes,
-            mask_boxes=np.concatenate(
-                [
-                    self._mask_boxes.numpy()[:, visible, :2].min(axis=0),
-                    self._mask_boxes.numpy()[:, visible, 2:].max(axis=0),
-                ],
-                axis=1,
-            ),
-            areas=self._frees.numpy()[:, visible].sum(axis=0).astype(np.uint32),
+            class_ids=self._thing_id_table[arrays["labels"][visible]],
+            scores=arrays["scores"][visible],
+            boxes=camera_boxes(arrays["boxes"][visible], self._geometry),
+            mask_boxes=np.concatenate([mask_boxes[..., :2].min(axis=0), mask_boxes[..., 2:].max(axis=0)], axis=1),
+            areas=arrays["frees"][:, visible].sum(axis=0).astype(np.uint32),
         )
 
 

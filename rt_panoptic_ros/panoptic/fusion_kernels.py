@@ -192,7 +192,8 @@ def find_dropped(
     active: wp.array(dtype=wp.int32),
     overlap_threshold: wp.float32,
     frees: wp.array2d(dtype=wp.int32),
-    state: wp.array(dtype=wp.int32),  # next detection to look at; the one just dropped, or -1
+    state: wp.array(dtype=wp.int32),  # next detection to look at; the one just dropped
+    dropping: wp.array(dtype=wp.int32),  # whether one was just dropped
 ) -> None:
     """Walk down the scores to the next detection that is claimed for more than the threshold."""
     found = int(-1)
@@ -207,6 +208,7 @@ def find_dropped(
         j += 1
     state[0] = j
     state[1] = found
+    dropping[0] = wp.where(found >= 0, 1, 0)
 
 
 @wp.func
@@ -233,7 +235,7 @@ def release(
     cell_row, x = wp.tid()
     y = first_row + cell_row
     dropped = state[1]
-    if dropped < 0 or held[y, x] == _NOBODY:
+    if held[y, x] == _NOBODY:
         return
     if not _at_any_corner(frame[0].bits, y, x, dropped):
         return

@@ -29,7 +29,8 @@ from rt_panoptic_ros.panoptic.dense_field import (
     semantic_sample,
     similarity_from,
 )
-from rt_panoptic_ros.panoptic.sampling import Bits, bilinear, by_address, lerp2, word_with_bit
+from rt_panoptic_ros.panoptic.sampling import Bits, bilinear, lerp2, word_with_bit
+from rt_panoptic_ros.panoptic.structs import StructSlot
 from rt_panoptic_ros.records import DenseDetections, MaskMembership, QueryBoxes
 from rt_panoptic_ros.settings import MAX_DETECTIONS
 
@@ -269,6 +270,9 @@ class MaskConstructor:
         self._log_normalizer = wp.zeros(grid, dtype=wp.float32, device=device)
         self._dense_boxes = wp.zeros(grid, dtype=wp.vec4, device=device)
         self._active = wp.zeros(1, dtype=wp.int32, device=device)
+        self._field_slot = StructSlot(DenseField, device)
+        self._queries_slot = StructSlot(GroupedQueries, device)
+        self._cells_slot = StructSlot(Cells, device)
 
     def construct(
         self, dense: DenseDetections, queries: QueryBoxes, settings: MaskSettings, *, score_threshold: float = 0.0
@@ -291,7 +295,7 @@ class MaskConstructor:
             inputs=[queries.scores, queries.labels, queries.count, score_threshold],
             outputs=[self._starts, self._members, self._active],
         )  # fmt: skip
-        field = by_address(DenseField, self._field(dense, settings), device)
+        field = self._field_slot.hold(self._field(dense, settings))
         grouped = GroupedQueries()
         grouped.boxes, grouped.threshold = queries.boxes, settings.mask_threshold
         grouped.starts, grouped.members, grouped.thing_ids = self._starts, self._members, self._thing_ids
@@ -302,7 +306,7 @@ class MaskConstructor:
         rows, columns = self._peaks.shape
         launch_rows(
             _find_members, (rows + 1, columns + 1), device=device,
-            inputs=[field, by_address(GroupedQueries, grouped, device), by_address(Cells, cells, device)],
+            inputs=[field, self._queries_slot.hold(grouped), self._cells_slot.hold(cells)],
             outputs=[self._bits],
         )  # fmt: skip
         return MaskMembership(self._bits, self._active, self._peaks, field, settings.mask_threshold)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.panoptic.sampling import by_address
+from rt_panoptic_ros.panoptic.structs import in_memory
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.records import ImageGeometry
@@ -35,7 +35,7 @@ def make_pixel_map(geometry: ImageGeometry, stride: int, grid: tuple[int, int], 
     result.column_starts = _starts(columns, grid[1], device)
     result.row_weights = wp.array(row_weights, dtype=wp.float32, device=device)
     result.column_weights = wp.array(column_weights, dtype=wp.float32, device=device)
-    return by_address(PixelMap, result, device)
+    return in_memory(PixelMap, result, device)
 
 
 def axis_positions(pixels: int, scale: float, points: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
 """Selection of the query boxes (Eq. 4): threshold, top-k per level, non-maximum suppression per class, then over all.
 
 Proposals are 64-bit keys, small for a high score, then for a low index (level, row, column, class), so every order and
-every tie is settled by comparing integers and runs are bit-equal. All counts stay on the device; on the CPU the host
-reads them to launch no more threads than needed.
+every tie is settled by comparing integers and runs are bit-equal. All counts stay on the device; only on the CPU does
+the host read them, to launch no more threads than needed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.panoptic.sampling import box_iou
+from rt_panoptic_ros.panoptic.sampling import box_iou, lowest_bit, word_with_bit
 from rt_panoptic_ros.records import DenseDetections, QueryBoxes
 from rt_panoptic_ros.settings import MAX_DETECTIONS
 
@@ -227,12 +227,89 @@ def _suppress(
     out_count[0] = kept
 
 
+@wp.kernel
+def _mark_overlaps(
+    boxes: wp.array(dtype=wp.vec4),
+    labels: wp.array(dtype=wp.int32),
+    total: wp.array(dtype=wp.int32),
+    class_threshold: wp.float32,
+    global_threshold: wp.float32,
+    covers: wp.array2d(dtype=wp.uint32),  # (proposals, words): whom each would suppress in its class, a bit each
+    doubles: wp.array2d(dtype=wp.uint32),  # likewise over all classes
+) -> None:
+    """Compare each proposal with the 32 of a word, as far as they come after it."""
+    rank, word = wp.tid()
+    if rank >= total[0] or 32 * word + 31 <= rank or 32 * word >= total[0]:
+        return
+    box = boxes[rank]
+    covered = wp.uint32(0)
+    doubled = wp.uint32(0)
+    for bit in range(wp.max(rank + 1 - 32 * word, 0), wp.min(32, total[0] - 32 * word)):
+        overlap = box_iou(box, boxes[32 * word + bit])
+        if labels[32 * word + bit] == labels[rank] and overlap > class_threshold:
+            covered = word_with_bit(covered, bit)
+        if overlap > global_threshold:
+            doubled = word_with_bit(doubled, bit)
+    covers[rank, word] = covered
+    doubles[rank, word] = doubled
+
+
+@wp.kernel
+def _pick_survivors(
+    boxes: wp.array(dtype=wp.vec4),
+    scores: wp.array(dtype=wp.float32),
+    labels: wp.array(dtype=wp.int32),
+    total: wp.array(dtype=wp.int32),
+    covers: wp.array2d(dtype=wp.uint32),
+    doubles: wp.array2d(dtype=wp.uint32),
+    max_detections: wp.int32,
+    covered: wp.array(dtype=wp.uint32),  # (words,)
+    doubled: wp.array(dtype=wp.uint32),
+    out_boxes: wp.array(dtype=wp.vec4),
+    out_scores: wp.array(dtype=wp.float32),
+    out_labels: wp.array(dtype=wp.int32),
+    out_count: wp.array(dtype=wp.int32),
+) -> None:
+    """Walk down the scores as `_suppress` does, with all comparisons already made."""
+    words = (total[0] + 31) / 32
+    for word in range(words):
+        covered[word] = wp.uint32(0)
+        doubled[word] = wp.uint32(0)
+    kept = int(0)
+    for word in range(words):
+        valid = wp.uint32(0xFFFFFFFF)
+        if total[0] - 32 * word < 32:
+            valid = word_with_bit(wp.uint32(0), total[0] - 32 * word) - wp.uint32(1)
+        alive = valid & ~covered[word]
+        while alive != wp.uint32(0) and kept < max_detections:
+            bit = lowest_bit(alive)
+            rank = 32 * word + bit
+            for later in range(word, words):
+                covered[later] = covered[later] | covers[rank, later]
+            if ((doubled[word] >> wp.uint32(bit)) & wp.uint32(1)) == wp.uint32(0):
+                for later in range(word, words):
+                    doubled[later] = doubled[later] | doubles[rank, later]
+                out_boxes[kept] = boxes[rank]
+                out_scores[kept] = scores[rank]
+                out_labels[kept] = labels[rank]
+                kept += 1
+            above = wp.uint32(0xFFFFFFFF) << wp.uint32(bit)
+            valid = valid & (above & ~word_with_bit(wp.uint32(0), bit))
+            alive = valid & ~covered[word]
+    out_count[0] = kept
+
+
 class QueryBoxSelector:
     """Holds the buffers for one set of output shapes; `select` is a function of its arguments only."""
 
-    def __init__(self, dense: DenseDetections) -> None:
-        """Allocate for outputs of the shapes and the device of `dense`."""
+    def __init__(self, dense: DenseDetections, *, capturable: bool | None = None) -> None:
+        """Allocate for outputs of the shapes and the device of `dense`.
+
+        With `capturable`, the default on a GPU, the host reads nothing in between and all comparisons are made in
+        parallel; without, the host reads counts and one thread compares no more than it must.
+        """
         device = dense.semantic_logits.device
+        self._capturable = device.is_cuda if capturable is None else capturable
         self._device = device
         capacities = [array.size for array in dense.box_class_logits]
         levels = len(capacities)
@@ -280,7 +357,7 @@ class QueryBoxSelector:
             inputs=[self._keys, self._device_firsts, self._counts, settings.pre_nms_top_k, self._prefixes],
             outputs=[self._total, self._gathered],
         )  # fmt: skip
-        proposals = int(self._total.numpy()[0]) if device.is_cpu else self._capacity
+        proposals = self._capacity if self._capturable else int(self._total.numpy()[0])
         if proposals:
             wp.utils.radix_sort_pairs(self._gathered, self._sort_values, proposals)
         height, width = content_size
@@ -289,21 +366,36 @@ class QueryBoxSelector:
             inputs=[self._gathered, self._total, dense.box_class_logits[0].shape[0], *dense.box_offsets, height, width],
             outputs=[self._boxes, self._scores, self._labels],
         )  # fmt: skip
-        result = self._result
+        self._suppress(settings)
+        return self._result
+
+    def _suppress(self, settings: QueryBoxSettings) -> None:
+        result, device = self._result, self._device
+        outputs = [result.boxes, result.scores, result.labels, result.count]
+        proposals = [self._boxes, self._scores, self._labels, self._total]
+        thresholds = [settings.nms_threshold, settings.global_nms_threshold]
+        if not self._capturable:
+            wp.launch(
+                _suppress, 1, device=device,
+                inputs=[*proposals, *thresholds, settings.max_detections, self._survivors], outputs=outputs,
+            )  # fmt: skip
+            return
         wp.launch(
-            _suppress, 1, device=device,
-            inputs=[self._boxes, self._scores, self._labels, self._total, settings.nms_threshold,
-                    settings.global_nms_threshold, settings.max_detections, self._survivors],
-            outputs=[result.boxes, result.scores, result.labels, result.count],
+            _mark_overlaps, self._covers.shape, device=device,
+            inputs=[self._boxes, self._labels, self._total, *thresholds], outputs=[self._covers, self._doubles],
         )  # fmt: skip
-        return result
+        wp.launch(
+            _pick_survivors, 1, device=device,
+            inputs=[*proposals, self._covers, self._doubles, settings.max_detections, self._covered, self._doubled],
+            outputs=outputs,
+        )  # fmt: skip
 
     def _most_candidates(self) -> int:
-        return int(self._counts.numpy().max()) if self._device.is_cpu else self._largest
+        return self._largest if self._capturable else int(self._counts.numpy().max())
 
     def _select_top(self, top_k: int, per_level: tuple[int, int]) -> None:
         """Find each level's top_k-th smallest key by radix select; its digits end up in the prefixes."""
-        if self._device.is_cpu and per_level[1] <= top_k:
+        if not self._capturable and per_level[1] <= top_k:
             return
         self._prefixes.zero_()
         self._remaining.fill_(top_k)
@@ -332,4 +424,11 @@ class QueryBoxSelector:
         self._boxes = wp.zeros(capacity, dtype=wp.vec4, device=device)
         self._scores = wp.zeros(capacity, dtype=wp.float32, device=device)
         self._labels = wp.zeros(capacity, dtype=wp.int32, device=device)
-        self._survivors = wp.zeros(capacity, dtype=wp.int32, device=device)
+        if not self._capturable:
+            self._survivors = wp.zeros(capacity, dtype=wp.int32, device=device)
+            return
+        words = -(-capacity // 32)
+        self._covers = wp.zeros((capacity, words), dtype=wp.uint32, device=device)
+        self._doubles = wp.zeros((capacity, words), dtype=wp.uint32, device=device)
+        self._covered = wp.zeros(words, dtype=wp.uint32, device=device)
+        self._doubled = wp.zeros(words, dtype=wp.uint32, device=device)

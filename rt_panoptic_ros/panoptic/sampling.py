@@ -8,8 +8,6 @@ assigned by the condition's value after the body, so the assignments would be lo
 
 from __future__ import annotations
 
-from typing import Any
-
 import warp as wp
 
 WORDS = 4
@@ -127,13 +125,3 @@ def lowest_bit(word: wp.uint32) -> int:  # type: ignore[empty-body]  # the text 
 def word_with_bit(word: wp.uint32, bit: wp.int32) -> wp.uint32:
     """Return `word` with bit `bit` set."""
     return word | (wp.uint32(1) << wp.uint32(bit))
-
-
-def by_address(kind: Any, struct: Any, device: wp.Device) -> wp.array:
-    """Return a struct as an array of one, which kernels and their functions take without copying.
-
-    Taken by value, a struct of arrays is copied at the start of every thread: 20 ns, where most threads take 5.
-    """
-    result = wp.array([struct], dtype=kind, device=device)
-    result.struct = struct  # its arrays live as long as the result
-    return result

@@ -17,7 +17,18 @@ SIZE = (96, 160)
 
 
 def select(dense: DenseDetections, config: QueryBoxSettings, size: tuple[int, int] = SIZE) -> numpy_twin.HostQueryBoxes:
-    queries = QueryBoxSelector(dense).select(dense, size, config)
+    """Select both ways, one by one and in parallel as on a GPU, which must give the same to the bit."""
+    serial, parallel = (_select(dense, config, size, capturable=capturable) for capturable in (False, True))
+    np.testing.assert_array_equal(serial.boxes, parallel.boxes)
+    np.testing.assert_array_equal(serial.scores, parallel.scores)
+    np.testing.assert_array_equal(serial.labels, parallel.labels)
+    return serial
+
+
+def _select(
+    dense: DenseDetections, config: QueryBoxSettings, size: tuple[int, int], *, capturable: bool
+) -> numpy_twin.HostQueryBoxes:
+    queries = QueryBoxSelector(dense, capturable=capturable).select(dense, size, config)
     count = int(queries.count.numpy()[0])
     return numpy_twin.HostQueryBoxes(
         queries.boxes.numpy()[:count], queries.scores.numpy()[:count], queries.labels.numpy()[:count]
