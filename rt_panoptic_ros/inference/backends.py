@@ -20,6 +20,7 @@ _LOGGER = logging.getLogger(__name__)
 _ENGINES = {  # name: (module of this package, class, the library it needs, what installs that)
     "onnxruntime": ("onnxruntime_backend", "OnnxRuntimeBackend", "onnxruntime", "pip install onnx onnxruntime"),
     "torch": ("torch_backend", "TorchBackend", "torch", "pip install torch"),
+    "openvino": ("openvino_backend", "OpenVinoBackend", "openvino", "pip install onnx openvino"),
 }
 BACKENDS = ("auto", *_ENGINES)
 DEVICES = ("auto", "cpu", "cuda")

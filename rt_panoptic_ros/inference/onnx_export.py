@@ -1,4 +1,4 @@
-"""Keeps the ONNX graphs made from bundles, one per content and size, in the user's cache."""
+"""Keeps the ONNX graphs made from bundles, one per content and size, in the user's cache, and reads their outputs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
+from rt_panoptic_ros.architecture import LEVELS
 from rt_panoptic_ros.files import atomic_path, cache_directory, file_sha256
+from rt_panoptic_ros.records import DenseDetections
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import warp as wp
 
     from rt_panoptic_ros.model_bundle import ModelBundle
 
@@ -48,3 +52,14 @@ def exported_onnx(bundle: ModelBundle, network_size: tuple[int, int], precision:
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
     return target
+
+
+def dense_detections(outputs: dict[str, wp.array]) -> DenseDetections:
+    """Return the graph's `outputs`, {name: array without batch axis}, as the record."""
+    return DenseDetections(
+        semantic_logits=outputs["semantic_logits"],
+        levelness_logits=outputs.get("levelness_logits"),
+        box_class_logits=tuple(outputs[f"box_class_logits_{level}"] for level in range(LEVELS)),
+        box_offsets=tuple(outputs[f"box_offsets_{level}"] for level in range(LEVELS)),
+        centerness_logits=tuple(outputs[f"centerness_logits_{level}"] for level in range(LEVELS)),
+    )

@@ -8,14 +8,13 @@ import numpy as np
 import onnxruntime
 import warp as wp
 
-from rt_panoptic_ros.architecture import LEVELS
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.inference.base import Backend
-from rt_panoptic_ros.inference.onnx_export import exported_onnx
-from rt_panoptic_ros.records import DenseDetections
+from rt_panoptic_ros.inference.onnx_export import dense_detections, exported_onnx
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.records import DenseDetections
 
 _ERRORS_ONLY = 3
 
@@ -53,14 +52,3 @@ class OnnxRuntimeBackend(Backend):
     def close(self) -> None:
         """Free the session."""
         del self._binding, self._session, self._outputs
-
-
-def dense_detections(outputs: dict[str, wp.array]) -> DenseDetections:
-    """Return the graph's `outputs`, {name: array without batch axis}, as the record."""
-    return DenseDetections(
-        semantic_logits=outputs["semantic_logits"],
-        levelness_logits=outputs.get("levelness_logits"),
-        box_class_logits=tuple(outputs[f"box_class_logits_{level}"] for level in range(LEVELS)),
-        box_offsets=tuple(outputs[f"box_offsets_{level}"] for level in range(LEVELS)),
-        centerness_logits=tuple(outputs[f"centerness_logits_{level}"] for level in range(LEVELS)),
-    )

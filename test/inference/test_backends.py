@@ -25,7 +25,7 @@ ENGINES = [
     pytest.param(
         name, marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
     )
-    for name in ("onnxruntime", "torch")
+    for name in ("onnxruntime", "torch", "openvino")
 ]
 both = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None or importlib.util.find_spec("onnxruntime") is None,
@@ -108,11 +108,13 @@ def test_engines_agree(network: NetworkConfig, spec: InputSpec, tmp_path: Path) 
         settings=PostprocessSettings(), about={},
     )  # fmt: skip
     size = (72, 104)
-    onnx = arrays(open_backend("onnxruntime", bundle, size, "cpu").infer(image(size)))
     torch = arrays(open_backend("torch", bundle, size, "cpu").infer(image(size)))
-    assert onnx.keys() == torch.keys()
-    for name, value in onnx.items():
-        np.testing.assert_allclose(value, torch[name], atol=2e-4, rtol=2e-4, err_msg=name)
+    for engine in ("onnxruntime", "openvino"):
+        if importlib.util.find_spec(engine) is not None:
+            ours = arrays(open_backend(engine, bundle, size, "cpu").infer(image(size)))
+            assert ours.keys() == torch.keys()
+            for name, value in ours.items():
+                np.testing.assert_allclose(value, torch[name], atol=2e-4, rtol=2e-4, err_msg=f"{engine} {name}")
 
 
 def test_export_is_cached_and_a_damaged_one_made_again(
