@@ -1,5 +1,7 @@
 """The errors that a user can mend; each message says what was expected, what came, and what to do."""
 
+import importlib.util
+
 
 class RtPanopticError(Exception):
     """Base of all errors of this package that carry one clear sentence for the user."""
@@ -16,3 +18,20 @@ class UnavailableError(RtPanopticError, RuntimeError):
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, or its kind where it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def require_package(package: str, purpose: str, remedy: str | None = None) -> None:
+    """Check that a package can be imported.
+
+    Args:
+        package: Its name for `import`.
+        purpose: What it is needed for, such as "the average precision".
+        remedy: What to do without it; None is to install it under the same name.
+
+    Raises:
+        UnavailableError: It is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise UnavailableError(
+            f"expected the package {package} for {purpose}, it is not installed: {remedy or f'`pip install {package}`'}"
+        )

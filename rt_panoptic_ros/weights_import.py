@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from rt_panoptic_ros.architecture import NetworkConfig, state_dict_layout
-from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.errors import InvalidInputError, require_package
 from rt_panoptic_ros.model_bundle import InputSpec, ModelBundle, checked_weights, write_bundle
 from rt_panoptic_ros.settings import PostprocessSettings
 
@@ -85,13 +85,10 @@ def read_arrays(checkpoint: Path) -> dict[str, np.ndarray]:
     except (ValueError, OSError, zipfile.BadZipFile, SafetensorError) as error:
         raise InvalidInputError(f"expected arrays in {checkpoint}, got an unreadable file ({error})") from None
     if checkpoint.suffix in (".pth", ".pt"):
-        try:
-            from rt_panoptic_ros.network.checkpoints import read_torch_checkpoint
-        except ModuleNotFoundError:
-            raise UnavailableError(
-                f"expected torch for reading {checkpoint.name}, it is not installed: "
-                "`pip install torch`, or convert the file to .safetensors where torch is"
-            ) from None
+        remedy = "`pip install torch`, or convert the file to .safetensors where torch is"
+        require_package("torch", f"reading {checkpoint.name}", remedy)
+        from rt_panoptic_ros.network.checkpoints import read_torch_checkpoint
+
         return read_torch_checkpoint(checkpoint)
     raise InvalidInputError(
         f"expected a checkpoint that ends in .pth, .pt, .safetensors or .npz, got {checkpoint.name}"

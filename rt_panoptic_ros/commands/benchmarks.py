@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.commands.options import add_engine, natural, require_torch
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.commands.options import add_engine, natural
+from rt_panoptic_ros.errors import InvalidInputError, require_package
 from rt_panoptic_ros.settings import parse_size
 
 if TYPE_CHECKING:
@@ -16,11 +17,17 @@ if TYPE_CHECKING:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    require_torch()
+    require_package("torch", "the plain twins")
     from rt_panoptic_ros.benchmark import comparisons
     from rt_panoptic_ros.model_bundle import read_bundle
 
     size = _size(options)
+    if options.what == "postprocess" and options.plot is not None:
+        require_package("matplotlib", "the plot")
+        from rt_panoptic_ros.benchmark.sweep import sweep_postprocess
+
+        sweep_postprocess(options.plot, options.device, seconds=options.seconds)
+        return
     if options.what == "postprocess":
         result = comparisons.bench_postprocess(size, options.detections, options.device, seconds=options.seconds)
     elif options.what == "network":
@@ -100,6 +107,11 @@ def _add_bench(command: argparse.ArgumentParser, part: str) -> None:
         )  # fmt: skip
     if part != "postprocess":
         add_engine(command)
+    if part == "postprocess":
+        command.add_argument(
+            "--plot", metavar="PNG", type=Path,
+            help="measure over objects and sizes instead, --seconds for each point, and draw both into this file",
+        )  # fmt: skip
     if part == "pipeline":
         command.add_argument("--source", help="image, folder or video whose first image is taken (default: made up)")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rt_panoptic_ros.commands.options import natural, require_torch
+from rt_panoptic_ros.commands.options import natural
+from rt_panoptic_ros.errors import require_package
 
 
 def _train(options: argparse.Namespace) -> None:
-    require_torch()
+    require_package("torch", "training")
     from rt_panoptic_ros.training.recipe import read_recipe
     from rt_panoptic_ros.training.trainer import train
 
@@ -28,7 +29,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _ablate(options: argparse.Namespace) -> None:
-    require_torch()
+    require_package("torch", "training")
     from rt_panoptic_ros.training.ablation import ablate
     from rt_panoptic_ros.training.recipe import read_recipe
 

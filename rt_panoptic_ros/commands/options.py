@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.settings import parse_size
 
 if TYPE_CHECKING:
@@ -56,16 +55,6 @@ def open_pipeline_of(options: argparse.Namespace) -> PanopticPipeline:
         network_size=parse_size("--size", options.size),
         settings=parse_settings(options.set),
     )
-
-
-def require_torch() -> None:
-    """Check that torch is installed.
-
-    Raises:
-        UnavailableError: It is not.
-    """
-    if importlib.util.find_spec("torch") is None:
-        raise UnavailableError("expected torch, it is not installed: `pip install torch`")
 
 
 def add_pipeline(command: argparse.ArgumentParser) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.errors import require_package
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,11 +43,7 @@ class AveragePrecision:
         Raises:
             UnavailableError: pycocotools is not installed.
         """
-        if importlib.util.find_spec("pycocotools") is None:
-            raise UnavailableError(
-                "expected the package pycocotools for the average precision, it is not installed: "
-                "`pip install pycocotools`"
-            )
+        require_package("pycocotools", "the average precision")
         self._classes = classes
         self._images: list[dict[str, int]] = []
         self._truth: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import warp as wp
 
-from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require_package
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.inference.base import Backend
@@ -88,9 +88,6 @@ def open_backend(
 
 def _open(name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> Backend:
     module, class_name, library, remedy = _ENGINES[name]
-    if importlib.util.find_spec(library) is None:
-        raise UnavailableError(
-            f"expected the package {library} for the {name} backend, it is not installed: `{remedy}`"
-        )
+    require_package(library, f"the {name} backend", f"`{remedy}`")
     engine: type[Backend] = getattr(importlib.import_module(f"rt_panoptic_ros.inference.{module}"), class_name)
     return engine(bundle, network_size, device, precision)

