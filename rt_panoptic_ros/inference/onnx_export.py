@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 
     import warp as wp
 
+    from rt_panoptic_ros.inference.onnx_graph import Dialect
     from rt_panoptic_ros.model_bundle import ModelBundle
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def exported_onnx(bundle: ModelBundle, network_size: tuple[int, int], precision: str) -> Path:
+def exported_onnx(
+    bundle: ModelBundle, network_size: tuple[int, int], precision: str, dialect: Dialect = "onnxruntime"
+) -> Path:
     """Return the path of the bundle's ONNX graph for `network_size` (height, width) px, making it when absent.
 
-    `precision` is float32 or int8, see `onnx_graph`.
+    `precision` is float32, float16 or int8, see `onnx_graph`.
 
     The file name holds a key of everything the graph depends on, and the file's own digest; a file whose bytes do not
     match is made again.
@@ -36,7 +39,7 @@ def exported_onnx(bundle: ModelBundle, network_size: tuple[int, int], precision:
 
     height, width = network_size
     ranges = bundle.load_ranges() if precision == "int8" else None
-    parts = f"{bundle.content_key} {height}x{width} {GRAPH_VERSION} {json.dumps(ranges)}"
+    parts = f"{bundle.content_key} {height}x{width} {GRAPH_VERSION} {precision} {dialect} {json.dumps(ranges)}"
     key = hashlib.sha256(parts.encode()).hexdigest()[:24]
     folder, stem = cache_directory() / "onnx", f"{bundle.name}-{height}x{width}-{precision}-{key}"
     for path in folder.glob(f"{stem}-*.onnx"):
@@ -47,7 +50,10 @@ def exported_onnx(bundle: ModelBundle, network_size: tuple[int, int], precision:
         path.unlink(missing_ok=True)
     _LOGGER.info("making the %s ONNX graph of %s for %dx%d", precision, bundle.name, height, width)
     weights = bundle.load_weights()
-    content = build_onnx(bundle.network, bundle.input, weights, network_size, ranges=ranges).SerializeToString()
+    half = precision == "float16"
+    content = build_onnx(
+        bundle.network, bundle.input, weights, network_size, ranges=ranges, half=half, dialect=dialect
+    ).SerializeToString()
     target = folder / f"{stem}-{hashlib.sha256(content).hexdigest()[:16]}.onnx"
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)

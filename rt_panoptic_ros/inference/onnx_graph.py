@@ -9,13 +9,17 @@ Input: `image`, uint8 (1, H, W, 3), RGB. Outputs: those of `records.DenseDetecti
 
 With `ranges`, the convolutions of encoder, pyramid and towers become 8-bit: their inputs, outputs and weights pass
 through pairs of QuantizeLinear and DequantizeLinear, which the engine fuses with them. What decides values finely stays
-float32: group norms, the predictors, upsampled sums, exponentials.
+float32: group norms, the predictors, upsampled sums, exponentials. With `half`, the same convolutions and the global
+predictions' are float16, by types written into the graph; float32 stays the same, and the box predictors.
+
+TensorRT wants two things otherwise: a cast before anything else is done with the uint8 image, and 8 bits that are
+symmetric, with biases in float32 (`Dialect`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
@@ -45,6 +49,9 @@ GRAPH_VERSION = 2
 Ranges = Mapping[str, tuple[float, float]]
 """{tensor name: (lowest, highest) value} of the tensors that `quantized_tensors` names."""
 
+Dialect = Literal["onnxruntime", "tensorrt"]
+"""Whose way of writing what both mean; OpenVINO reads ONNX Runtime's."""
+
 _OPSET = 17
 _GROUP_NORM_EPSILON = 1e-5
 
@@ -52,9 +59,14 @@ _GROUP_NORM_EPSILON = 1e-5
 class _Builder:
     """Collects nodes; tensors are named by what made them, and their (channels, height, width) is known."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], ranges: Ranges | None) -> None:
+    def __init__(
+        self, weights: Mapping[str, np.ndarray], ranges: Ranges | None, *, half: bool, dialect: Dialect
+    ) -> None:
         self.weights = weights
         self.ranges = ranges
+        self.dialect = dialect
+        self._half = half
+        self._halves: set[str] = set()  # the float16 tensors
         self.quantizable: list[str] = []
         self._scales: dict[str, float] = {}
         self._rounded: dict[str, str] = {}  # {tensor: its 8-bit values as floats}
@@ -66,6 +78,25 @@ class _Builder:
         self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         if inputs[0] in self.sizes:
             self.sizes.setdefault(name, self.sizes[inputs[0]])
+        if inputs[0] in self._halves:
+            self._halves.add(name)
+        return name
+
+    def as_float(self, x: str) -> str:
+        """Return tensor `x` in float32."""
+        return self._cast(x, f"{x}.float", TensorProto.FLOAT) if x in self._halves else x
+
+    def as_half(self, x: str) -> str:
+        """Return tensor `x` in float16, in a graph of half precision; else `x`."""
+        if not self._half or x in self._halves:
+            return x
+        self._halves.add(self._cast(x, f"{x}.half", TensorProto.FLOAT16))
+        return f"{x}.half"
+
+    def _cast(self, x: str, name: str, kind: int) -> str:
+        if name not in self.sizes:
+            self.nodes.append(helper.make_node("Cast", [x], [name], name=name, to=kind))
+            self.sizes[name] = self.sizes[x]
         return name
 
     def constant(self, name: str, value: np.ndarray) -> str:
@@ -83,16 +114,20 @@ class _Builder:
         stride: int = 1,
         group: int = 1,
         precise: bool = False,
+        exact: bool = False,
     ) -> str:
-        """Add a convolution; those of one `entry` share their weights. `precise` ones are never 8-bit."""
+        """Add a convolution; those of one `entry` share their weights.
+
+        `precise` ones are never 8-bit, and `exact` ones are float32 always.
+        """
         kernel = weight.shape[-1]
-        if precise or self.ranges is None:
-            inputs = [
-                x if precise else self.rounded(x),
-                self.constant(f"{entry or name}.weight", np.ascontiguousarray(weight, np.float32)),
-            ]
+        if exact or precise or self.ranges is None:
+            source = self.as_float(x) if exact else x if precise else self.rounded(x)
+            source = source if exact else self.as_half(source)
+            kind = np.float16 if source in self._halves else np.float32
+            inputs = [source, self.constant(f"{entry or name}.weight", np.ascontiguousarray(weight, kind))]
             if bias is not None:
-                inputs.append(self.constant(f"{entry or name}.bias", np.ascontiguousarray(bias, np.float32)))
+                inputs.append(self.constant(f"{entry or name}.bias", np.ascontiguousarray(bias, kind)))
         else:
             assert bias is not None
             inputs = self._rounded_inputs(x, entry or name, name, weight, bias)
@@ -110,8 +145,11 @@ class _Builder:
             return x
         if x not in self._rounded:
             low, high = min(self.ranges[x][0], 0.0), max(self.ranges[x][1], 0.0)
-            scale = max(high - low, 1e-6) / 255
-            zero = np.uint8(round(-low / scale))
+            if self.dialect == "tensorrt":
+                scale, zero = max(-low, high, 1e-6) / 127, np.int8(0)
+            else:
+                scale = max(high - low, 1e-6) / 255
+                zero = np.uint8(round(-low / scale))
             inputs = [self.constant(f"{x}.scale", np.float32(scale)), self.constant(f"{x}.zero", zero)]
             self._scales[x] = scale
             self.add("QuantizeLinear", [x, *inputs], f"{x}.q")
@@ -127,19 +165,22 @@ class _Builder:
         integers = np.rint(weight / scales[:, None, None, None]).astype(np.int8)
         kernel = [self.constant(f"{entry}.weight.q", integers), self.constant(f"{entry}.weight.scale", scales),
                   self.constant(f"{entry}.weight.zero", np.zeros(len(weight), np.int8))]  # fmt: skip
+        kernel_values = self.add("DequantizeLinear", kernel, f"{name}.weight.dq", axis=0)
+        if self.dialect == "tensorrt":
+            return [source, kernel_values, self.constant(f"{name}.bias", bias.astype(np.float32))]
         steps = (scales * self._scales[x]).astype(np.float32)
         offset = [self.constant(f"{name}.bias.q", np.rint(bias / steps).astype(np.int32)),
                   self.constant(f"{name}.bias.scale", steps),
                   self.constant(f"{name}.bias.zero", np.zeros(len(bias), np.int32))]  # fmt: skip
         return [
             source,
-            self.add("DequantizeLinear", kernel, f"{name}.weight.dq", axis=0),
+            kernel_values,
             self.add("DequantizeLinear", offset, f"{name}.bias.dq", axis=0),
         ]
 
-    def plain_conv(self, x: str, entry: str, name: str, *, stride: int = 1, precise: bool = False) -> str:
+    def plain_conv(self, x: str, entry: str, name: str, *, stride: int = 1, exact: bool = False) -> str:
         weight, bias = self.weights[f"{entry}.weight"], self.weights[f"{entry}.bias"]
-        return self.conv(x, name, weight, bias, entry=entry, stride=stride, precise=precise)
+        return self.conv(x, name, weight, bias, entry=entry, stride=stride, exact=exact)
 
     def sum_of(self, x: str, y: str, name: str) -> str:
         return self.add("Add", [self.rounded(x), self.rounded(y)], name)
@@ -156,7 +197,11 @@ class _Builder:
         return self.add("Relu", [x], name or f"{x}.relu")
 
     def relu6(self, x: str) -> str:
-        limits = [self.constant("zero", np.float32(0)), self.constant("six", np.float32(6))]
+        half = x in self._halves
+        limits = [
+            self.constant(f"{word}.half" if half else word, np.array(value, np.float16 if half else np.float32))
+            for word, value in (("zero", 0), ("six", 6))
+        ]
         return self.add("Clip", [x, *limits], f"{x}.relu6")
 
     def resize(self, x: str, channels: int, size: tuple[int, int], name: str, *, nearest: bool = False) -> str:
@@ -178,7 +223,7 @@ class _Builder:
         full = self.constant(f"{channels}x{height}x{width}.shape", np.array([1, channels, height, width], np.int64))
         ones = self.constant(f"groups{groups}.ones", np.ones(groups, np.float32))
         zeros = self.constant(f"groups{groups}.zeros", np.zeros(groups, np.float32))
-        y = self.add("Reshape", [self.rounded(x), grouped], f"{name}.grouped")
+        y = self.add("Reshape", [self.as_float(self.rounded(x)), grouped], f"{name}.grouped")
         y = self.add("InstanceNormalization", [y, ones, zeros], f"{name}.normalized", epsilon=_GROUP_NORM_EPSILON)
         y = self.add("Reshape", [y, full], f"{name}.full")
         y = self.add("Mul", [y, self.constant(f"{entry}.gain", gain[None, :, None, None])], f"{name}.scaled")
@@ -193,6 +238,8 @@ def build_onnx(
     size: tuple[int, int],
     *,
     ranges: Ranges | None = None,
+    half: bool = False,
+    dialect: Dialect = "onnxruntime",
     show_ranges: bool = False,
 ) -> ModelProto:
     """Return the graph of the network for images of `size` (height, width) px.
@@ -203,9 +250,11 @@ def build_onnx(
         weights: {entry name: float32 array} in the network's layout.
         size: Of the input, both at least 1; not resized or padded further.
         ranges: Makes an 8-bit graph, see above.
+        half: Makes one of half precision; not together with `ranges`.
+        dialect: For which engine.
         show_ranges: Add, for each tensor T that an 8-bit graph rounds, the scalar outputs T.lowest and T.highest.
     """
-    builder = _Builder(weights, ranges)
+    builder = _Builder(weights, ranges, half=half, dialect=dialect)
     builder.sizes["pixels"] = size
     levels = _pyramid(builder, config, _encoder(builder, config, spec))
     outputs = _head(builder, config, levels)
@@ -237,8 +286,12 @@ def folded_batch_norm(
 
 def _encoder(builder: _Builder, config: NetworkConfig, spec: InputSpec) -> list[str]:
     """Add preprocessing and encoder; return the features at strides 8, 16 and 32."""
-    builder.add("Transpose", ["image"], "planes", perm=[0, 3, 1, 2])
-    builder.add("Cast", ["planes"], "pixels", to=TensorProto.FLOAT)
+    if builder.dialect == "tensorrt":
+        builder.add("Cast", ["image"], "values", to=TensorProto.FLOAT)
+        builder.add("Transpose", ["values"], "pixels", perm=[0, 3, 1, 2])
+    else:  # a quarter of the bytes to transpose
+        builder.add("Transpose", ["image"], "planes", perm=[0, 3, 1, 2])
+        builder.add("Cast", ["planes"], "pixels", to=TensorProto.FLOAT)
     mean = builder.constant("mean", np.array(spec.mean_rgb, np.float32)[None, :, None, None])
     x = builder.add("Sub", ["pixels", mean], "centered")
     if config.backbone == EFFICIENTNET_LITE0:
@@ -341,12 +394,12 @@ def _head(builder: _Builder, config: NetworkConfig, levels: Sequence[str]) -> di
     lengths = builder.constant("offsets_and_centerness", np.array([4, 1], np.int64))
     for i, (box_features, class_features) in enumerate(zip(localization, semantics, strict=True)):
         channels[f"box_class_logits_{i}"] = len(weights[f"{head}.box_cls_logits.bias"])
-        builder.plain_conv(class_features, f"{head}.box_cls_logits", f"box_class_logits_{i}", precise=True)
+        builder.plain_conv(class_features, f"{head}.box_cls_logits", f"box_class_logits_{i}", exact=True)
         scale = weights[f"{head}.scales.{i}.scale"]
         boxes, centers = f"{head}.bbox_pred", f"{head}.centerness"
         weight = np.concatenate([weights[f"{boxes}.weight"] * scale, weights[f"{centers}.weight"]])
         bias = np.concatenate([weights[f"{boxes}.bias"] * scale, weights[f"{centers}.bias"]])
-        both = builder.conv(box_features, f"{head}.boxes.{i}", weight, bias, precise=True)
+        both = builder.conv(box_features, f"{head}.boxes.{i}", weight, bias, exact=True)
         log_offsets, centerness = f"{head}.log_offsets.{i}", f"centerness_logits_{i}"
         builder.split([both, lengths], [log_offsets, centerness])
         clamped = builder.add("Min", [log_offsets, limit], f"{head}.clamped_offsets.{i}")
@@ -377,8 +430,9 @@ def _global_conv(builder: _Builder, entry: str, levels: Sequence[str], size: tup
     for i, (level, kernel) in enumerate(zip(levels, np.split(weight, LEVELS, axis=1), strict=True)):
         taps = kernel.transpose(0, 2, 3, 1).reshape(outputs * 9, -1, 1, 1)  # output first, then tap
         part = builder.conv(level, f"{entry}.taps.{i}", taps, None, precise=True)
+        part = builder.as_float(part)
         parts.append(builder.resize(part, outputs * 9, size, f"{entry}.upsampled.{i}"))
     total = builder.add("Sum", parts, f"{entry}.taps")
     builder.sizes[total] = size
     shift = np.tile(np.eye(9, dtype=np.float32).reshape(1, 9, 3, 3), (outputs, 1, 1, 1))
-    builder.conv(total, name, shift, bias, group=outputs, precise=True)
+    builder.conv(total, name, shift, bias, group=outputs, exact=True)
