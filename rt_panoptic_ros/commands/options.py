@@ -70,8 +70,10 @@ def add_pipeline(command: argparse.ArgumentParser) -> None:
 def add_engine(command: argparse.ArgumentParser) -> None:
     """Add the options of an engine."""
     command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
-    command.add_argument("--backend", default="auto", help="auto (default), onnxruntime, torch or openvino")
-    command.add_argument("--precision", default="float32", help="float32 (default), or int8 where the model has ranges")
+    command.add_argument("--backend", default="auto", help="auto (default), onnxruntime, torch, tensorrt or openvino")
+    command.add_argument(
+        "--precision", default="float32", help="float32 (default), float16 on a GPU, or int8 where the model has ranges"
+    )
 
 
 def add_set(command: argparse.ArgumentParser) -> None:

@@ -20,11 +20,12 @@ _LOGGER = logging.getLogger(__name__)
 _ENGINES = {  # name: (module of this package, class, the library it needs, what installs that)
     "onnxruntime": ("onnxruntime_backend", "OnnxRuntimeBackend", "onnxruntime", "pip install onnx onnxruntime"),
     "torch": ("torch_backend", "TorchBackend", "torch", "pip install torch"),
+    "tensorrt": ("tensorrt_backend", "TensorRtBackend", "", "see docs/tensorrt.md"),
     "openvino": ("openvino_backend", "OpenVinoBackend", "openvino", "pip install onnx openvino"),
 }
 BACKENDS = ("auto", *_ENGINES)
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("float32", "int8")
+PRECISIONS = ("float32", "float16", "int8")
 
 
 def check_choice(backend: str, device: str, precision: str) -> None:
@@ -59,8 +60,8 @@ def open_backend(
 ) -> Backend:
     """Return the engine `name` (one of `BACKENDS`) for `bundle`, loaded.
 
-    `auto` takes torch on a GPU where it can, else onnxruntime on the CPU, and logs a warning when an engine or device
-    that was to be preferred could not be had. A named engine never falls back.
+    `auto` takes tensorrt, else torch on a GPU where it can, else onnxruntime on the CPU, and logs a warning when an
+    engine or device that was to be preferred could not be had. A named engine never falls back.
 
     Raises:
         InvalidInputError: Unknown name, or a bundle without ranges for int8.
@@ -72,7 +73,7 @@ def open_backend(
         return _open(name, bundle, network_size, where, precision)
     attempts = [("onnxruntime", "cpu"), ("torch", "cpu")] if device != "cuda" else []
     if where != "cpu":
-        attempts.insert(0, ("torch", where))
+        attempts = [("tensorrt", where), ("torch", where), *attempts]
     reasons: list[str] = []
     for engine, place in attempts:
         try:
@@ -88,6 +89,7 @@ def open_backend(
 
 def _open(name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> Backend:
     module, class_name, library, remedy = _ENGINES[name]
-    require_package(library, f"the {name} backend", f"`{remedy}`")
+    if library:  # TensorRT is looked for by `tensorrt_runtime`, in two packages
+        require_package(library, f"the {name} backend", f"`{remedy}`")
     engine: type[Backend] = getattr(importlib.import_module(f"rt_panoptic_ros.inference.{module}"), class_name)
     return engine(bundle, network_size, device, precision)

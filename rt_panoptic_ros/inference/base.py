@@ -20,7 +20,7 @@ class Backend(ABC):
     """
 
     name: str
-    precision: str  # of the convolutions: float32 or int8; outputs are float32 always
+    precision: str  # of the convolutions: float32, float16 or int8; outputs are float32 always
     device: str  # Warp's name of the device that outputs lie on: cpu or cuda:0
     network_size: tuple[int, int]  # (height, width) px of the input
 
@@ -32,7 +32,7 @@ class Backend(ABC):
             bundle: The model.
             network_size: (height, width) px of the images that `infer` will get.
             device: cpu or cuda:0.
-            precision: float32 or int8.
+            precision: float32, float16 or int8.
 
         Raises:
             UnavailableError: The engine's library or the device is not on this machine, or it lacks the precision.

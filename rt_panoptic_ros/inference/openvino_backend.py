@@ -34,6 +34,11 @@ class OpenVinoBackend(Backend):
             raise UnavailableError(
                 f"expected device cpu for the openvino backend, got {device}: choose device cpu or backend torch"
             )
+        if precision == "float16":
+            raise UnavailableError(
+                "expected precision float32 or int8 for the openvino backend, got float16, which saves a CPU nothing: "
+                "choose one of them"
+            )
         self.device, self.network_size, self.precision = device, network_size, precision
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(exported_onnx(bundle, network_size, precision)), "CPU", _OPTIONS)

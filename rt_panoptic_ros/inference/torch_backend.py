@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TorchBackend(Backend):
-    """Runs `PanopticNetwork` with the bundle's weights in float32."""
+    """Runs `PanopticNetwork` with the bundle's weights, in float32 or, where it pays, float16."""
 
     name = "torch"
 
@@ -30,9 +30,10 @@ class TorchBackend(Backend):
                 f"expected a torch with CUDA for device {device}, got torch {torch.__version__} without: "
                 "install a CUDA build of torch, or choose device cpu"
             )
-        if precision != "float32":
+        if precision == "int8":
             raise UnavailableError(
-                f"expected precision float32 for the torch backend, got {precision}: choose it, or another backend"
+                "expected precision float32 or float16 for the torch backend, got int8: choose one of them, or "
+                "another backend"
             )
         self.device, self.network_size, self.precision = device, network_size, precision
         network = PanopticNetwork(bundle.network, len(bundle.classes), len(bundle.classes.thing_ids))
@@ -48,7 +49,9 @@ class TorchBackend(Backend):
         """Return the network's outputs for `image`; see `Backend`."""
         pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)
         normalized = (pixels.float() - self._mean) / self._std
-        outputs = self._network((normalized.flip(0) if self._flip else normalized)[None])
+        half = self.precision == "float16"  # of convolutions; torch itself keeps norms and exponentials in float32
+        with torch.autocast(self.device.split(":")[0], torch.float16, enabled=half):
+            outputs = self._network((normalized.flip(0) if self._flip else normalized)[None])
         levelness = outputs.levelness_logits
         return DenseDetections(
             semantic_logits=_shared(outputs.semantic_logits),
@@ -64,4 +67,4 @@ class TorchBackend(Backend):
 
 
 def _shared(tensor: torch.Tensor) -> wp.array:
-    return wp.from_torch(tensor[0].contiguous(), dtype=wp.float32)
+    return wp.from_torch(tensor[0].float().contiguous(), dtype=wp.float32)

@@ -24,6 +24,7 @@ class NodeHealth:
 
     state: str  # unconfigured, inactive or active
     engine: str  # what is loaded, or why nothing is
+    building: str  # what is built or waited for while configuring, empty when nothing is
     problem: str  # why the node cannot do its work, empty if it can
     subscribed: bool  # to the camera
     publishers: int  # of the camera topic
@@ -66,6 +67,7 @@ def _summary(health: NodeHealth, report: FrameReport) -> tuple[bytes, str]:
     since = report.since_last
     error, warn, ok = DiagnosticStatus.ERROR, DiagnosticStatus.WARN, DiagnosticStatus.OK
     cases = (
+        (bool(health.building), warn, health.building),
         (bool(health.problem), error, health.problem),
         (since.failed > 0, error, f"{since.failed} frames failed with an unexpected error: see the node's log"),
         (since.refused > 0, warn, f"{since.refused} frames refused: see the node's log"),

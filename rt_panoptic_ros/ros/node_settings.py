@@ -50,7 +50,9 @@ class NodeSettings:
     backend: str = described("auto", "Inference engine; auto takes the best one of this machine.", Change.INACTIVE)
     device: str = described("auto", "Where to compute: cpu, cuda, or auto for a GPU if there is one.", Change.INACTIVE)
     precision: str = described(
-        "float32", "Of the convolutions; int8 is faster and needs a model with ranges.", Change.INACTIVE
+        "float32",
+        "Of the convolutions; float16 is faster on a GPU, int8 everywhere where the model has ranges.",
+        Change.INACTIVE,
     )
     network_size: str = described(
         "", "Size of the network's input as HEIGHTxWIDTH in px, such as 512x1024; empty for the model's own.",
@@ -82,6 +84,7 @@ class NodeSettings:
     overlay_opacity: float = described(
         0.5, "Share of the class colours in the overlay.", Change.LIVE, minimum=0.0, maximum=1.0
     )
+    build_only: bool = described(False, "Load or build the engine, then end: for provisioning a robot.", Change.STARTUP)
     autostart: bool = described(
         True, "Configure and activate at start; false leaves that to a lifecycle manager.", Change.STARTUP
     )

@@ -6,6 +6,7 @@ the newest image for the worker thread, which converts, calls the pipeline, conv
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
 from dataclasses import fields
@@ -18,6 +19,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image
 
 from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
+from rt_panoptic_ros.inference import engine_cache
 from rt_panoptic_ros.pipeline import BACKENDS, DEVICES, PRECISIONS, PanopticPipeline, open_pipeline
 from rt_panoptic_ros.ros import diagnostics, qos
 from rt_panoptic_ros.ros.camera_subscription import CameraSubscription
@@ -49,11 +51,16 @@ class PanopticNode(LifecycleNode):
     """Labels the newest camera image, again and again."""
 
     def __init__(
-        self, *, pipeline_factory: Callable[..., PanopticPipeline] = open_pipeline, **node_options: Any
+        self,
+        *,
+        finished: threading.Event | None = None,
+        pipeline_factory: Callable[..., PanopticPipeline] = open_pipeline,
+        **node_options: Any,
     ) -> None:
         """Declare the parameters; everything else is acquired by configuring.
 
         Args:
+            finished: Set when the node has done what the parameter build_only asks for.
             pipeline_factory: Opens the pipeline, with the arguments of `open_pipeline`.
             node_options: For rclpy's node, such as namespace, context or parameter_overrides.
 
@@ -69,6 +76,10 @@ class PanopticNode(LifecycleNode):
         self._camera: CameraSubscription | None = None
         self._demand_timer: Timer | None = None
         self._problem = ""
+        self._building = ""
+        self._diagnosed_s = 0.0
+        self._finished = finished
+        self._exit_status = 0
         self._finalized = False
         self._rate_limit = RateLimit()
         self._statistics = FrameStatistics(time.monotonic())
@@ -85,15 +96,22 @@ class PanopticNode(LifecycleNode):
         return self._node_parameters.settings
 
     def start(self) -> None:
-        """Configure and activate, unless the parameter autostart leaves that to someone else."""
-        if self.settings.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+        """Configure and activate, unless the parameter autostart leaves that to someone else.
+
+        With build_only, only configure, and finish.
+        """
+        if self.settings.build_only:
+            self._exit_status = int(self.trigger_configure() != TransitionCallbackReturn.SUCCESS)
+            if self._finished is not None:
+                self._finished.set()
+        elif self.settings.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
     def finish(self) -> int:
         """Shut down, whatever the state; return the exit status."""
         if not self._finalized:
             self.trigger_shutdown()
-        return 0
+        return self._exit_status
 
     # Transitions ------------------------------------------------------------------------------------------------------
 
@@ -166,12 +184,24 @@ class PanopticNode(LifecycleNode):
             network_size=parse_size("network_size", settings.network_size),
             settings=self._node_parameters.given,
         )
-        self._pipeline.prepare(parse_size("camera_size", settings.camera_size))
+        begin_s = time.monotonic()
+        try:
+            with engine_cache.observing(self._tell_building):
+                self._pipeline.prepare(parse_size("camera_size", settings.camera_size))
+        finally:
+            self._building = ""
         self._node_parameters.follow(self._pipeline)
         self._outputs = PanopticOutputs(self, settings.output_reliability)
         self._built_for = _setup(settings)
         self._statistics.forget_latencies()
-        self.get_logger().info(f"ready: {self._pipeline.describe()}")
+        took_s = time.monotonic() - begin_s
+        self.get_logger().info(f"ready: {self._pipeline.describe()}, engine and warm-up took {took_s:.1f} s")
+
+    def _tell_building(self, words: str) -> None:
+        """Tell on /diagnostics what configuring is busy with, from whatever thread builds."""
+        self._building = words
+        if time.monotonic() - self._diagnosed_s >= diagnostics.PERIOD_S:
+            self._publish_diagnostics()
 
     def _release(self) -> None:
         self._built_for = None
@@ -258,12 +288,14 @@ class PanopticNode(LifecycleNode):
     # Health -----------------------------------------------------------------------------------------------------------
 
     def _publish_diagnostics(self) -> None:
+        self._diagnosed_s = time.monotonic()
         camera = self._camera
         if camera is not None:
             camera.warn_of_silence()
         health = diagnostics.NodeHealth(
             state="active" if self._worker else "inactive" if self._pipeline else "unconfigured",
             engine=self._pipeline.describe() if self._pipeline is not None else "none loaded",
+            building=self._building,
             problem=self._problem,
             subscribed=camera is not None and camera.subscribed,
             publishers=camera.publisher_count() if camera is not None else 0,
@@ -284,4 +316,4 @@ def _setup(settings: NodeSettings) -> dict[str, object]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node as a process."""
-    return run_node(lambda _finished: PanopticNode(), args)
+    return run_node(lambda finished: PanopticNode(finished=finished), args)

@@ -14,6 +14,7 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 from rt_panoptic_ros.errors import RtPanopticError, first_line
+from rt_panoptic_ros.ros.logs import log_to_ros
 from rt_panoptic_ros.ros.memory import keep_image_buffers
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
         The process's exit status.
     """
     keep_image_buffers()
+    log_to_ros()
     finished = threading.Event()
     # rclpy's own handlers invalidate the context at once, which leaves no time to publish or write what is at hand.
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import warp as wp
+from fake_tensorrt import take_tensorrts_place
 
 from rt_panoptic_ros.architecture import NetworkConfig
 from rt_panoptic_ros.class_table import load_class_table
@@ -47,8 +48,14 @@ def image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [*ENGINES, "tensorrt"])
 class TestContract:
+    @pytest.fixture(autouse=True)
+    def runtime(self, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        if engine == "tensorrt" and not wp.is_cuda_available():
+            pytest.importorskip("onnxruntime", reason="the stand-in computes with it")
+            take_tensorrts_place(monkeypatch)
+
     @pytest.mark.parametrize("size", [(64, 96), (50, 70)])
     def test_shapes_dtype_and_device(self, engine: str, small_bundle: ModelBundle, size: tuple[int, int]) -> None:
         backend = open_backend(engine, small_bundle, size, "cpu")

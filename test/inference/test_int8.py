@@ -121,7 +121,7 @@ def test_what_int8_needs_is_said(tmp_path: Path) -> None:
     (bundle.path / RANGES).write_text((other.path / RANGES).read_text())
     with pytest.raises(InvalidInputError, match="of this bundle's weights"):
         open_backend("onnxruntime", read_bundle(bundle.path), SIZE, "cpu", "int8")
-    with pytest.raises(InvalidInputError, match="precision to be one of float32, int8"):
+    with pytest.raises(InvalidInputError, match="precision to be one of float32, float16, int8"):
         open_backend("onnxruntime", bundle, SIZE, "cpu", "int4")
     with pytest.raises(InvalidInputError, match="at least one frame"):
         calibrate(bundle, [], SIZE)
@@ -130,5 +130,5 @@ def test_what_int8_needs_is_said(tmp_path: Path) -> None:
 def test_torch_has_no_int8(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     bundle = bundle_of(NetworkConfig("resnet18", 16, 16, 8, tower_depth=1), tmp_path / "m")
-    with pytest.raises(UnavailableError, match="precision float32 for the torch backend"):
+    with pytest.raises(UnavailableError, match="precision float32 or float16 for the torch backend"):
         open_backend("torch", bundle, SIZE, "cpu", "int8")

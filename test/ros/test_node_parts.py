@@ -106,7 +106,8 @@ def test_statistics_report_totals_and_changes():
 
 
 HEALTHY = {
-    "state": "active", "engine": "e", "problem": "", "subscribed": True, "publishers": 1, "silence_s": 0.0,
+    "state": "active", "engine": "e", "building": "", "problem": "", "subscribed": True, "publishers": 1,
+    "silence_s": 0.0,
 }  # fmt: skip
 
 
@@ -127,6 +128,7 @@ HEALTHY = {
             DiagnosticStatus.ERROR,
             "cannot configure: x",
         ),
+        ({"state": "unconfigured", "building": "building: 40 %"}, {}, DiagnosticStatus.WARN, "building: 40 %"),
     ],
 )
 def test_diagnostic_levels(health, fates, level, words):

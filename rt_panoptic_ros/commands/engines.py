@@ -1,0 +1,98 @@
+"""`rt-panoptic build-engine` and `verify`: engines made ahead of time, and whether engines agree."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from rt_panoptic_ros.commands.options import natural
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.settings import parse_size
+
+if TYPE_CHECKING:
+    from rt_panoptic_ros.model_bundle import ModelBundle
+
+_PRECISIONS = {"fp32": "float32", "fp16": "float16", "float32": "float32", "float16": "float16", "int8": "int8"}
+
+
+def _build_engine(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from rt_panoptic_ros.inference import engine_cache, tensorrt_runtime
+    from rt_panoptic_ros.inference.tensorrt_backend import build_engine
+    from rt_panoptic_ros.model_bundle import read_bundle
+
+    bundle = read_bundle(options.model)
+    size = _network_size(options.size, bundle)
+    runtime = tensorrt_runtime.load_runtime(options.runtime)
+    targets: list[tuple[str, ...]] = [(capability,) for capability in options.compute_capability]
+    gpu, named = "any", bool(targets)
+    if not named:
+        gpu, capability = tensorrt_runtime.gpu_identity("cuda:0")
+        targets = [(capability,)]
+    folder = options.out or engine_cache.engine_folder()
+    for target in targets:
+        limits = tensorrt_runtime.BuildOptions(target if named else (), options.workspace, options.timing_cache)
+        with tqdm(total=100, desc=f"sm {','.join(target)}", unit="%", leave=False) as bar:
+
+            def show(words: str, bar: tqdm[NoReturn] = bar) -> None:
+                share = re.search(r"(\d+) %$", words)
+                bar.n = int(share[1]) if share else bar.n
+                bar.refresh()
+
+            with engine_cache.observing(show):
+                identity, plan, found = build_engine(
+                    bundle, size, _PRECISIONS[options.precision], runtime, gpu, target, limits, folder
+                )
+        path = folder / f"{identity.stem}.engine"
+        where = path if path.exists() else "not kept, see the warning above"
+        print(f"{'found' if found else 'built'}: {where} ({len(plan) / 1e6:.1f} MB, {runtime.name} {runtime.version})")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.inference.parity import verify_bundle
+    from rt_panoptic_ros.model_bundle import read_bundle
+
+    report = verify_bundle(read_bundle(options.model), options.image, options.device)
+    print(report.format())
+    if report.failures:
+        raise InvalidInputError(
+            f"expected the engines to agree on {options.model}, got differences beyond rounding: "
+            f"{'; '.join(report.failures)}: see the table, and don't use those engines"
+        )
+
+
+def _network_size(text: str, bundle: ModelBundle) -> tuple[int, int]:
+    size = parse_size("--size", text) or bundle.input.size
+    if size is None:
+        raise InvalidInputError(
+            f"expected --size as HEIGHTxWIDTH in px, as {bundle.name} takes images of any size, got nothing"
+        )
+    return size
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommands."""
+    command = commands.add_parser("build-engine", help="build a model's TensorRT engine ahead of time")
+    command.set_defaults(run=_build_engine)
+    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    command.add_argument("--size", default="", help="HEIGHTxWIDTH px of the network's input (default: the model's own)")
+    command.add_argument("--precision", default="fp16", choices=list(_PRECISIONS), help="default: %(default)s")
+    command.add_argument("--runtime", default="auto", choices=["auto", "tensorrt", "tensorrt_rtx"])
+    command.add_argument(
+        "--compute-capability", nargs="+", default=[], metavar="X.Y",
+        help="GPUs to build for, such as 8.9, one engine each; needs tensorrt_rtx, no GPU (default: the GPU at hand)",
+    )  # fmt: skip
+    command.add_argument(
+        "--workspace", type=natural, default=0, metavar="MB", help="scratch memory at most (default: no limit)"
+    )
+    command.add_argument("--timing-cache", type=Path, metavar="FILE", help="keep timings here for the next build")
+    command.add_argument("--out", type=Path, metavar="DIR", help="default: the cache, where the node finds it")
+
+    command = commands.add_parser("verify", help="run a model with every engine of this machine and compare them")
+    command.set_defaults(run=_verify)
+    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    command.add_argument("--image", required=True, help="image to label")
+    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")

@@ -1,0 +1,204 @@
+"""Built TensorRT engines, kept in the user's cache: each is built once, and only what is surely right is loaded."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import stat
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rt_panoptic_ros.files import atomic_path, cache_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_LOG = logging.getLogger(__name__)
+_FORMAT = 1  # of the sidecar
+_LOG_PERIOD_S = 5.0
+
+_observer: ContextVar[Callable[[str], None] | None] = ContextVar("engine build observer", default=None)
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """All that an engine depends on; another value of any makes another engine."""
+
+    model: str  # the bundle's name, for people
+    graph_sha256: str  # of the ONNX graph, which holds weights, size and precision
+    size: str  # HEIGHTxWIDTH px
+    precision: str
+    runtime: str  # tensorrt or tensorrt_rtx
+    runtime_version: str
+    gpu: str  # its name, or "any" where the engine is built for compute capabilities
+    compute_capability: str  # such as 8.9, or several with commas
+    flags: str  # of the build
+
+    @property
+    def stem(self) -> str:
+        """The file name without suffix: readable, and a key of everything."""
+        key = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:24]
+        return f"{self.model}-{self.size}-{self.precision}-{self.runtime}-sm{self.compute_capability}-{key}"
+
+
+@contextmanager
+def observing(tell: Callable[[str], None]) -> Iterator[None]:
+    """Have `tell` called with a few words now and then while this thread builds an engine or waits for one."""
+    token = _observer.set(tell)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
+
+
+def engine_folder() -> Path:
+    """Return where engines are kept by default."""
+    return cache_directory() / "engines"
+
+
+def cached_engine(
+    identity: EngineIdentity, build: Callable[[Callable[[float], None]], bytes], folder: Path | None = None
+) -> tuple[bytes, bool]:
+    """Return an engine from the cache, or built and put there; and whether it was found.
+
+    Of several processes that want the same engine, one builds and the others wait. An engine that can't be kept (full
+    disk, unwritable folder) is used all the same, and the log says so.
+
+    Args:
+        identity: The engine.
+        build: Builds it; calls its argument with the share done, 0 to 1.
+        folder: Of the cache; None for `engine_folder`.
+    """
+    folder = folder or engine_folder()
+    path = folder / f"{identity.stem}.engine"
+    with _lock(path) as locked:
+        plan = _load(path, identity)
+        if plan is not None:
+            return plan, True
+        begin = time.monotonic()
+        plan = build(_progress_teller(identity))
+        _LOG.info("built the engine %s in %.1f s", identity.stem, time.monotonic() - begin)
+        if locked:
+            _store(path, identity, plan)
+    return plan, False
+
+
+def discard_engine(identity: EngineIdentity, why: str, folder: Path | None = None) -> None:
+    """Remove an engine that turned out not to run."""
+    path = (folder or engine_folder()) / f"{identity.stem}.engine"
+    _LOG.warning("removing the cached engine %s: %s", path, why)
+    path.unlink(missing_ok=True)
+
+
+def sidecar(path: Path) -> Path:
+    """Return the file that says what an engine is."""
+    return path.with_suffix(".json")
+
+
+def _load(path: Path, identity: EngineIdentity) -> bytes | None:
+    """Return the engine's bytes if it is ours and whole; otherwise say why not."""
+    if not path.exists() and not sidecar(path).exists():
+        return None
+    reason, plan = "", b""
+    try:
+        for file in (path, sidecar(path)):
+            status = file.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                reason = f"{file.name} is not a regular file"
+            elif status.st_uid != os.geteuid():
+                reason = f"{file.name} belongs to another user"
+            elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                reason = f"others may write {file.name}"
+        if not reason:
+            document: dict[str, Any] = json.loads(sidecar(path).read_text())
+            plan = path.read_bytes()
+            if document.get("format") != _FORMAT or document.get("identity") != asdict(identity):
+                reason = "it was built for something else"
+            elif len(plan) != document.get("bytes"):
+                reason = f"it has {len(plan)} bytes instead of {document.get('bytes')}"
+            elif hashlib.sha256(plan).hexdigest() != document.get("sha256"):
+                reason = "its bytes are damaged"
+    except FileNotFoundError as error:
+        reason = f"{error.filename} is missing"
+    except (OSError, ValueError, AttributeError) as error:
+        reason = f"it can't be read ({' '.join(str(error).split())[:120]})"
+    if reason:
+        _LOG.warning("not loading the cached engine %s: %s; building it again", path, reason)
+        return None
+    return plan
+
+
+def _store(path: Path, identity: EngineIdentity, plan: bytes) -> None:
+    document = {
+        "format": _FORMAT,
+        "identity": asdict(identity),
+        "bytes": len(plan),
+        "sha256": hashlib.sha256(plan).hexdigest(),
+        "built": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    try:
+        for file, content in ((path, plan), (sidecar(path), json.dumps(document, indent=1).encode())):
+            with atomic_path(file) as temporary:
+                temporary.write_bytes(content)
+    except OSError as error:
+        _LOG.warning(
+            "the engine could not be kept in %s (%s), so the next start builds it again: check the disk's space and "
+            "permissions, or set XDG_CACHE_HOME", path.parent, error.strerror,
+        )  # fmt: skip
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Hold the lock of an engine's file, waiting for other builders; False where the folder can't be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        _LOG.warning(
+            "engines can't be kept in %s (%s), so every start builds them: check its permissions, or set "
+            "XDG_CACHE_HOME", path.parent, error.strerror,
+        )  # fmt: skip
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _tell("waiting for another process that builds the same engine")
+            fcntl.flock(handle, fcntl.LOCK_EX)  # the kernel frees a killed builder's lock
+        yield True
+    finally:
+        os.close(handle)
+
+
+def _progress_teller(identity: EngineIdentity) -> Callable[[float], None]:
+    observer = _observer.get()  # of this thread: the builder may call from another
+    name = f"{identity.model} at {identity.size} in {identity.precision}"
+    _tell(f"building the {identity.runtime} engine of {name}, once for this GPU and version")
+
+    told_s = time.monotonic()
+
+    def tell(share: float) -> None:
+        nonlocal told_s
+        words = f"building the {identity.runtime} engine of {name}: {100 * share:.0f} %"
+        if observer is not None:
+            observer(words)
+        if time.monotonic() - told_s >= _LOG_PERIOD_S:
+            told_s = time.monotonic()
+            _LOG.info("%s", words)
+
+    return tell
+
+
+def _tell(words: str) -> None:
+    _LOG.info("%s", words)
+    observer = _observer.get()
+    if observer is not None:
+        observer(words)

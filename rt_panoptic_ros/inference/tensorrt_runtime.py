@@ -1,0 +1,311 @@
+"""The one module that touches TensorRT: `tensorrt` 10 and 11, and `tensorrt_rtx`, which have one API.
+
+All is loaded lazily. Networks are strongly typed: what is float16 or 8 bits is written in the graph.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import warp as wp
+
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+RUNTIMES = ("auto", "tensorrt", "tensorrt_rtx")
+_INSTALL = {
+    "tensorrt": "install it from JetPack or with `pip install tensorrt`",
+    "tensorrt_rtx": "`pip install --no-deps tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings`",
+}
+_LOG = logging.getLogger(__name__)
+_TOLD_PERIOD_S = 0.2
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How an engine is built."""
+
+    compute_capabilities: tuple[str, ...] = ()  # such as 8.9; none: of the GPU at hand
+    workspace_mb: int = 0  # most scratch memory that a layer may take; 0: all there is
+    timing_cache: Path | None = None  # file that keeps what was timed, for other builds
+
+
+class Runtime:
+    """A TensorRT that can be imported here."""
+
+    def __init__(self, name: str, module: Any) -> None:
+        """Take the module `tensorrt` or what stands for it."""
+        self.name = name
+        self.version = str(module.__version__)
+        self._trt = module
+        self._logger = _make_logger(module)
+
+    def build(self, onnx: bytes, options: BuildOptions, progress: Callable[[float], None]) -> bytes:
+        """Return the serialised engine of a graph.
+
+        Args:
+            onnx: The graph, its types written out.
+            options: How.
+            progress: Called with the share that is done, 0 to 1, from whatever thread.
+
+        Raises:
+            UnavailableError: This TensorRT can't parse or build the graph; the layer and a remedy are named.
+            InvalidInputError: A compute capability that this TensorRT doesn't know, or several or any for a TensorRT
+                that builds for the GPU at hand only.
+        """
+        trt = self._trt
+        builder = trt.Builder(self._logger)
+        typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # of version 11, all are
+        network = builder.create_network(0 if typed is None else 1 << int(typed))
+        parser = trt.OnnxParser(network, self._logger)
+        if not parser.parse(onnx):
+            raise UnavailableError(self._parser_message([parser.get_error(i) for i in range(parser.num_errors)]))
+        config = builder.create_builder_config()
+        self._set_targets(config, options.compute_capabilities)
+        if options.workspace_mb:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+        cache = self._load_timings(config, options.timing_cache)
+        config.progress_monitor = _make_monitor(trt, progress)
+        self._logger.last_error = ""
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise UnavailableError(self._build_message())
+        if cache is not None and options.timing_cache is not None:
+            from rt_panoptic_ros.files import output_path
+
+            with output_path(options.timing_cache) as temporary:
+                temporary.write_bytes(bytes(cache.serialize()))
+        return bytes(plan)
+
+    def open(self, plan: bytes) -> Engine | None:
+        """Return the engine of what `build` gave, ready to run on the current GPU, or None where it doesn't fit."""
+        self._logger.last_error = ""
+        engine = self._trt.Runtime(self._logger).deserialize_cuda_engine(plan)
+        return None if engine is None else Engine(self._trt, engine)
+
+    @property
+    def last_error(self) -> str:
+        """What TensorRT said last when something failed."""
+        return str(self._logger.last_error)
+
+    def _set_targets(self, config: Any, capabilities: Sequence[str]) -> None:
+        kinds = getattr(self._trt, "ComputeCapability", None)
+        if kinds is None or not hasattr(config, "set_compute_capability"):
+            if capabilities:
+                raise InvalidInputError(
+                    f"expected no compute capability for {self.name}, which builds for the GPU at hand, got "
+                    f"{', '.join(capabilities)}: leave it out, or choose --runtime tensorrt_rtx"
+                )
+            return
+        known = {f"{name[2:-1]}.{name[-1]}": name for name in kinds.__members__ if name.startswith("SM")}
+        for capability in capabilities:
+            if capability not in known:
+                raise InvalidInputError(
+                    f"expected compute capabilities that {self.name} {self.version} builds for "
+                    f"({', '.join(sorted(known, key=float))}), got {capability}: choose one of them, or build with "
+                    "tensorrt on the machine itself"
+                )
+        if capabilities:
+            config.num_compute_capabilities = len(capabilities)
+            for index, capability in enumerate(capabilities):
+                config.set_compute_capability(getattr(kinds, known[capability]), index)
+
+    def _load_timings(self, config: Any, path: Path | None) -> Any:
+        if path is None:
+            return None
+        cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+        if cache is None:  # a file of another version: start anew
+            cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+        return cache
+
+    def _parser_message(self, errors: Sequence[Any]) -> str:
+        where = "; ".join(
+            f"layer {error.node_name() or '?'} ({error.node_operator() or 'the graph'}): "
+            f"{' '.join(error.desc().split())[:200]}"
+            for error in errors[:3]
+        )
+        return (
+            f"expected a graph that {self.name} {self.version} can parse, it refused {where}: "
+            "choose another precision, update TensorRT, or choose another backend"
+        )
+
+    def _build_message(self) -> str:
+        said = " ".join(self.last_error.split())[:300] or "nothing"
+        memory = "memory" in said.lower()
+        remedy = "free GPU memory or set a smaller --workspace" if memory else "choose another precision or backend"
+        return f"expected {self.name} {self.version} to build the engine, it failed and said: {said}: {remedy}"
+
+
+class Engine:
+    """A deserialised engine and its execution context, static shapes only."""
+
+    def __init__(self, trt: Any, engine: Any) -> None:
+        """Make the context of a `tensorrt.ICudaEngine`."""
+        self._trt = trt
+        self._engine = engine
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise UnavailableError(
+                "expected enough GPU memory for the engine's activations, TensorRT could not get it: "
+                "free GPU memory, or choose a smaller network_size"
+            )
+
+    def tensors(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+        """Return {name: shape} of the inputs, and of the outputs."""
+        sides: tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]] = ({}, {})
+        for index in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(index)
+            output = self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.OUTPUT
+            sides[output][name] = tuple(self._engine.get_tensor_shape(name))
+        return sides
+
+    def bind(self, addresses: Mapping[str, int]) -> None:
+        """Say where each tensor lies on the GPU."""
+        for name, address in addresses.items():
+            if not self._context.set_tensor_address(name, address):
+                raise RuntimeError(f"TensorRT refused the address of {name}")
+
+    def enqueue(self, stream: int) -> None:
+        """Enqueue one inference on a CUDA stream, given by its handle."""
+        if not self._context.execute_async_v3(stream):
+            raise RuntimeError("TensorRT could not enqueue the network")
+
+    def close(self) -> None:
+        """Free context and engine."""
+        self._context = self._engine = None
+
+
+def load_runtime(name: str = "auto") -> Runtime:
+    """Return one of `RUNTIMES`; auto takes tensorrt where it is installed, else tensorrt_rtx.
+
+    Raises:
+        InvalidInputError: Another name.
+        UnavailableError: It is not installed, or its libraries can't be loaded.
+    """
+    if name not in RUNTIMES:
+        raise InvalidInputError(f"expected the runtime to be one of {', '.join(RUNTIMES)}, got '{name}'")
+    names = RUNTIMES[1:] if name == "auto" else (name,)
+    reasons = []
+    for candidate in names:
+        try:
+            runtime = Runtime(candidate, _import_rtx() if candidate == "tensorrt_rtx" else _import_tensorrt())
+        except (ImportError, OSError, AttributeError) as error:
+            reasons.append(f"{candidate} ({' '.join(str(error).split())[:160]}; {_INSTALL[candidate]})")
+            continue
+        _LOG.info("using %s %s", runtime.name, runtime.version)
+        return runtime
+    raise UnavailableError(f"expected TensorRT for the tensorrt backend, found none: {'; '.join(reasons)}")
+
+
+def gpu_identity(device: str) -> tuple[str, str]:
+    """Return name and compute capability, such as 8.9, of a GPU by Warp's name.
+
+    Raises:
+        UnavailableError: There is no such GPU.
+    """
+    if not device.startswith("cuda") or not wp.is_cuda_available():
+        raise UnavailableError(
+            f"expected a CUDA GPU for the tensorrt backend, got device {device}: check `nvidia-smi`, "
+            "or choose backend onnxruntime"
+        )
+    gpu = wp.get_device(device)
+    return str(gpu.name), f"{gpu.arch // 10}.{gpu.arch % 10}"
+
+
+def current_stream(device: str) -> int:
+    """Return the handle of the CUDA stream that Warp launches on."""
+    return int(wp.get_stream(device).cuda_stream or 0)
+
+
+def _import_tensorrt() -> Any:
+    trt = importlib.import_module("tensorrt")
+    if not hasattr(trt, "Builder"):
+        raise ImportError("the installed package tensorrt is only a stub without libraries")
+    return trt
+
+
+def _import_rtx() -> Any:
+    if importlib.util.find_spec("tensorrt_rtx") is not None:
+        return importlib.import_module("tensorrt_rtx")
+    libraries = importlib.util.find_spec("tensorrt_rtx_libs")
+    if libraries is None or not libraries.submodule_search_locations:
+        raise ImportError("neither tensorrt_rtx nor tensorrt_rtx_libs is installed")
+    folder = Path(next(iter(libraries.submodule_search_locations)))
+    for pattern in ("libtensorrt_rtx.so*", "libtensorrt_onnxparser_rtx.so*"):
+        for library in sorted(folder.glob(pattern)):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    return importlib.import_module("tensorrt_rtx_bindings")
+
+
+def _make_logger(trt: Any) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.last_error = ""
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.last_error = self.last_error or message  # the first tells most
+                _LOG.debug("%s", message)
+            elif severity == trt.ILogger.WARNING:
+                _LOG.debug("%s", message)
+
+    return Logger()
+
+
+def _make_monitor(trt: Any, progress: Callable[[float], None]) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        """Adds up the phases, which nest: a phase's step is worth a share of its parent's."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._lock = threading.Lock()
+            self._phases: dict[str, tuple[str | None, int, int]] = {}
+            self._told_s = float("-inf")
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            with self._lock:
+                self._phases[phase] = (parent, 0, max(steps, 1))
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            with self._lock:
+                if phase in self._phases:
+                    parent, _, steps = self._phases[phase]
+                    self._phases[phase] = (parent, step + 1, steps)
+                share = self._share()
+            now = time.monotonic()
+            if now - self._told_s >= _TOLD_PERIOD_S:
+                self._told_s = now
+                progress(share)
+            return True
+
+        def phase_finish(self, phase: str) -> None:
+            with self._lock:
+                self._phases.pop(phase, None)
+
+        def _share(self) -> float:
+            total = 0.0
+            for phase, (_, done, steps) in self._phases.items():
+                total += done / steps / self._weight(phase)
+            return min(total, 1.0)
+
+        def _weight(self, phase: str) -> float:
+            parent = self._phases[phase][0]
+            weight = 1.0
+            while parent is not None and parent in self._phases:
+                weight *= self._phases[parent][2]
+                parent = self._phases[parent][0]
+            return weight
+
+    return Monitor()
