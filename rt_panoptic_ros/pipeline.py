@@ -100,6 +100,11 @@ class PanopticPipeline:
         """The classes that the model tells apart."""
         return self._bundle.classes
 
+    @property
+    def loaded(self) -> bool:
+        """Whether an engine is loaded."""
+        return bool(self._engines)
+
     def prepare(self, camera_size: tuple[int, int] | None = None) -> None:
         """Load and warm everything for images of `camera_size` (height, width) px.
 

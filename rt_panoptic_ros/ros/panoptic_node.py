@@ -190,6 +190,11 @@ class PanopticNode(LifecycleNode):
                 self._pipeline.prepare(parse_size("camera_size", settings.camera_size))
         finally:
             self._building = ""
+        if settings.build_only and not self._pipeline.loaded:
+            raise InvalidInputError(
+                f"expected network_size or camera_size with build_only, as {settings.model} takes images of any size, "
+                "got neither: set one of them"
+            )
         self._node_parameters.follow(self._pipeline)
         self._outputs = PanopticOutputs(self, settings.output_reliability)
         self._built_for = _setup(settings)

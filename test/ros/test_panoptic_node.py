@@ -14,6 +14,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
 
 from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_from_msg, image_to_msg
 
@@ -165,6 +166,35 @@ def test_a_bad_model_fails_configure_with_the_reason_and_can_be_mended(graph, fa
     assert set_parameters(node, model="mended").successful
     activated(node)
     assert node.pipelines[-1].model == "mended"
+
+
+def test_what_configuring_builds_is_told_on_diagnostics(graph, fake_node, tmp_path):
+    node = fake_node()
+    camera = Camera(graph, ())
+    camera.await_report(lambda status: status.message == "unconfigured")
+    make_pipeline = node._open_pipeline
+
+    def build(progress):
+        for share in (0.4, 0.8):
+            node._diagnosed_s = 0.0  # as if a second had passed
+            progress(share)
+        return b"engine"
+
+    def prepare(camera_size):
+        identity = EngineIdentity("fake", "0", "64x96", "float16", "tensorrt", "10.3", "GPU", "8.9", "")
+        cached_engine(identity, build, tmp_path)
+
+    def opened(model, **arguments):
+        pipeline = make_pipeline(model, **arguments)
+        pipeline.prepare = prepare
+        return pipeline
+
+    node._open_pipeline = opened
+    assert node.trigger_configure() == SUCCESS
+    status = camera.await_report(lambda status: status.message.endswith("80 %"))
+    assert status.message == "building the tensorrt engine of fake at 64x96 in float16: 80 %"
+    assert status.level == DiagnosticStatus.WARN
+    camera.await_report(lambda status: status.message == "inactive")
 
 
 def test_no_model_says_so(fake_node):
