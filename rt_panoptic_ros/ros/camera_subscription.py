@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rclpy.utilities import get_rmw_implementation_identifier
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.diagnostics import SILENCE_S
@@ -26,20 +26,27 @@ if TYPE_CHECKING:
 
 
 class CameraSubscription:
-    """Subscribes to the topic `image` while there is demand."""
+    """Subscribes to the topic `image`, or `image/compressed`, while there is demand."""
 
     def __init__(
-        self, node: Node, reliability: str, on_image: Callable[[Image], None], on_lost: Callable[[int], None]
+        self,
+        node: Node,
+        transport: str,
+        reliability: str,
+        on_image: Callable[[Image | CompressedImage], None],
+        on_lost: Callable[[int], None],
     ) -> None:
         """Prepare; `follow` subscribes.
 
         Args:
             node: The node; its executor calls the two callbacks.
+            transport: raw or compressed.
             reliability: best_effort or reliable.
             on_image: Is given every image.
             on_lost: Is given the number of images that the middleware found missing.
         """
         self._node = node
+        self._compressed = transport == "compressed"
         self._profile = qos.stream(reliability)
         self._reliability = reliability
         self._on_image = on_image
@@ -79,7 +86,7 @@ class CameraSubscription:
 
     def publisher_count(self) -> int:
         """Return how many publishers the camera's topic has."""
-        return int(self._node.count_publishers(self._node.resolve_topic_name("image")))
+        return int(self._node.count_publishers(self._topic()))
 
     def warn_of_silence(self) -> None:
         """Say what may be wrong, once, if there is a camera but nothing at all arrives from it."""
@@ -91,14 +98,15 @@ class CameraSubscription:
 
     def _subscribe(self) -> Subscription:
         def create(**options: Any) -> Subscription:
-            return self._node.create_subscription(Image, "image", self._receive, self._profile, **options)
+            kind = CompressedImage if self._compressed else Image
+            return self._node.create_subscription(kind, self._topic(), self._receive, self._profile, **options)
 
         try:
             return create(event_callbacks=SubscriptionEventCallbacks(message_lost=self._notice_loss))
         except UnsupportedEventTypeError:  # of this middleware; silence is still noticed
             return create()
 
-    def _receive(self, msg: Image) -> None:
+    def _receive(self, msg: Image | CompressedImage) -> None:
         self._any_received = True
         self._silent_since_s = time.monotonic()
         self._on_image(msg)
@@ -108,7 +116,8 @@ class CameraSubscription:
         self._tell_remedy(f"images of {self._topic()} are lost in transport ({event.total_count} so far)")
 
     def _topic(self) -> str:
-        return str(self._node.resolve_topic_name("image"))
+        # As image_transport names it: the base topic may be remapped, and what follows it stays.
+        return str(self._node.resolve_topic_name("image")) + ("/compressed" if self._compressed else "")
 
     def _tell_remedy(self, symptom: str) -> None:
         if self._remedy_told:

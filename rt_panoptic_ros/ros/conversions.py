@@ -12,8 +12,9 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
-from sensor_msgs.msg import Image, RegionOfInterest
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import String
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
@@ -37,6 +38,11 @@ _DIRECT: dict[str, tuple[ColorOrder, int]] = {  # encoding: (colour order, bytes
     "bgra8": ("bgra", 4),
 }
 _OPENCV_TYPE = re.compile(r"(8|16|32|64)[USF](C\d*)?")
+
+
+def camera_image(msg: Image | CompressedImage) -> CameraImage:
+    """Return the pixels of a camera's message of either kind; see the two functions below."""
+    return image_from_compressed_msg(msg) if isinstance(msg, CompressedImage) else image_from_msg(msg)
 
 
 def image_from_msg(msg: Image) -> CameraImage:
@@ -67,6 +73,33 @@ def image_from_msg(msg: Image) -> CameraImage:
     if color_order == "mono":
         shape, strides = shape[:2], strides[:2]  # type: ignore[assignment]
     return CameraImage(np.ndarray(shape, np.uint8, buffer=msg.data, strides=strides), color_order)
+
+
+def image_from_compressed_msg(msg: CompressedImage) -> CameraImage:
+    """Return the pixels of a JPEG or PNG message, decoded.
+
+    Raises:
+        InvalidInputError: Neither JPEG nor PNG, not a picture of 8 bits per channel, or damaged.
+    """
+    if not re.search(r"jpe?g|png", msg.format, re.IGNORECASE):
+        raise InvalidInputError(
+            f"expected a compressed image whose format says jpeg or png, got '{msg.format}': set the camera's transport"
+        )
+    content = np.frombuffer(msg.data, np.uint8)
+    try:
+        pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if len(content) else None
+    except cv2.error:  # a size beyond all bounds
+        pixels = None
+    if pixels is None:
+        raise InvalidInputError(
+            f"expected a whole {msg.format} image, got {len(content)} bytes that can't be decoded: the frame is skipped"
+        )
+    if pixels.dtype != np.uint8:
+        raise InvalidInputError(
+            f"expected an image of 8 bits per channel, got {8 * pixels.itemsize}: subscribe to the colour camera"
+        )
+    orders: dict[int, ColorOrder] = {1: "mono", 3: "bgr", 4: "bgra"}
+    return CameraImage(pixels, orders[pixels.shape[2] if pixels.ndim == 3 else 1])
 
 
 def semantic_to_msg(semantic: np.ndarray, header: Header, reuse: Image | None = None) -> Image:
@@ -164,8 +197,6 @@ def _converted(msg: Image) -> np.ndarray:
 
 def _converter() -> tuple[Callable[[Image], Any], tuple[type[Exception], ...]]:
     """Return (message to RGB pixels, what that raises for unfit messages): cv_bridge where there is one."""
-    import cv2
-
     try:
         import cv_bridge
     except ImportError:

@@ -14,6 +14,7 @@ from rt_panoptic_ros.resources import DEFAULT_MODEL
 from rt_panoptic_ros.settings import SettingInfo
 
 RELIABILITIES = ("best_effort", "reliable")
+TRANSPORTS = ("raw", "compressed")
 
 
 class Change(Enum):
@@ -63,6 +64,12 @@ class NodeSettings:
         "Size of the camera's images as HEIGHTxWIDTH in px, to warm the engine up for before the first frame; "
         "empty if unknown. Images of other sizes are accepted all the same.",
         Change.INACTIVE,
+    )
+    image_transport: str = described(
+        "raw",
+        "How the camera's images come: raw on the topic image, or compressed (JPEG, PNG) on image/compressed.",
+        Change.INACTIVE,
+        choices=TRANSPORTS,
     )
     image_reliability: str = described(
         "best_effort",

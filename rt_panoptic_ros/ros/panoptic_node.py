@@ -16,14 +16,14 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.time import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
 from rt_panoptic_ros.inference import engine_cache
 from rt_panoptic_ros.pipeline import BACKENDS, DEVICES, PRECISIONS, PanopticPipeline, open_pipeline
 from rt_panoptic_ros.ros import diagnostics, qos
 from rt_panoptic_ros.ros.camera_subscription import CameraSubscription
-from rt_panoptic_ros.ros.conversions import image_from_msg
+from rt_panoptic_ros.ros.conversions import camera_image
 from rt_panoptic_ros.ros.frame_statistics import FrameStatistics
 from rt_panoptic_ros.ros.frame_worker import FrameWorker
 from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos
@@ -72,7 +72,7 @@ class PanopticNode(LifecycleNode):
         self._pipeline: PanopticPipeline | None = None
         self._outputs: PanopticOutputs | None = None
         self._built_for: dict[str, object] | None = None
-        self._worker: FrameWorker[tuple[Image, float]] | None = None
+        self._worker: FrameWorker[tuple[Image | CompressedImage, float]] | None = None
         self._camera: CameraSubscription | None = None
         self._demand_timer: Timer | None = None
         self._problem = ""
@@ -221,7 +221,9 @@ class PanopticNode(LifecycleNode):
     def _begin(self) -> None:
         assert self._pipeline is not None and self._outputs is not None  # noqa: PT018 - configured before
         self._outputs.publish_class_names(self._pipeline.classes)
-        self._camera = CameraSubscription(self, self.settings.image_reliability, self._on_image, self._on_lost)
+        self._camera = CameraSubscription(
+            self, self.settings.image_transport, self.settings.image_reliability, self._on_image, self._on_lost
+        )
         self._worker = FrameWorker(self._process, "panoptic worker")
         self._demand_timer = self.create_timer(DEMAND_PERIOD_S, self._follow_demand, clock=self._steady_clock)
         self._follow_demand()
@@ -245,7 +247,7 @@ class PanopticNode(LifecycleNode):
         assert self._camera is not None and self._outputs is not None  # noqa: PT018 - the timer lives while active
         self._camera.follow(not self.settings.lazy or self._outputs.anyone_listens())
 
-    def _on_image(self, msg: Image) -> None:
+    def _on_image(self, msg: Image | CompressedImage) -> None:
         now_s = time.monotonic()
         self._statistics.count("received")
         if not self._rate_limit.admits(now_s, self.settings.max_rate_hz):
@@ -256,14 +258,14 @@ class PanopticNode(LifecycleNode):
     def _on_lost(self, number: int) -> None:
         self._statistics.count("lost", number)
 
-    def _process(self, frame: tuple[Image, float]) -> None:
+    def _process(self, frame: tuple[Image | CompressedImage, float]) -> None:
         """Convert, run, convert, publish: in the worker thread."""
         msg, arrival_s = frame
         pipeline, outputs = self._pipeline, self._outputs
         assert pipeline is not None and outputs is not None  # noqa: PT018 - the worker ends before they are freed
         try:
             start_s = time.perf_counter()
-            image = image_from_msg(msg)
+            image = camera_image(msg)
             converted_s = time.perf_counter()
             result = pipeline(image)
             labelled_s = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import json
+import re
 import sys
 
 import cv2
@@ -12,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.records import DetectionTable
 from rt_panoptic_ros.ros.conversions import (
+    camera_image,
     class_names_to_msg,
     detections_to_msg,
     image_from_msg,
@@ -200,3 +202,43 @@ def test_message_sizes_do_not_depend_on_dtype_order():
     assert image_to_msg(
         np.asfortranarray(np.arange(6, dtype=np.uint8).reshape(2, 3)), "mono8", header()
     ).data.tobytes() == bytes(range(6))
+
+
+def compressed(content: bytes, kind: str = "jpeg") -> CompressedImage:
+    return CompressedImage(format=kind, data=array.array("B", content))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind", "shape", "order"),
+    [
+        (".jpg", "jpeg", (48, 64, 3), "bgr"), (".png", "png", (48, 64, 3), "bgr"),
+        (".png", "rgb8; png compressed", (48, 64), "mono"), (".jpg", "bgr8; jpeg compressed bgr8", (48, 64), "mono"),
+        (".png", "png", (48, 64, 4), "bgra"),
+    ],
+)  # fmt: skip
+def test_decodes_compressed_images(suffix, kind, shape, order):
+    ramp = np.add.outer(np.arange(48, dtype=np.uint8), np.arange(64, dtype=np.uint8))
+    pixels = ramp if len(shape) == 2 else np.stack([ramp, 255 - ramp, ramp // 2, ramp][: shape[2]], axis=-1)
+    image = camera_image(compressed(cv2.imencode(suffix, pixels)[1].tobytes(), kind))
+    assert image.color_order == order
+    assert image.pixels.shape == shape
+    assert np.abs(image.pixels.astype(int) - pixels).max() <= (0 if suffix == ".png" else 12)
+
+
+JPEG = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
+DEPTH = cv2.imencode(".png", np.zeros((48, 64), np.uint16))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("msg", "words"),
+    [
+        (compressed(b""), "got 0 bytes"),
+        (compressed(JPEG[:100]), "got 100 bytes that can't be decoded"),
+        (compressed(b"garbage" * 50), "can't be decoded"),
+        (compressed(JPEG, "h264"), "format says jpeg or png, got 'h264'"),
+        (compressed(DEPTH, "16UC1; png compressed"), "got 16: subscribe to the colour camera"),
+    ],
+)
+def test_refuses_broken_compressed_images_with_one_sentence(msg, words):
+    with pytest.raises(InvalidInputError, match=re.escape(words)):
+        camera_image(msg)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import array
 import threading
 
+import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rt_panoptic_ros.msg import PanopticDetectionArray
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
 from rt_panoptic_ros.errors import UnavailableError
@@ -346,3 +348,23 @@ def set_parameters(node, **values):
     from rclpy.parameter import Parameter
 
     return node.set_parameters_atomically([Parameter(name, value=value) for name, value in values.items()])
+
+
+def test_compressed_images_are_decoded_and_broken_ones_skipped(graph, fake_node):
+    camera = Camera(graph)
+    publisher = camera.node.create_publisher(CompressedImage, "image/compressed", qos.stream("reliable"))
+    node = activated(fake_node(image_transport="compressed"))
+    graph.spin_until(publisher.get_subscription_count, "for the node to subscribe")
+    pixels = np.full((16, 24, 3), 7, np.uint8)
+    content = array.array("B", cv2.imencode(".png", pixels)[1].tobytes())
+    broken = CompressedImage(format="png", data=content[:40])
+    broken.header.stamp.sec = 1
+    publisher.publish(broken)
+    graph.spin_until(lambda: counts(node).refused == 1, "for the broken frame to be refused")
+    whole = CompressedImage(format="png", data=content)
+    whole.header.stamp.sec, whole.header.frame_id = 2, "front"
+    publisher.publish(whole)
+    camera.await_outputs(1)
+    assert camera.received["semantic"][0].header == whole.header
+    np.testing.assert_array_equal(node.pipelines[0].seen[0][0], pixels)
+    assert counts(node).processed == 1
