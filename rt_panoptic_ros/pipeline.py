@@ -48,11 +48,17 @@ class _Engine:
         self._graph = FrameGraph(backend.device) if isinstance(backend, CapturableBackend) else None
 
     def run(
-        self, image: np.ndarray, geometry: ImageGeometry, settings: PostprocessSettings, timings: dict[str, float]
+        self,
+        image: np.ndarray,
+        geometry: ImageGeometry,
+        settings: PostprocessSettings,
+        timings: dict[str, float],
+        *,
+        confidence: bool,
     ) -> PanopticResult:
         """Do a frame's work: as one graph where it has been captured, else stage by stage."""
         backend, graph = self.backend, self._graph
-        frame = (geometry, settings)
+        frame = (geometry, settings, confidence)
         if isinstance(backend, CapturableBackend) and graph is not None and graph.holds(frame):
             with _timed(timings, "graph", backend.device):
                 backend.stage(image)
@@ -61,12 +67,15 @@ class _Engine:
         with _timed(timings, "network", backend.device):
             self.dense = backend.infer(image)
         self.postprocessor.launch(
-            self.dense, geometry, settings, stage=lambda stage: _timed(timings, stage, backend.device)
+            self.dense, geometry, settings, lambda stage: _timed(timings, stage, backend.device), confidence=confidence
         )
         with _timed(timings, "fusion"):
             result = self.postprocessor.result()
         if isinstance(backend, CapturableBackend) and graph is not None:
-            graph.capture(frame, lambda: self.postprocessor.launch(backend.enqueue(), geometry, settings))
+            graph.capture(
+                frame,
+                lambda: self.postprocessor.launch(backend.enqueue(), geometry, settings, confidence=confidence),
+            )
         return result
 
 
@@ -115,8 +124,8 @@ class PanopticPipeline:
         if size is not None:
             self(CameraImage(np.zeros((*size, 3), np.uint8), "rgb"))
 
-    def __call__(self, image: CameraImage) -> PanopticResult:
-        """Return the labels of `image`.
+    def __call__(self, image: CameraImage, *, confidence: bool = False) -> PanopticResult:
+        """Return the labels of `image`, with `confidence` also how sure the classes are.
 
         Raises:
             InvalidInputError: Not a uint8 image of its colour order.
@@ -130,7 +139,7 @@ class PanopticPipeline:
         timings: dict[str, float] = {}
         with _timed(timings, "input"):
             network_input = prepare_input(image, geometry, spec)
-        result = engine.run(network_input, geometry, settings, timings)
+        result = engine.run(network_input, geometry, settings, timings, confidence=confidence)
         self.timings_ms, self._last = timings, (engine, geometry, settings)
         return result
 

@@ -135,3 +135,4 @@ class PanopticResult:
     semantic: np.ndarray  # (H, W) uint8: class id, VOID where there is none
     instance: np.ndarray  # (H, W) uint16: 1 + row in `detections`, 0 none
     detections: DetectionTable
+    confidence: np.ndarray | None = None  # (H, W) uint8: probability of the best class x 255; only when asked for

@@ -171,3 +171,16 @@ def test_where_capture_fails_frames_go_stage_by_stage(
     messages = [record.message for record in caplog.records if "captured as a graph" in record.message]
     assert len(messages) == 1
     assert "not permitted" in messages[0]
+
+
+def test_confidence_comes_only_when_asked_for(seven_classes: ModelBundle) -> None:
+    captured, plain = pipeline_of(WarpEngine(SIZE), seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    for frame in frames(2):
+        assert captured(frame).confidence is None
+    for frame in frames(3):
+        ours, expected = captured(frame, confidence=True), plain(frame, confidence=True)
+        assert_same(ours, expected)
+        assert ours.confidence is not None
+        np.testing.assert_array_equal(ours.confidence, expected.confidence)
+    assert list(captured.timings_ms) == ["input", "graph"]
+    assert captured(frames(1)[0]).confidence is None

@@ -43,6 +43,23 @@ def fill_cell16(
 
 
 @wp.func_native("""
+const int first = pixels.data->column_starts.data[x], last = pixels.data->column_starts.data[x + 1];
+const float* weights = pixels.data->column_weights.data;
+for (int row = pixels.data->row_starts.data[y]; row < pixels.data->row_starts.data[y + 1]; ++row) {
+    unsigned char* p = (unsigned char*)image.data + (size_t)row * image.strides[0];
+    const float wy = pixels.data->row_weights.data[row];
+    const float left = (1.0f - wy) * corners[0] + wy * corners[2], right = (1.0f - wy) * corners[1] + wy * corners[3];
+    for (int column = first; column < last; ++column)
+        p[column] = (unsigned char)(255.0f * ((1.0f - weights[column]) * left + weights[column] * right) + 0.5f);
+}
+""")
+def paint_shares(
+    image: wp.array2d(dtype=wp.uint8), pixels: wp.array(dtype=PixelMap), y: wp.int32, x: wp.int32, corners: wp.vec4
+) -> None:
+    """Write shares, 0 to 1, interpolated between a cell's corners 00, 01, 10, 11, as 0 to 255."""
+
+
+@wp.func_native("""
 const int SIDE = 8;
 auto corner = [&](int c, int i) {
     const char* plane = (const char*)logits.data + (size_t)c * logits.strides[0];

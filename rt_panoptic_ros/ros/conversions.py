@@ -112,6 +112,11 @@ def instance_to_msg(instance: np.ndarray, header: Header, reuse: Image | None = 
     return image_to_msg(instance, "mono16", header, reuse)
 
 
+def confidence_to_msg(confidence: np.ndarray, header: Header, reuse: Image | None = None) -> Image:
+    """Return probabilities x 255, (H, W) uint8, as a mono8 image; `reuse` as in `image_to_msg`."""
+    return image_to_msg(confidence, "mono8", header, reuse)
+
+
 def overlay_to_msg(overlay: np.ndarray, header: Header, reuse: Image | None = None) -> Image:
     """Return an RGB picture, (H, W, 3) uint8, as an rgb8 image; `reuse` as in `image_to_msg`."""
     return image_to_msg(overlay, "rgb8", header, reuse)

@@ -13,6 +13,7 @@ from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import (
     class_names_to_msg,
+    confidence_to_msg,
     detections_to_msg,
     instance_to_msg,
     overlay_to_msg,
@@ -43,20 +44,27 @@ class PanopticOutputs:
         self._semantic = node.create_lifecycle_publisher(Image, "~/semantic", profile)
         self._instance = node.create_lifecycle_publisher(Image, "~/instance", profile)
         self._detections = node.create_lifecycle_publisher(PanopticDetectionArray, "~/detections", profile)
+        self._confidence = node.create_lifecycle_publisher(Image, "~/confidence", profile)
         self._overlay = node.create_lifecycle_publisher(Image, "~/overlay", profile)
         self._class_names = node.create_lifecycle_publisher(String, "~/class_names", qos.latched())
         # Publishing serialises a message before it returns, so each of these is filled anew for every frame.
         self._semantic_msg = Image()
         self._instance_msg = Image()
+        self._confidence_msg = Image()
         self._overlay_msg = Image()
 
     @property
     def _per_frame(self) -> tuple[object, ...]:
-        return self._semantic, self._instance, self._detections, self._overlay
+        return self._semantic, self._instance, self._detections, self._confidence, self._overlay
 
     def anyone_listens(self) -> bool:
         """Return whether an output that comes with every frame has a subscriber."""
         return any(publisher.get_subscription_count() for publisher in self._per_frame)  # type: ignore[attr-defined]
+
+    @property
+    def confidence_wanted(self) -> bool:
+        """Whether someone listens to the confidence."""
+        return bool(self._confidence.get_subscription_count())
 
     def publish_class_names(self, classes: ClassTable) -> None:
         """Publish the class table to present and future subscribers."""
@@ -79,6 +87,8 @@ class PanopticOutputs:
             self._instance.publish(instance_to_msg(result.instance, header, self._instance_msg))
         if self._semantic.get_subscription_count():
             self._semantic.publish(semantic_to_msg(result.semantic, header, self._semantic_msg))
+        if result.confidence is not None:
+            self._confidence.publish(confidence_to_msg(result.confidence, header, self._confidence_msg))
         if self._detections.get_subscription_count():
             self._detections.publish(detections_to_msg(result.detections, classes, result.semantic.shape, header))
         if self._overlay.get_subscription_count():

@@ -267,7 +267,7 @@ class PanopticNode(LifecycleNode):
             start_s = time.perf_counter()
             image = camera_image(msg)
             converted_s = time.perf_counter()
-            result = pipeline(image)
+            result = pipeline(image, confidence=outputs.confidence_wanted)
             labelled_s = time.perf_counter()
             outputs.publish(image, result, pipeline.classes, msg.header, self.settings.overlay_opacity)
             published_s = time.perf_counter()

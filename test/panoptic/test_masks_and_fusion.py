@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt_panoptic_ros.panoptic import bands, fusion, numpy_twin
+from rt_panoptic_ros.panoptic.confidence import ConfidencePainter
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
+from rt_panoptic_ros.panoptic.pixel_map import axis_positions
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
 from rt_panoptic_ros.records import VOID, DenseDetections, ImageGeometry, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings
@@ -200,3 +202,23 @@ def test_labelling_is_panoptic(
     outside = result.semantic[(result.instance == 0) & ~void]
     for c in np.unique(outside):
         assert c in THING_IDS or (outside == c).sum() >= stuff_area_min
+
+
+@pytest.mark.parametrize("camera", [(96, 160), (61, 200)], ids=str)
+def test_confidence_is_the_best_class_probability_interpolated(camera: tuple[int, int]) -> None:
+    size = (96, 160)
+    dense = random_dense(3, size)
+    geometry = ImageGeometry(*camera, *size, *size)
+    painter = ConfidencePainter(dense, geometry)
+    painter.launch(dense)
+    logits = dense.semantic_logits.numpy().astype(np.float64)
+    best = np.exp(logits.max(axis=0)) / np.exp(logits).sum(axis=0)
+    rows, wy = axis_positions(camera[0], size[0] / camera[0] / 8, best.shape[0])
+    columns, wx = axis_positions(camera[1], size[1] / camera[1] / 8, best.shape[1])
+    padded = np.pad(best, ((0, 1), (0, 1)), mode="edge")
+    across = padded[rows] * (1 - wy)[:, None] + padded[rows + 1] * wy[:, None]
+    expected = across[:, columns] * (1 - wx) + across[:, columns + 1] * wx
+    confidence = painter.result()
+    assert confidence.shape == camera
+    assert np.abs(confidence - 255 * expected).max() < 0.51
+    assert confidence.std() > 5

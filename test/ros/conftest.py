@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,14 +90,15 @@ class FakePipeline:
     def prepare(self, camera_size: tuple[int, int] | None = None) -> None:
         self.prepared.append(camera_size)
 
-    def __call__(self, image: Any) -> PanopticResult:
+    def __call__(self, image: Any, *, confidence: bool = False) -> PanopticResult:
         self.entered.release()
         assert self.gate.wait(TIMEOUT_S)
         self.seen.append((image.pixels.copy(), self.settings))
         if self.error is not None:
             error, self.error = self.error, None
             raise error
-        return fake_result(image.pixels)
+        result = fake_result(image.pixels)
+        return replace(result, confidence=255 - result.semantic) if confidence else result
 
     def describe(self) -> str:
         return f"fake {self.model}"

@@ -22,7 +22,8 @@ from rt_panoptic_ros.ros.conversions import image_from_msg, image_to_msg
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 TIMEOUT_S = 60.0
-KINDS = {"semantic": Image, "instance": Image, "detections": PanopticDetectionArray, "overlay": Image}
+KINDS = {"semantic": Image, "instance": Image, "detections": PanopticDetectionArray, "confidence": Image,
+         "overlay": Image}  # fmt: skip
 
 
 def picture(number: int, size: tuple[int, int] = (6, 8), encoding: str = "rgb8") -> Image:
@@ -93,10 +94,11 @@ def test_every_output_has_the_images_header_bit_for_bit(graph, fake_node):
         camera.send(picture(number))
         camera.await_outputs(1)
         sent = picture(number)
-        semantic, instance, detections, overlay = (camera.received[topic].pop() for topic in KINDS)
-        for output in (semantic, instance, detections, overlay):
+        semantic, instance, detections, confidence, overlay = (camera.received[topic].pop() for topic in KINDS)
+        for output in (semantic, instance, detections, confidence, overlay):
             assert output.header == sent.header
         assert set(semantic.data) == {number % 11}
+        assert (confidence.encoding, set(confidence.data)) == ("mono8", {255 - number % 11})
         labels = np.frombuffer(instance.data, np.uint16).reshape(6, 8)
         assert np.array_equal(labels, np.tile([1] * 4 + [0] * 4, (6, 1)))
         assert (semantic.encoding, instance.encoding, overlay.encoding) == ("mono8", "mono16", "rgb8")
