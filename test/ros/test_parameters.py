@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.ros.node_settings import NodeSettings, node_setting_infos
+from rt_panoptic_ros.ros.reference_page import OUTPUTS, reference_page
 from rt_panoptic_ros.settings import PostprocessSettings, setting_infos
 
 
@@ -144,3 +147,18 @@ def test_whole_numbers_are_numbers_and_unknown_names_are_told(fake_node, capfd):
     node = fake_node(mask_threshold=1, scor_threshold=0.5)
     assert node.get_parameter("mask_threshold").value == 1.0
     assert "parameter 'scor_threshold' has no effect" in "".join(capfd.readouterr())
+
+
+def test_the_reference_page_is_made_from_the_declarations():
+    page = Path(__file__).resolve().parents[2] / "docs" / "topics_and_parameters.md"
+    made = "python -m rt_panoptic_ros.ros.reference_page makes it anew"
+    assert page.read_text() == reference_page(), made
+
+
+def test_the_reference_page_lists_the_topics_that_there_are(graph, fake_node):
+    node = fake_node()
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    own = {"/parameter_events", "/rosout", "/panoptic_node/transition_event"}
+    published = dict(node.get_publisher_names_and_types_by_node("panoptic_node", "/"))
+    listed = {topic.name.replace("~", "/panoptic_node"): [topic.kind] for topic in OUTPUTS}
+    assert {name: kinds for name, kinds in published.items() if name not in own} == listed

@@ -1,0 +1,125 @@
+"""Makes docs/topics_and_parameters.md from the declarations: `python -m rt_panoptic_ros.ros.reference_page`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rt_panoptic_ros.pipeline import BACKENDS, DEVICES, PRECISIONS
+from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos
+from rt_panoptic_ros.settings import setting_infos
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rt_panoptic_ros.settings import SettingInfo
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic that the node publishes."""
+
+    name: str
+    kind: str  # ROS type
+    content: str
+
+
+OUTPUTS = (
+    Topic(
+        "~/semantic", "sensor_msgs/msg/Image",
+        "mono8, the camera image's size: the class of every pixel, an id of the class table; 255 has no class. Pixels "
+        "of countable classes (things) that no object claims keep their class.",
+    ),
+    Topic(
+        "~/instance", "sensor_msgs/msg/Image",
+        "mono16, the same size: the object that the pixel belongs to, 1 to 65535; 0 for none. Ids count from 1 in "
+        "every image, by falling score.",
+    ),
+    Topic(
+        "~/detections", "rt_panoptic_ros/msg/PanopticDetectionArray",
+        "The objects; `instance_id` is the value of the object's pixels in the instance image, `class_id` that in the "
+        "semantic image. The message files say every field's unit and range.",
+    ),
+    Topic(
+        "~/confidence", "sensor_msgs/msg/Image",
+        "mono8, the same size: the probability of the most likely class x 255, computed at every eighth pixel of the "
+        "network's input and interpolated between; at class borders it is low.",
+    ),
+    Topic("~/overlay", "sensor_msgs/msg/Image", "rgb8: for eyes; nothing in it that the other topics lack."),
+    Topic(
+        "~/class_names", "std_msgs/msg/String",
+        'Latched, published when the node is activated: the class table as JSON, {"name", "classes": [{"id", "name", '
+        '"thing", "color" (RGB), "dataset_id"}]}.',
+    ),
+    Topic(
+        "/diagnostics", "diagnostic_msgs/msg/DiagnosticArray",
+        "Every second: state, engine, rate, frames by fate (received, processed, dropped for a newer one, skipped, "
+        "refused, failed, lost in transport), and median and 95th percentile of every stage; while an engine is "
+        "built, how far it is.",
+    ),
+)  # fmt: skip
+
+_HEAD = """# Topics and parameters
+
+<!-- Made by `python -m rt_panoptic_ros.ros.reference_page`; a test compares it with the declarations. -->
+
+## Subscribed
+
+| topic | type | |
+|---|---|---|
+| `image` | sensor_msgs/msg/Image | rgb8, bgr8, mono8, rgba8, bgra8 as they lie; Bayer, YUV, 16-bit colours converted |
+| `image/compressed` | sensor_msgs/msg/CompressedImage | instead, with `image_transport: compressed`: JPEG or PNG |
+
+Images are received only while someone subscribes to an output (`lazy`). The newest image wins: one that still waits
+when the next comes is dropped and counted. An image that can't be used is counted as refused, and the log says why.
+
+## Published
+
+All outputs of an image carry its own stamp and frame id, bit for bit, so exact-time synchronisers work; each is made
+only while someone subscribes to it.
+
+"""
+
+
+def reference_page() -> str:
+    """Return the page's Markdown."""
+    rows = [f"| `{topic.name}` | {topic.kind} | {topic.content} |" for topic in OUTPUTS]
+    lines = ["| topic | type | |", "|---|---|---|", *rows]
+    page = _HEAD + "\n".join(lines) + "\n\n## Parameters of the node\n\n"
+    choices = {"backend": BACKENDS, "device": DEVICES, "precision": PRECISIONS}
+    entries = node_setting_infos()
+    page += _table([(entry.info, entry.change.value) for entry in entries], choices)
+    page += (
+        "\n## Parameters of post-processing\n\nDefaults are the model's own; those here hold where its card says "
+        f"nothing. Changes are accepted {Change.LIVE.value}.\n\n"
+    )
+    page += _table([(info, "") for info in setting_infos()], {})
+    return page + (
+        "\nA change out of range, or in a state where it isn't accepted, is refused with the reason. "
+        "`launch/panoptic.launch.py` has all of them as arguments (`ros2 launch rt_panoptic_ros panoptic.launch.py "
+        "--show-args`).\n"
+    )
+
+
+def _table(entries: Sequence[tuple[SettingInfo, str]], choices: dict[str, tuple[str, ...]]) -> str:
+    changing = any(change for _, change in entries)
+    lines = [f"| name | default | values | |{' changes |' if changing else ''}"]
+    lines.append(f"|---|---|---|---|{'---|' if changing else ''}")
+    for info, change in entries:
+        allowed = choices.get(info.name) or info.choices
+        if allowed:
+            values = ", ".join(allowed)
+        elif info.minimum is not None:
+            values = f"{info.minimum:g} to {info.maximum:g}"
+        else:
+            values = {bool: "true, false", str: "text"}.get(info.kind, info.kind.__name__)
+        default = str(info.default).lower() if info.kind is bool else str(info.default)
+        last = f" {change} |" if changing else ""
+        lines.append(f"| `{info.name}` | {f'`{default}`' if default else ''} | {values} | {info.description} |{last}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    (Path(__file__).resolve().parents[2] / "docs" / "topics_and_parameters.md").write_text(reference_page())
