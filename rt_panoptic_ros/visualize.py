@@ -24,7 +24,11 @@ _SHEET_TEXT = (228, 228, 231)
 
 
 def render_overlay(
-    image_rgb: np.ndarray, result: PanopticResult, classes: ClassTable, opacity: float = 0.5
+    image_rgb: np.ndarray,
+    result: PanopticResult,
+    classes: ClassTable,
+    opacity: float = 0.5,
+    ids: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw a result over its image: class colours, a shade, an outline and a label for each object, void darkened.
 
@@ -33,6 +37,7 @@ def render_overlay(
         result: What the pipeline made of the image.
         classes: The classes that the result's semantic values count.
         opacity: Share of the class colours in the picture, 0 to 1.
+        ids: (n,) integers from 1, the objects' lasting ids; None for their numbers in this image.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -48,14 +53,16 @@ def render_overlay(
         )
     if not 0 <= opacity <= 1:
         raise InvalidInputError(f"expected an opacity from 0 to 1, got {opacity}")
-    shades = instance_colors(result.detections.class_ids, np.arange(1, len(result.detections) + 1), classes)
+    if ids is None:
+        ids = np.arange(1, len(result.detections) + 1)
+    shades = instance_colors(result.detections.class_ids, ids, classes)
     # One palette for all pixels: semantic values first, then the objects.
     palette = np.concatenate([classes.colors, shades])
     index = np.where(result.instance > 0, result.instance + np.uint16(VOID), result.semantic)  # (H, W) uint16
     overlay = cv2.addWeighted(_paint(palette, index), opacity, image_rgb, 1 - opacity, 0)
     if len(shades):
         _draw_outlines(overlay, result.instance, shades)
-        _draw_labels(overlay, result, classes, shades)
+        _draw_labels(overlay, result, classes, ids, shades)
     return overlay
 
 
@@ -157,7 +164,9 @@ def _draw_outlines(overlay: np.ndarray, instance: np.ndarray, shades: np.ndarray
     overlay.reshape(-1, 3)[places] = light.astype(np.uint8)[instance.ravel()[places] - 1]
 
 
-def _draw_labels(overlay: np.ndarray, result: PanopticResult, classes: ClassTable, shades: np.ndarray) -> None:
+def _draw_labels(
+    overlay: np.ndarray, result: PanopticResult, classes: ClassTable, ids: np.ndarray, shades: np.ndarray
+) -> None:
     """Write name, id and score at each object, the best scores first to choose their place."""
     height, width = overlay.shape[:2]
     text_height = max(8, round((height * width) ** 0.5 / 100))
@@ -166,8 +175,8 @@ def _draw_labels(overlay: np.ndarray, result: PanopticResult, classes: ClassTabl
     pad, space = max(2, text_height // 4), text_height // 2
     table = result.detections
     labels = [
-        (*_ascii(classes.names[class_id]).split(), str(row + 1), f"{score:.2f}")
-        for row, (class_id, score) in enumerate(zip(table.class_ids, table.scores, strict=True))
+        (*_ascii(classes.names[class_id]).split(), str(instance_id), f"{score:.2f}")
+        for class_id, instance_id, score in zip(table.class_ids, ids, table.scores, strict=True)
     ]
     steps = [[cv2.getTextSize(word, _FONT, scale, thickness)[0][0] + space for word in words] for words in labels]
     label_height = text_height + 2 * pad + text_height // 4  # room for descenders

@@ -149,22 +149,35 @@ def image_to_msg(pixels: np.ndarray, encoding: str, header: Header, reuse: Image
 
 
 def detections_to_msg(
-    detections: DetectionTable, classes: ClassTable, image_size: tuple[int, int], header: Header
+    detections: DetectionTable,
+    classes: ClassTable,
+    image_size: tuple[int, int],
+    header: Header,
+    ids: np.ndarray | None = None,
 ) -> PanopticDetectionArray:
     """Return the objects of one frame.
 
     Args:
-        detections: Row i is instance id i + 1.
+        detections: Row i is instance id i + 1, unless `ids` says otherwise.
         classes: Names of the class ids.
         image_size: (height, width) of the camera image, px.
         header: Taken as it is.
+        ids: (n,) the objects' values in the instance image; they come by rising id.
     """
+    order = np.arange(len(detections)) if ids is None else np.argsort(ids)
+    numbers = order + 1 if ids is None else ids[order]
     rows = zip(
-        detections.class_ids.tolist(), detections.scores.tolist(), detections.boxes.tolist(),
-        detections.mask_boxes.tolist(), detections.areas.tolist(), strict=True,
+        numbers.tolist(),
+        *(
+            values[order].tolist()
+            for values in (
+                detections.class_ids, detections.scores, detections.boxes, detections.mask_boxes, detections.areas,
+            )
+        ),
+        strict=True,
     )  # fmt: skip
     messages = []
-    for instance_id, (class_id, score, box, (left, top, right, bottom), area) in enumerate(rows, start=1):
+    for instance_id, class_id, score, box, (left, top, right, bottom), area in rows:
         region = RegionOfInterest(
             x_offset=left, y_offset=top, width=right - left + 1, height=bottom - top + 1, do_rectify=False
         )

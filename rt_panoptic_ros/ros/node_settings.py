@@ -88,6 +88,9 @@ class NodeSettings:
         minimum=0.0, maximum=1000.0,
     )  # fmt: skip
     lazy: bool = described(True, "Receive and process images only while someone subscribes to an output.", Change.LIVE)
+    tracking: bool = described(
+        False, "Keep an object's id from image to image, by class and mask overlap; else ids count anew.", Change.LIVE
+    )
     overlay_opacity: float = described(
         0.5, "Share of the class colours in the overlay.", Change.LIVE, minimum=0.0, maximum=1.0
     )

@@ -19,6 +19,7 @@ from rt_panoptic_ros.ros.conversions import (
     overlay_to_msg,
     semantic_to_msg,
 )
+from rt_panoptic_ros.tracking import with_ids
 from rt_panoptic_ros.visualize import render_overlay
 
 if TYPE_CHECKING:
@@ -71,28 +72,36 @@ class PanopticOutputs:
         self._class_names.publish(class_names_to_msg(classes))
 
     def publish(
-        self, image: CameraImage, result: PanopticResult, classes: ClassTable, header: Header, opacity: float
+        self,
+        image: CameraImage,
+        result: PanopticResult,
+        ids: np.ndarray | None,
+        classes: ClassTable,
+        header: Header,
+        opacity: float,
     ) -> None:
         """Publish one frame's result with the camera image's own header to those who listen.
 
         Args:
             image: The camera image, for the overlay.
             result: Its labels and objects.
+            ids: (n,) uint16, the objects' lasting ids; None for their numbers in this image.
             classes: What the labels mean.
             header: The camera image's.
             opacity: Share of the class colours in the overlay, 0 to 1.
         """
         # The largest first: its listener unpacks it while the others are published.
         if self._instance.get_subscription_count():
-            self._instance.publish(instance_to_msg(result.instance, header, self._instance_msg))
+            instance = result.instance if ids is None else with_ids(result.instance, ids)
+            self._instance.publish(instance_to_msg(instance, header, self._instance_msg))
         if self._semantic.get_subscription_count():
             self._semantic.publish(semantic_to_msg(result.semantic, header, self._semantic_msg))
         if result.confidence is not None:
             self._confidence.publish(confidence_to_msg(result.confidence, header, self._confidence_msg))
         if self._detections.get_subscription_count():
-            self._detections.publish(detections_to_msg(result.detections, classes, result.semantic.shape, header))
+            self._detections.publish(detections_to_msg(result.detections, classes, result.semantic.shape, header, ids))
         if self._overlay.get_subscription_count():
-            overlay = render_overlay(np.ascontiguousarray(to_rgb(image)), result, classes, opacity)
+            overlay = render_overlay(np.ascontiguousarray(to_rgb(image)), result, classes, opacity, ids)
             self._overlay.publish(overlay_to_msg(overlay, header, self._overlay_msg))
 
     def destroy(self) -> None:

@@ -17,6 +17,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import Trigger
 
 from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
 from rt_panoptic_ros.inference import engine_cache
@@ -32,13 +33,16 @@ from rt_panoptic_ros.ros.parameters import NodeParameters
 from rt_panoptic_ros.ros.rate_limit import RateLimit
 from rt_panoptic_ros.ros.spinning import run_node
 from rt_panoptic_ros.settings import parse_size
+from rt_panoptic_ros.tracking import InstanceTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
     from rclpy.lifecycle import LifecycleState
     from rclpy.timer import Timer
 
+    from rt_panoptic_ros.records import PanopticResult
     from rt_panoptic_ros.ros.node_settings import NodeSettings
 
 DEMAND_PERIOD_S = 0.2
@@ -87,6 +91,10 @@ class PanopticNode(LifecycleNode):
         self._node_parameters = NodeParameters(self, choices, lambda: self._worker is not None)
         # Of steady time: with simulated time, nothing would be told while it stands still.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._tracker = InstanceTracker()
+        self._tracked_ns = 0
+        self._forget_tracks = threading.Event()
+        self.create_service(Trigger, "~/reset_tracking", self._on_reset_tracking)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
         self.create_timer(diagnostics.PERIOD_S, self._publish_diagnostics, clock=self._steady_clock)
 
@@ -224,6 +232,7 @@ class PanopticNode(LifecycleNode):
         self._camera = CameraSubscription(
             self, self.settings.image_transport, self.settings.image_reliability, self._on_image, self._on_lost
         )
+        self._forget_tracks.set()
         self._worker = FrameWorker(self._process, "panoptic worker")
         self._demand_timer = self.create_timer(DEMAND_PERIOD_S, self._follow_demand, clock=self._steady_clock)
         self._follow_demand()
@@ -269,7 +278,9 @@ class PanopticNode(LifecycleNode):
             converted_s = time.perf_counter()
             result = pipeline(image, confidence=outputs.confidence_wanted)
             labelled_s = time.perf_counter()
-            outputs.publish(image, result, pipeline.classes, msg.header, self.settings.overlay_opacity)
+            ids = self._track(msg, result)
+            tracked_s = time.perf_counter()
+            outputs.publish(image, result, ids, pipeline.classes, msg.header, self.settings.overlay_opacity)
             published_s = time.perf_counter()
         except RtPanopticError as error:
             self._statistics.count("refused")
@@ -286,11 +297,26 @@ class PanopticNode(LifecycleNode):
             {
                 "convert": (converted_s - start_s) * 1e3,
                 **pipeline.timings_ms,
-                "publish": (published_s - labelled_s) * 1e3,
+                **({} if ids is None else {"tracking": (tracked_s - labelled_s) * 1e3}),
+                "publish": (published_s - tracked_s) * 1e3,
                 "arrival to outputs": (time.monotonic() - arrival_s) * 1e3,
                 "stamp to outputs": age.nanoseconds / 1e6,
             }
         )
+
+    def _track(self, msg: Image | CompressedImage, result: PanopticResult) -> np.ndarray | None:
+        """Return the objects' lasting ids, in the worker thread; None without tracking."""
+        stamp_ns = Time.from_msg(msg.header.stamp).nanoseconds
+        back, self._tracked_ns = stamp_ns < self._tracked_ns, stamp_ns  # a bag that begins again
+        if back or self._forget_tracks.is_set() or not self.settings.tracking:
+            self._forget_tracks.clear()
+            self._tracker.reset()
+        return self._tracker.update(result) if self.settings.tracking else None
+
+    def _on_reset_tracking(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._forget_tracks.set()
+        response.success, response.message = True, "ids begin with 1 again from the next image on"
+        return response
 
     # Health -----------------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ OUTPUTS = (
     Topic(
         "~/instance", "sensor_msgs/msg/Image",
         "mono16, the same size: the object that the pixel belongs to, 1 to 65535; 0 for none. Ids count from 1 in "
-        "every image, by falling score.",
+        "every image, by falling score; with `tracking` an object keeps its id (the rules stand in `tracking.py`).",
     ),
     Topic(
         "~/detections", "rt_panoptic_ros/msg/PanopticDetectionArray",
@@ -95,6 +95,8 @@ def reference_page() -> str:
     )
     page += _table([(info, "") for info in setting_infos()], {})
     return page + (
+        "\n## Services\n\n| service | type | |\n|---|---|---|\n"
+        "| `~/reset_tracking` | std_srvs/srv/Trigger | Forgets all objects; ids begin with 1 again. |\n"
         "\nA change out of range, or in a state where it isn't accepted, is refused with the reason. "
         "`launch/panoptic.launch.py` has all of them as arguments (`ros2 launch rt_panoptic_ros panoptic.launch.py "
         "--show-args`).\n"

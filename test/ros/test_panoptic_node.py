@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rt_panoptic_ros.msg import PanopticDetectionArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
+from std_srvs.srv import Trigger
 
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine
@@ -370,3 +372,50 @@ def test_compressed_images_are_decoded_and_broken_ones_skipped(graph, fake_node)
     assert camera.received["semantic"][0].header == whole.header
     np.testing.assert_array_equal(node.pipelines[0].seen[0][0], pixels)
     assert counts(node).processed == 1
+
+
+def test_ids_stay_with_tracking_until_they_are_reset(graph, fake_node, monkeypatch):
+    node = activated(fake_node(image_reliability="reliable", tracking=True))
+    pipeline = type(node.pipelines[0])
+    made_by_fake = pipeline.__call__
+
+    def on_either_side(self, image, *, confidence=False):
+        """Put the one object on the right where the image is bright."""
+        result = made_by_fake(self, image, confidence=confidence)
+        if image.pixels[0, 0, 0] < 100:
+            return result
+        table = replace(result.detections, mask_boxes=np.array([[4, 0, 7, 5]], np.int32))
+        return replace(result, instance=np.ascontiguousarray(result.instance[:, ::-1]), detections=table)
+
+    monkeypatch.setattr(pipeline, "__call__", on_either_side)
+    camera = Camera(graph, ("instance", "detections", "overlay")).connected()
+    stamps = iter(range(10, 100))
+
+    def ids_of(*sides, stamp=None):
+        """Send an image for each side and return the object's ids."""
+        ids = []
+        for side in sides:
+            header = Header(frame_id="front")
+            header.stamp.sec = next(stamps) if stamp is None else stamp
+            pixels = np.full((6, 8, 3), {"left": 0, "right": 200}[side], np.uint8)
+            for got in camera.received.values():
+                got.clear()
+            camera.send(image_to_msg(pixels, "rgb8", header))
+            camera.await_outputs(1)
+            (entry,) = camera.received["detections"][0].detections
+            assert set(camera.received["instance"][0].data) - {0} == {entry.instance_id}
+            ids.append(entry.instance_id)
+        return ids
+
+    assert ids_of("left", "left", "right", "left", "right") == [1, 1, 2, 1, 2]
+    client = camera.node.create_client(Trigger, "/panoptic_node/reset_tracking")
+    graph.spin_until(client.service_is_ready, "for the service")
+    answer = client.call_async(Trigger.Request())
+    graph.spin_until(answer.done, "for its answer")
+    assert answer.result().success
+    assert ids_of("right", "left") == [1, 2]
+    assert set_parameters(node, tracking=False).successful
+    assert ids_of("left") == [1]
+    assert set_parameters(node, tracking=True).successful
+    assert ids_of("right", "left") == [1, 2]
+    assert ids_of("left", stamp=1) == [1]  # a bag that begins again

@@ -1,0 +1,123 @@
+"""Ids that stay: matching by class and overlap, birth, loss, reset, and the bound of 16 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rt_panoptic_ros import tracking
+from rt_panoptic_ros.records import DetectionTable, PanopticResult
+from rt_panoptic_ros.tracking import MEMORY_FRAMES, InstanceTracker, with_ids
+
+SIZE = (60, 100)
+
+
+def frame(*objects: tuple[int, int, int, int, int], size: tuple[int, int] = SIZE) -> PanopticResult:
+    """Return a result with objects (class, left, top, width, height), the first on top."""
+    instance = np.zeros(size, np.uint16)
+    for row in reversed(range(len(objects))):
+        _, left, top, width, height = objects[row]
+        instance[top : top + height, left : left + width] = row + 1
+    boxes = []
+    for row in range(len(objects)):
+        y, x = np.nonzero(instance == row + 1)
+        boxes.append((x.min(), y.min(), x.max(), y.max()))
+    mask_boxes = np.array(boxes, np.int32).reshape(-1, 4)
+    areas = np.bincount(instance.ravel(), minlength=len(objects) + 1)[1:]
+    table = DetectionTable(
+        class_ids=np.array([entry[0] for entry in objects], np.uint8),
+        scores=np.linspace(1, 0.5, len(objects)).astype(np.float32),
+        boxes=mask_boxes.astype(np.float32),
+        mask_boxes=mask_boxes,
+        areas=areas.astype(np.uint32),
+    )
+    return PanopticResult(np.zeros(size, np.uint8), instance, table)
+
+
+def test_ids_follow_objects_whose_order_changes() -> None:
+    tracker = InstanceTracker()
+    assert tracker.update(frame((8, 10, 10, 20, 20), (8, 60, 10, 20, 20))).tolist() == [1, 2]
+    assert tracker.update(frame((8, 62, 11, 20, 20), (8, 13, 10, 20, 20))).tolist() == [2, 1]
+    assert tracker.update(frame((8, 65, 12, 20, 20))).tolist() == [2]
+
+
+def test_another_class_is_another_object() -> None:
+    tracker = InstanceTracker()
+    assert tracker.update(frame((8, 10, 10, 20, 20))).tolist() == [1]
+    assert tracker.update(frame((9, 10, 10, 20, 20))).tolist() == [2]
+
+
+def test_too_little_overlap_is_another_object() -> None:
+    tracker = InstanceTracker()
+    tracker.update(frame((8, 10, 10, 20, 20)))
+    assert tracker.update(frame((8, 20, 10, 20, 20))).tolist() == [1]  # a third of the union
+    assert tracker.update(frame((8, 32, 10, 20, 20))).tolist() == [2]
+
+
+def test_the_best_assignment_as_a_whole() -> None:
+    tracker = InstanceTracker()
+    assert tracker.update(frame((8, 0, 0, 20, 10), (8, 20, 0, 20, 10))).tolist() == [1, 2]
+    # The first overlaps both tracks, the second of them a little more, but the other object has that one only.
+    assert tracker.update(frame((8, 9, 0, 20, 10), (8, 29, 0, 11, 10))).tolist() == [1, 2]
+
+
+def test_a_lost_object_is_remembered_for_a_while() -> None:
+    tracker = InstanceTracker()
+    tracker.update(frame((8, 10, 10, 20, 20)))
+    for _ in range(MEMORY_FRAMES):
+        assert tracker.update(frame()).tolist() == []
+    assert tracker.update(frame((8, 10, 10, 20, 20))).tolist() == [1]
+    for _ in range(MEMORY_FRAMES + 1):
+        tracker.update(frame())
+    assert tracker.update(frame((8, 10, 10, 20, 20))).tolist() == [2]
+
+
+def test_reset_and_another_size_begin_anew() -> None:
+    tracker = InstanceTracker()
+    tracker.update(frame((8, 10, 10, 20, 20), (8, 60, 10, 20, 20)))
+    tracker.reset()
+    assert tracker.update(frame((8, 60, 10, 20, 20))).tolist() == [1]
+    assert tracker.update(frame((8, 5, 5, 9, 9), (8, 20, 5, 9, 9), size=(30, 50))).tolist() == [1, 2]
+
+
+def test_ids_stay_within_16_bits_and_skip_those_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_LAST_ID", 5)
+    tracker = InstanceTracker()
+    stays = (8, 0, 0, 10, 10)
+    assert tracker.update(frame(stays)).tolist() == [1]
+    seen = [tracker.update(frame(stays, (8, 20 + 30 * (number % 2), 20, 10, 10))).tolist() for number in range(4)]
+    assert seen == [[1, 2], [1, 3], [1, 2], [1, 3]]  # both places are remembered
+    tracker.update(frame(stays, (9, 40, 0, 10, 10)))
+    assert tracker.update(frame(stays, (9, 60, 0, 10, 10)))[1] == 5
+    for _ in range(MEMORY_FRAMES + 1):
+        tracker.update(frame(stays))
+    assert tracker.update(frame(stays, (9, 80, 0, 10, 10))).tolist() == [1, 2]
+
+
+def test_the_instance_image_is_renamed() -> None:
+    result = frame((8, 10, 10, 20, 20), (8, 60, 10, 20, 20))
+    renamed = with_ids(result.instance, np.array([700, 3], np.uint16))
+    assert renamed.dtype == np.uint16
+    np.testing.assert_array_equal(renamed == 700, result.instance == 1)
+    np.testing.assert_array_equal(renamed == 3, result.instance == 2)
+    np.testing.assert_array_equal(renamed == 0, result.instance == 0)
+
+
+boxes = st.tuples(st.integers(7, 9), st.integers(0, 80), st.integers(0, 40), st.integers(1, 20), st.integers(1, 20))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(boxes, max_size=5), min_size=1, max_size=8))
+def test_ids_of_a_frame_are_always_different_and_positive(frames: list[list[tuple[int, int, int, int, int]]]) -> None:
+    tracker = InstanceTracker()
+    for objects in frames:
+        apart = [entry for k, entry in enumerate(objects) if not any(_touch(entry, other) for other in objects[:k])]
+        ids = tracker.update(frame(*apart))
+        assert len(set(ids.tolist())) == len(apart)
+        assert not len(ids) or ids.min() >= 1
+
+
+def _touch(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return a[1] < b[1] + b[3] and b[1] < a[1] + a[3] and a[2] < b[2] + b[4] and b[2] < a[2] + a[4]
