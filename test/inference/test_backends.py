@@ -17,6 +17,7 @@ from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import cache_directory
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
+from rt_panoptic_ros.inference.tensorrt_runtime import gpu_identity, load_runtime
 from rt_panoptic_ros.model_bundle import InputSpec, ModelBundle, write_bundle
 from rt_panoptic_ros.records import STRIDES, DenseDetections
 from rt_panoptic_ros.settings import PostprocessSettings
@@ -50,16 +51,26 @@ def image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("engine", [*ENGINES, "tensorrt"])
 class TestContract:
-    @pytest.fixture(autouse=True)
-    def runtime(self, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        if engine == "tensorrt" and not wp.is_cuda_available():
+    @pytest.fixture
+    def device(self, engine: str, monkeypatch: pytest.MonkeyPatch) -> str:
+        """Where the engine runs: TensorRT on the GPU where there are both, else a stand-in for it on the CPU."""
+        if engine != "tensorrt":
+            return "cpu"
+        try:
+            gpu_identity("cuda:0")
+            load_runtime()
+        except UnavailableError:
             pytest.importorskip("onnxruntime", reason="the stand-in computes with it")
             take_tensorrts_place(monkeypatch)
+            return "cpu"
+        return "cuda"
 
     @pytest.mark.parametrize("size", [(64, 96), (50, 70)])
-    def test_shapes_dtype_and_device(self, engine: str, small_bundle: ModelBundle, size: tuple[int, int]) -> None:
-        backend = open_backend(engine, small_bundle, size, "cpu")
-        assert (backend.name, backend.device, backend.network_size) == (engine, "cpu", size)
+    def test_shapes_dtype_and_device(
+        self, engine: str, device: str, small_bundle: ModelBundle, size: tuple[int, int]
+    ) -> None:
+        backend = open_backend(engine, small_bundle, size, device)
+        assert (backend.name, backend.device, backend.network_size) == (engine, resolve_device(device), size)
         dense = backend.infer(image(size))
         height, width = -(-size[0] // 8), -(-size[1] // 8)
         assert dense.semantic_logits.shape == (11, height, width)
@@ -72,12 +83,12 @@ class TestContract:
             assert dense.centerness_logits[level].shape == (1, *shape)
         for array in (dense.semantic_logits, *dense.box_offsets):
             assert array.dtype == wp.float32
-            assert array.device.alias == "cpu"
+            assert array.device.alias == resolve_device(device)
             assert np.isfinite(array.numpy()).all()
         backend.close()
 
-    def test_same_image_same_bits(self, engine: str, small_bundle: ModelBundle) -> None:
-        backend = open_backend(engine, small_bundle, (64, 96), "cpu")
+    def test_same_image_same_bits(self, engine: str, device: str, small_bundle: ModelBundle) -> None:
+        backend = open_backend(engine, small_bundle, (64, 96), device)
         first = arrays(backend.infer(image((64, 96))))
         other = arrays(backend.infer(image((64, 96), seed=1)))
         again = arrays(backend.infer(image((64, 96))))
@@ -85,14 +96,16 @@ class TestContract:
         for name, value in first.items():
             np.testing.assert_array_equal(value, again[name])
 
-    def test_damaged_weights_are_refused(self, engine: str, small_network: NetworkConfig, tmp_path: Path) -> None:
+    def test_damaged_weights_are_refused(
+        self, engine: str, device: str, small_network: NetworkConfig, tmp_path: Path
+    ) -> None:
         classes = load_class_table("camvid")
         bundle = make_untrained_bundle(tmp_path / "m", network=small_network, classes=classes, size=None, seed=3)
         content = bytearray((bundle.path / "weights.safetensors").read_bytes())
         content[-5] ^= 1
         (bundle.path / "weights.safetensors").write_bytes(content)
         with pytest.raises(InvalidInputError, match="SHA-256"):
-            open_backend(engine, bundle, (32, 32), "cpu")
+            open_backend(engine, bundle, (32, 32), device)
 
 
 @both
