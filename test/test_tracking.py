@@ -1,4 +1,4 @@
-"""Ids that stay: matching by class and overlap, birth, loss, reset, and the bound of 16 bits."""
+"""Ids that stay: matching, birth, loss, reset, the bound of 16 bits; and objects of some classes only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt_panoptic_ros import tracking
+from rt_panoptic_ros.class_filter import keep_classes, parse_class_names
+from rt_panoptic_ros.class_table import load_class_table
+from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.records import DetectionTable, PanopticResult
 from rt_panoptic_ros.tracking import MEMORY_FRAMES, InstanceTracker, with_ids
 
@@ -103,6 +106,26 @@ def test_the_instance_image_is_renamed() -> None:
     np.testing.assert_array_equal(renamed == 700, result.instance == 1)
     np.testing.assert_array_equal(renamed == 3, result.instance == 2)
     np.testing.assert_array_equal(renamed == 0, result.instance == 0)
+
+
+def test_objects_of_some_classes_only() -> None:
+    result = frame((8, 10, 10, 20, 20), (9, 60, 10, 20, 20), (8, 40, 40, 10, 10))
+    kept = keep_classes(result, {8})
+    assert kept.detections.class_ids.tolist() == [8, 8]
+    np.testing.assert_array_equal(kept.instance == 1, result.instance == 1)
+    np.testing.assert_array_equal(kept.instance == 2, result.instance == 3)
+    assert kept.instance.dtype == np.uint16
+    assert kept.detections.areas.tolist() == [400, 100]
+    assert len(keep_classes(result, {10}).detections) == 0
+
+
+def test_class_names_are_those_of_things() -> None:
+    camvid = load_class_table("camvid")
+    assert parse_class_names("", camvid) is None
+    assert parse_class_names("car, pedestrian", camvid) == {camvid.names.index("car"), camvid.names.index("pedestrian")}
+    for wrong in ("road", "Car", "car;pedestrian"):
+        with pytest.raises(InvalidInputError, match=f"countable classes \\(.*car.*got '{wrong}'"):
+            parse_class_names(wrong, camvid)
 
 
 boxes = st.tuples(st.integers(7, 9), st.integers(0, 80), st.integers(0, 40), st.integers(1, 20), st.integers(1, 20))

@@ -88,6 +88,12 @@ class NodeSettings:
         minimum=0.0, maximum=1000.0,
     )  # fmt: skip
     lazy: bool = described(True, "Receive and process images only while someone subscribes to an output.", Change.LIVE)
+    object_classes: str = described(
+        "",
+        "Names of the classes whose objects are told of, with commas between, such as car,pedestrian; empty for all. "
+        "The semantic image keeps all classes.",
+        Change.LIVE,
+    )
     tracking: bool = described(
         False, "Keep an object's id from image to image, by class and mask overlap; else ids count anew.", Change.LIVE
     )

@@ -19,6 +19,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
+from rt_panoptic_ros.class_filter import keep_classes, parse_class_names
 from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
 from rt_panoptic_ros.inference import engine_cache
 from rt_panoptic_ros.pipeline import BACKENDS, DEVICES, PRECISIONS, PanopticPipeline, open_pipeline
@@ -88,7 +89,7 @@ class PanopticNode(LifecycleNode):
         self._rate_limit = RateLimit()
         self._statistics = FrameStatistics(time.monotonic())
         choices = {"backend": BACKENDS, "device": DEVICES, "precision": PRECISIONS}
-        self._node_parameters = NodeParameters(self, choices, lambda: self._worker is not None)
+        self._node_parameters = NodeParameters(self, choices, lambda: self._worker is not None, self._wanted_classes)
         # Of steady time: with simulated time, nothing would be told while it stands still.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._tracker = InstanceTracker()
@@ -203,6 +204,7 @@ class PanopticNode(LifecycleNode):
                 f"expected network_size or camera_size with build_only, as {settings.model} takes images of any size, "
                 "got neither: set one of them"
             )
+        self._wanted_classes(settings)  # a name that this model doesn't have is said now
         self._node_parameters.follow(self._pipeline)
         self._outputs = PanopticOutputs(self, settings.output_reliability)
         self._built_for = _setup(settings)
@@ -278,6 +280,8 @@ class PanopticNode(LifecycleNode):
             converted_s = time.perf_counter()
             result = pipeline(image, confidence=outputs.confidence_wanted)
             labelled_s = time.perf_counter()
+            wanted = self._wanted_classes(self.settings)
+            result = result if wanted is None else keep_classes(result, wanted)
             ids = self._track(msg, result)
             tracked_s = time.perf_counter()
             outputs.publish(image, result, ids, pipeline.classes, msg.header, self.settings.overlay_opacity)
@@ -303,6 +307,10 @@ class PanopticNode(LifecycleNode):
                 "stamp to outputs": age.nanoseconds / 1e6,
             }
         )
+
+    def _wanted_classes(self, settings: NodeSettings) -> frozenset[int] | None:
+        """Return the ids of the classes whose objects are wanted, None for all or without a model."""
+        return None if self._pipeline is None else parse_class_names(settings.object_classes, self._pipeline.classes)
 
     def _track(self, msg: Image | CompressedImage, result: PanopticResult) -> np.ndarray | None:
         """Return the objects' lasting ids, in the worker thread; None without tracking."""

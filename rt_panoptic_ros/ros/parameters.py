@@ -59,19 +59,27 @@ class NodeParameters:
         settings: The node's settings now; replaced as a whole.
     """
 
-    def __init__(self, node: Node, choices: dict[str, tuple[str, ...]], is_active: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        choices: dict[str, tuple[str, ...]],
+        is_active: Callable[[], bool],
+        check: Callable[[NodeSettings], object],
+    ) -> None:
         """Declare all parameters.
 
         Args:
             node: Made with `automatically_declare_parameters_from_overrides=True`, so that what the user gave is known.
             choices: {name of a node setting: what it can be}, of those that only the pipeline knows.
             is_active: Says whether the node is active, when some settings must not change.
+            check: Raises `InvalidInputError` for settings that don't fit what is loaded.
 
         Raises:
             InvalidInputError: The user gave a value that a parameter cannot have.
         """
         self._node = node
         self._is_active = is_active
+        self._check = check
         self._infos = {entry.info.name: entry for entry in node_setting_infos()}
         for name, values in choices.items():
             self._infos[name] = replace(self._infos[name], info=replace(self._infos[name].info, choices=values))
@@ -138,7 +146,9 @@ class NodeParameters:
         base = self._pipeline.settings if self._pipeline is not None else PostprocessSettings()
         replaced = base.replaced(stage_values)
 
-        self.settings = replace(self.settings, **node_values)
+        settings = replace(self.settings, **node_values)
+        self._check(settings)
+        self.settings = settings
         if not self._adopting:
             self._given.update(stage_values)
         if self._pipeline is not None and stage_values:

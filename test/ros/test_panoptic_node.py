@@ -419,3 +419,35 @@ def test_ids_stay_with_tracking_until_they_are_reset(graph, fake_node, monkeypat
     assert set_parameters(node, tracking=True).successful
     assert ids_of("right", "left") == [1, 2]
     assert ids_of("left", stamp=1) == [1]  # a bag that begins again
+
+
+def test_the_class_filter_changes_between_frames_and_refuses_unknown_names(graph, fake_node):
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph, ("instance", "detections", "semantic")).connected()
+
+    def objects_of(number):
+        for got in camera.received.values():
+            got.clear()
+        camera.send(picture(number))
+        camera.await_outputs(1)
+        assert set(camera.received["semantic"][0].data) == {number}
+        return len(camera.received["detections"][0].detections), max(camera.received["instance"][0].data)
+
+    thing = node.pipelines[0].classes.names[8]  # the class of every object of the fake
+    assert objects_of(1) == (1, 1)
+    assert set_parameters(node, object_classes=f"{thing}, pedestrian").successful
+    assert objects_of(2) == (1, 1)
+    assert set_parameters(node, object_classes="pedestrian").successful
+    assert objects_of(3) == (0, 0)
+    refused = set_parameters(node, object_classes="pedestrian,unicorn")
+    assert not refused.successful
+    assert "got 'unicorn'" in refused.reason
+    assert node.settings.object_classes == "pedestrian"
+    assert set_parameters(node, object_classes="").successful
+    assert objects_of(4) == (1, 1)
+
+
+def test_a_class_that_the_model_lacks_fails_configure(fake_node):
+    node = fake_node(object_classes="unicorn")
+    assert node.trigger_configure() == FAILURE
+    assert "got 'unicorn'" in node._problem
