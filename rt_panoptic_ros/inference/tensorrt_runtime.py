@@ -49,6 +49,7 @@ class Runtime:
         self.version = str(module.__version__)
         self._trt = module
         self._logger = _make_logger(module)
+        self._deserializer: Any = None  # outlives the engines it makes
 
     def build(self, onnx: bytes, options: BuildOptions, progress: Callable[[float], None]) -> bytes:
         """Return the serialised engine of a graph.
@@ -90,8 +91,10 @@ class Runtime:
     def open(self, plan: bytes) -> Engine | None:
         """Return the engine of what `build` gave, ready to run on the current GPU, or None where it doesn't fit."""
         self._logger.last_error = ""
-        engine = self._trt.Runtime(self._logger).deserialize_cuda_engine(plan)
-        return None if engine is None else Engine(self._trt, engine)
+        if self._deserializer is None:
+            self._deserializer = self._trt.Runtime(self._logger)
+        engine = self._deserializer.deserialize_cuda_engine(plan)
+        return None if engine is None else Engine(self._trt, engine, self)
 
     @property
     def last_error(self) -> str:
@@ -150,9 +153,9 @@ class Runtime:
 class Engine:
     """A deserialised engine and its execution context, static shapes only."""
 
-    def __init__(self, trt: Any, engine: Any) -> None:
-        """Make the context of a `tensorrt.ICudaEngine`."""
-        self._trt = trt
+    def __init__(self, trt: Any, engine: Any, runtime: Runtime | None = None) -> None:
+        """Make the context of a `tensorrt.ICudaEngine`; `runtime`, which made it, lives as long."""
+        self._trt, self._runtime = trt, runtime
         self._engine = engine
         self._context = engine.create_execution_context()
         if self._context is None:
