@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rt_panoptic_ros.commands.options import natural
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.settings import parse_size
 
 if TYPE_CHECKING:
@@ -47,8 +47,12 @@ def _build_engine(options: argparse.Namespace) -> None:
                     bundle, size, _PRECISIONS[options.precision], runtime, gpu, target, limits, folder
                 )
         path = folder / f"{identity.stem}.engine"
-        where = path if path.exists() else "not kept, see the warning above"
-        print(f"{'found' if found else 'built'}: {where} ({len(plan) / 1e6:.1f} MB, {runtime.name} {runtime.version})")
+        if not path.exists():
+            raise UnavailableError(
+                f"expected to keep the engine in {folder}, it could not be written: check the disk's space and "
+                "permissions, or choose another --out"
+            )
+        print(f"{'found' if found else 'built'}: {path} ({len(plan) / 1e6:.1f} MB, {runtime.name} {runtime.version})")
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rt_panoptic_ros.errors import RtPanopticError, UnavailableError
-from rt_panoptic_ros.inference.backends import BACKENDS, PRECISIONS, open_backend
+from rt_panoptic_ros.inference.backends import BACKENDS, PRECISIONS, open_backend, resolve_device
 from rt_panoptic_ros.input_image import plan_geometry, prepare_input
 from rt_panoptic_ros.records import CameraImage
 from rt_panoptic_ros.sources import open_source
@@ -55,8 +55,9 @@ def verify_bundle(bundle: ModelBundle, image: str, device: str) -> ParityReport:
 
     Raises:
         InvalidInputError: The image or the bundle can't be read.
-        UnavailableError: No engine runs here.
+        UnavailableError: No engine runs here, or there is no such device.
     """
+    resolve_device(device)  # else every engine would say the same
     with open_source(image) as source:
         camera = CameraImage(next(iter(source)).image, "rgb")
     geometry = plan_geometry(camera.pixels.shape[:2], bundle.input, None)

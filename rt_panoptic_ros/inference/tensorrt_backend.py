@@ -91,7 +91,8 @@ def build_engine(
         runtime_version=runtime.version,
         gpu="any" if runtime.name == "tensorrt_rtx" else gpu,  # its engines fit all GPUs of a compute capability
         compute_capability=",".join(capabilities),
-        flags=f"workspace {options.workspace_mb}" if options.workspace_mb else "",
+        # A limit of scratch memory is not among them: what was built under one serves as well.
+        flags="strongly typed",
     )
 
     def build(progress: Callable[[float], None]) -> bytes:

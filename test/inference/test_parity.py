@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import warp as wp
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
@@ -48,3 +49,9 @@ def test_a_wrong_engine_does_not_pass(
     monkeypatch.setattr(TorchBackend, "infer", wrong)
     assert main(["verify", "--model", str(small_bundle.path), "--image", frame, "--device", "cpu"]) == 1
     assert "torch: levelness_logits by 1.00e-01" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(wp.is_cuda_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_said_once(small_bundle: ModelBundle, frame: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--model", str(small_bundle.path), "--image", frame, "--device", "cuda"]) == 1
+    assert capsys.readouterr().err.count("expected a CUDA GPU") == 1

@@ -74,3 +74,14 @@ def test_a_layer_that_is_not_supported_is_named(rtx: Runtime) -> None:
 def test_a_plan_that_is_none_does_not_open(rtx: Runtime) -> None:
     assert rtx.open(b"no engine at all" * 100) is None
     assert rtx.last_error
+
+
+def test_an_engine_that_cannot_be_kept_is_an_error_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    arguments = ["build-engine", "--model", "camvid_lite0", "--size", "64x96", "--runtime", "tensorrt_rtx",
+                 "--compute-capability", "8.9", "--out"]  # fmt: skip
+    assert main([*arguments, str(tmp_path / "file")]) == 1
+    assert "expected to keep the engine in" in capsys.readouterr().err
+    assert main([*arguments, str(tmp_path), "--workspace", "64"]) == 0
+    assert main([*arguments, str(tmp_path)]) == 0
+    assert "found: " in capsys.readouterr().out  # one built in less memory serves as well
