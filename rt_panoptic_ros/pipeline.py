@@ -11,13 +11,13 @@ import numpy as np
 import warp as wp
 
 from rt_panoptic_ros.frame_graph import FrameGraph
-from rt_panoptic_ros.inference.backends import BACKENDS, DEVICES, PRECISIONS, check_choice, open_backend
+from rt_panoptic_ros.inference.backends import check_choice, open_backend
 from rt_panoptic_ros.inference.base import CapturableBackend
 from rt_panoptic_ros.input_image import check_image, plan_geometry, prepare_input
 from rt_panoptic_ros.model_bundle import read_bundle
 from rt_panoptic_ros.panoptic.postprocess import Postprocessor
 from rt_panoptic_ros.records import CameraImage, ImageGeometry, PanopticResult
-from rt_panoptic_ros.settings import PostprocessSettings
+from rt_panoptic_ros.settings import BACKENDS, DEVICES, PRECISIONS, PostprocessSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,7 +45,8 @@ class _Engine:
         # The first inference warms the engine, and its outputs tell the buffers' sizes.
         self.dense = backend.infer(np.zeros((*backend.network_size, 3), np.uint8))
         self.postprocessor = Postprocessor(self.dense, thing_ids)
-        self._graph = FrameGraph(backend.device) if isinstance(backend, CapturableBackend) else None
+        self._capturable = backend if isinstance(backend, CapturableBackend) else None
+        self._graph = FrameGraph(backend.device)
 
     def run(
         self,
@@ -57,12 +58,12 @@ class _Engine:
         confidence: bool,
     ) -> PanopticResult:
         """Do a frame's work: as one graph where it has been captured, else stage by stage."""
-        backend, graph = self.backend, self._graph
+        backend, capturable = self.backend, self._capturable
         frame = (geometry, settings, confidence)
-        if isinstance(backend, CapturableBackend) and graph is not None and graph.holds(frame):
+        if capturable is not None and self._graph.holds(frame):
             with _timed(timings, "graph", backend.device):
-                backend.stage(image)
-                graph.launch()
+                capturable.stage(image)
+                self._graph.launch()
                 return self.postprocessor.result()
         with _timed(timings, "network", backend.device):
             self.dense = backend.infer(image)
@@ -71,10 +72,10 @@ class _Engine:
         )
         with _timed(timings, "fusion"):
             result = self.postprocessor.result()
-        if isinstance(backend, CapturableBackend) and graph is not None:
-            graph.capture(
+        if capturable is not None:
+            self._graph.capture(
                 frame,
-                lambda: self.postprocessor.launch(backend.enqueue(), geometry, settings, confidence=confidence),
+                lambda: self.postprocessor.launch(capturable.enqueue(), geometry, settings, confidence=confidence),
             )
         return result
 
@@ -156,14 +157,8 @@ class PanopticPipeline:
         if self._last is None:
             raise RuntimeError("label a frame before asking for its dense arrays")
         engine, geometry, settings = self._last
-        dense = engine.dense
-        arrays = {"semantic_logits": dense.semantic_logits}
-        if dense.levelness_logits is not None:
-            arrays["levelness_logits"] = dense.levelness_logits
-        for name in ("box_class_logits", "box_offsets", "centerness_logits"):
-            arrays |= {f"{name}_{level}": array for level, array in enumerate(getattr(dense, name))}
-        queries, masks = engine.postprocessor.masks(dense, geometry, settings)
-        return {name: array.numpy().copy() for name, array in arrays.items()} | {
+        queries, masks = engine.postprocessor.masks(engine.dense, geometry, settings)
+        return engine.dense.host_arrays() | {
             "boxes": queries.boxes.numpy()[: len(masks)].copy(),
             "scores": queries.scores.numpy()[: len(masks)].copy(),
             "labels": queries.labels.numpy()[: len(masks)].copy(),

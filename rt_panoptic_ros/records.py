@@ -84,6 +84,13 @@ class DenseDetections:
     box_offsets: tuple[wp.array, ...]  # per level (4, h_i, w_i): left, top, right, bottom, > 0, network px (Eq. 8)
     centerness_logits: tuple[wp.array, ...]  # per level (1, h_i, w_i)
 
+    def host_arrays(self) -> dict[str, np.ndarray]:
+        """Return copies on the host by the fields' names, `_i` behind those of level i."""
+        arrays = {"semantic_logits": self.semantic_logits, "levelness_logits": self.levelness_logits}
+        for name in ("box_class_logits", "box_offsets", "centerness_logits"):
+            arrays |= {f"{name}_{level}": array for level, array in enumerate(getattr(self, name))}
+        return {name: array.numpy().copy() for name, array in arrays.items() if array is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class QueryBoxes:

@@ -15,6 +15,10 @@ from rt_panoptic_ros.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+BACKENDS = ("auto", "onnxruntime", "torch", "tensorrt", "openvino")
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("float32", "float16", "int8")
+
 MAX_DETECTIONS = 128
 """Capacity of the detection bit sets: four words of 32."""
 

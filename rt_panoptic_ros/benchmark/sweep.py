@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from matplotlib.axes import Axes
+
     from rt_panoptic_ros.benchmark.measure import Comparison
 
 _SIZES = ((256, 512), (512, 1024), (1024, 2048))
@@ -43,10 +45,10 @@ def _draw(plot: Path, results: Mapping[tuple[tuple[int, int], int], Comparison])
     canvas = FigureCanvasAgg(figure)
     over_objects, over_size = figure.subplots(1, 2)
 
-    def curve(panel: object, x: list[float], points: list[Comparison], color: str, label: str) -> None:
+    def curve(panel: Axes, x: list[float], points: list[Comparison], color: str, label: str) -> None:
         ours, twin = [point.median_ms for point in points], [point.twin_median_ms for point in points]
-        panel.loglog(x, ours, marker="o", color=color, label=f"ours, {label}")  # type: ignore[attr-defined]
-        panel.loglog(x, twin, marker="s", linestyle="--", color=color, label=f"twin, {label}")  # type: ignore[attr-defined]
+        panel.loglog(x, ours, marker="o", color=color, label=f"ours, {label}")
+        panel.loglog(x, twin, marker="s", linestyle="--", color=color, label=f"twin, {label}")
 
     for index, size in enumerate(_SIZES):
         points = [results[size, objects] for objects in _OBJECTS]

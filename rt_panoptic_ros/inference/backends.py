@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import warp as wp
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require_package
+from rt_panoptic_ros.settings import BACKENDS, DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.inference.base import Backend
@@ -23,9 +24,7 @@ _ENGINES = {  # name: (module of this package, class, the library it needs, what
     "tensorrt": ("tensorrt_backend", "TensorRtBackend", "", "see docs/tensorrt.md"),
     "openvino": ("openvino_backend", "OpenVinoBackend", "openvino", "pip install onnx openvino"),
 }
-BACKENDS = ("auto", *_ENGINES)
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("float32", "float16", "int8")
+assert ("auto", *_ENGINES) == BACKENDS
 
 
 def check_choice(backend: str, device: str, precision: str) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rt_panoptic_ros.errors import RtPanopticError, UnavailableError
-from rt_panoptic_ros.inference.backends import BACKENDS, PRECISIONS, open_backend, resolve_device
+from rt_panoptic_ros.inference.backends import open_backend, resolve_device
 from rt_panoptic_ros.input_image import plan_geometry, prepare_input
-from rt_panoptic_ros.records import CameraImage
+from rt_panoptic_ros.records import CameraImage, DenseDetections
+from rt_panoptic_ros.settings import BACKENDS, PRECISIONS
 from rt_panoptic_ros.sources import open_source
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.model_bundle import ModelBundle
-    from rt_panoptic_ros.records import DenseDetections
 
 _TOLERANCE = 1e-2
 """Of float32 outputs, absolute for logits and relative for box offsets: far above what rounding gives."""
@@ -71,7 +71,7 @@ def verify_bundle(bundle: ModelBundle, image: str, device: str) -> ParityReport:
             except RtPanopticError as error:
                 unavailable.append(f"{name} in {precision}: {error}")
                 continue
-            outputs[name, precision] = _host_arrays(backend.infer(network_input))
+            outputs[name, precision] = backend.infer(network_input).host_arrays()
             backend.close()
     if not outputs:
         raise UnavailableError(f"expected an engine that runs here, found none: {'; '.join(unavailable)}")
@@ -80,9 +80,10 @@ def verify_bundle(bundle: ModelBundle, image: str, device: str) -> ParityReport:
     for (name, precision), arrays in list(outputs.items())[1:]:
         differences = {
             group: max(_difference(group, arrays[key], reference[key]) for key in arrays if key.startswith(group))
-            for group in dict.fromkeys(key.rsplit(".", 1)[0] for key in arrays)
+            for group in (item.name for item in fields(DenseDetections))
+            if any(key.startswith(group) for key in arrays)
         }
-        same = arrays["semantic_logits.0"].argmax(axis=0) == reference["semantic_logits.0"].argmax(axis=0)
+        same = arrays["semantic_logits"].argmax(axis=0) == reference["semantic_logits"].argmax(axis=0)
         rows.append(EngineParity(f"{name} in {precision}", differences, float(same.mean())))
         if precision == "float32":
             failures += [
@@ -94,13 +95,3 @@ def verify_bundle(bundle: ModelBundle, image: str, device: str) -> ParityReport:
 def _difference(group: str, ours: np.ndarray, reference: np.ndarray) -> float:
     gap = np.abs(ours - reference)
     return float((gap / reference if group == "box_offsets" else gap).max())
-
-
-def _host_arrays(dense: DenseDetections) -> dict[str, np.ndarray]:
-    arrays = {}
-    for item in fields(dense):
-        value = getattr(dense, item.name)
-        for index, array in enumerate(value if isinstance(value, tuple) else (value,)):
-            if array is not None:
-                arrays[f"{item.name}.{index}"] = array.numpy().copy()
-    return arrays

@@ -1,7 +1,7 @@
 """What a frame's outputs say at a point of the stride-4 grid: its own box, and query boxes' mask probabilities (Eq. 5).
 
 What is needed of a point between grid points (softmax normalizer and box) is computed when it is first asked for. The
-functions take the field by address (see `sampling.by_address`).
+functions take the field by address (see `structs.py`).
 """
 
 from __future__ import annotations

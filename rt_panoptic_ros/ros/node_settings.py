@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.resources import DEFAULT_MODEL
-from rt_panoptic_ros.settings import SettingInfo
+from rt_panoptic_ros.settings import BACKENDS, DEVICES, PRECISIONS, SettingInfo
 
 RELIABILITIES = ("best_effort", "reliable")
 TRANSPORTS = ("raw", "compressed")
@@ -48,12 +48,17 @@ class NodeSettings:
         "Model bundle: the path of its folder, or the name of one that comes with the package.",
         Change.INACTIVE,
     )
-    backend: str = described("auto", "Inference engine; auto takes the best one of this machine.", Change.INACTIVE)
-    device: str = described("auto", "Where to compute: cpu, cuda, or auto for a GPU if there is one.", Change.INACTIVE)
+    backend: str = described(
+        "auto", "Inference engine; auto takes the best one of this machine.", Change.INACTIVE, choices=BACKENDS
+    )
+    device: str = described(
+        "auto", "Where to compute: cpu, cuda, or auto for a GPU if there is one.", Change.INACTIVE, choices=DEVICES
+    )
     precision: str = described(
         "float32",
         "Of the convolutions; float16 is faster on a GPU, int8 everywhere where the model has ranges.",
         Change.INACTIVE,
+        choices=PRECISIONS,
     )
     network_size: str = described(
         "", "Size of the network's input as HEIGHTxWIDTH in px, such as 512x1024; empty for the model's own.",

@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 from rt_panoptic_ros.class_filter import keep_classes, parse_class_names
 from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
 from rt_panoptic_ros.inference import engine_cache
-from rt_panoptic_ros.pipeline import BACKENDS, DEVICES, PRECISIONS, PanopticPipeline, open_pipeline
+from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
 from rt_panoptic_ros.ros import diagnostics, qos
 from rt_panoptic_ros.ros.camera_subscription import CameraSubscription
 from rt_panoptic_ros.ros.conversions import camera_image
@@ -88,8 +88,7 @@ class PanopticNode(LifecycleNode):
         self._finalized = False
         self._rate_limit = RateLimit()
         self._statistics = FrameStatistics(time.monotonic())
-        choices = {"backend": BACKENDS, "device": DEVICES, "precision": PRECISIONS}
-        self._node_parameters = NodeParameters(self, choices, lambda: self._worker is not None, self._wanted_classes)
+        self._node_parameters = NodeParameters(self, lambda: self._worker is not None, self._wanted_classes)
         # Of steady time: with simulated time, nothing would be told while it stands still.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._tracker = InstanceTracker()

@@ -62,7 +62,6 @@ class NodeParameters:
     def __init__(
         self,
         node: Node,
-        choices: dict[str, tuple[str, ...]],
         is_active: Callable[[], bool],
         check: Callable[[NodeSettings], object],
     ) -> None:
@@ -70,7 +69,6 @@ class NodeParameters:
 
         Args:
             node: Made with `automatically_declare_parameters_from_overrides=True`, so that what the user gave is known.
-            choices: {name of a node setting: what it can be}, of those that only the pipeline knows.
             is_active: Says whether the node is active, when some settings must not change.
             check: Raises `InvalidInputError` for settings that don't fit what is loaded.
 
@@ -81,8 +79,6 @@ class NodeParameters:
         self._is_active = is_active
         self._check = check
         self._infos = {entry.info.name: entry for entry in node_setting_infos()}
-        for name, values in choices.items():
-            self._infos[name] = replace(self._infos[name], info=replace(self._infos[name].info, choices=values))
         self._stage_infos = {info.name: info for info in setting_infos()}
         self._given: dict[str, object] = {}  # post-processing settings that the user gave
         self._pipeline: HasSettings | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.pipeline import BACKENDS, DEVICES, PRECISIONS
 from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos
 from rt_panoptic_ros.settings import setting_infos
 
@@ -86,14 +85,13 @@ def reference_page() -> str:
     rows = [f"| `{topic.name}` | {topic.kind} | {topic.content} |" for topic in OUTPUTS]
     lines = ["| topic | type | |", "|---|---|---|", *rows]
     page = _HEAD + "\n".join(lines) + "\n\n## Parameters of the node\n\n"
-    choices = {"backend": BACKENDS, "device": DEVICES, "precision": PRECISIONS}
     entries = node_setting_infos()
-    page += _table([(entry.info, entry.change.value) for entry in entries], choices)
+    page += _table([(entry.info, entry.change.value) for entry in entries])
     page += (
         "\n## Parameters of post-processing\n\nDefaults are the model's own; those here hold where its card says "
         f"nothing. Changes are accepted {Change.LIVE.value}.\n\n"
     )
-    page += _table([(info, "") for info in setting_infos()], {})
+    page += _table([(info, "") for info in setting_infos()])
     return page + (
         "\n## Services\n\n| service | type | |\n|---|---|---|\n"
         "| `~/reset_tracking` | std_srvs/srv/Trigger | Forgets all objects; ids begin with 1 again. |\n"
@@ -103,14 +101,13 @@ def reference_page() -> str:
     )
 
 
-def _table(entries: Sequence[tuple[SettingInfo, str]], choices: dict[str, tuple[str, ...]]) -> str:
+def _table(entries: Sequence[tuple[SettingInfo, str]]) -> str:
     changing = any(change for _, change in entries)
     lines = [f"| name | default | values | |{' changes |' if changing else ''}"]
     lines.append(f"|---|---|---|---|{'---|' if changing else ''}")
     for info, change in entries:
-        allowed = choices.get(info.name) or info.choices
-        if allowed:
-            values = ", ".join(allowed)
+        if info.choices:
+            values = ", ".join(info.choices)
         elif info.minimum is not None:
             values = f"{info.minimum:g} to {info.maximum:g}"
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from rt_panoptic_ros.inference.backends import open_backend, resolve_device
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
 from rt_panoptic_ros.inference.tensorrt_runtime import gpu_identity, load_runtime
 from rt_panoptic_ros.model_bundle import InputSpec, ModelBundle, write_bundle
-from rt_panoptic_ros.records import STRIDES, DenseDetections
+from rt_panoptic_ros.records import STRIDES
 from rt_panoptic_ros.settings import PostprocessSettings
 from rt_panoptic_ros.untrained import make_untrained_bundle, untrained_weights
 
@@ -33,16 +32,6 @@ both = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None or importlib.util.find_spec("onnxruntime") is None,
     reason="torch or onnxruntime is not installed",
 )
-
-
-def arrays(dense: DenseDetections) -> dict[str, np.ndarray]:
-    result = {}
-    for field in fields(dense):
-        value = getattr(dense, field.name)
-        for index, array in enumerate(value if isinstance(value, tuple) else (value,)):
-            if array is not None:
-                result[f"{field.name}_{index}"] = array.numpy().copy()
-    return result
 
 
 def image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -89,9 +78,9 @@ class TestContract:
 
     def test_same_image_same_bits(self, engine: str, device: str, small_bundle: ModelBundle) -> None:
         backend = open_backend(engine, small_bundle, (64, 96), device)
-        first = arrays(backend.infer(image((64, 96))))
-        other = arrays(backend.infer(image((64, 96), seed=1)))
-        again = arrays(backend.infer(image((64, 96))))
+        first = backend.infer(image((64, 96))).host_arrays()
+        other = backend.infer(image((64, 96), seed=1)).host_arrays()
+        again = backend.infer(image((64, 96))).host_arrays()
         assert any(not np.array_equal(first[name], other[name]) for name in first)
         for name, value in first.items():
             np.testing.assert_array_equal(value, again[name])
@@ -128,10 +117,10 @@ def test_engines_agree(network: NetworkConfig, spec: InputSpec, tmp_path: Path) 
         settings=PostprocessSettings(), about={},
     )  # fmt: skip
     size = (72, 104)
-    torch = arrays(open_backend("torch", bundle, size, "cpu").infer(image(size)))
+    torch = open_backend("torch", bundle, size, "cpu").infer(image(size)).host_arrays()
     for engine in ("onnxruntime", "openvino"):
         if importlib.util.find_spec(engine) is not None:
-            ours = arrays(open_backend(engine, bundle, size, "cpu").infer(image(size)))
+            ours = open_backend(engine, bundle, size, "cpu").infer(image(size)).host_arrays()
             assert ours.keys() == torch.keys()
             for name, value in ours.items():
                 np.testing.assert_allclose(value, torch[name], atol=2e-4, rtol=2e-4, err_msg=f"{engine} {name}")

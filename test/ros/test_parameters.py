@@ -159,6 +159,11 @@ def test_the_reference_page_lists_the_topics_that_there_are(graph, fake_node):
     node = fake_node()
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     own = {"/parameter_events", "/rosout", "/panoptic_node/transition_event"}
-    published = dict(node.get_publisher_names_and_types_by_node("panoptic_node", "/"))
     listed = {topic.name.replace("~", "/panoptic_node"): [topic.kind] for topic in OUTPUTS}
-    assert {name: kinds for name, kinds in published.items() if name not in own} == listed
+
+    def published() -> dict[str, list[str]]:
+        found = node.get_publisher_names_and_types_by_node("panoptic_node", "/")
+        return {name: kinds for name, kinds in found if name not in own}
+
+    graph.spin_until(lambda: len(published()) >= len(listed), "for the graph to tell of all topics")
+    assert published() == listed
