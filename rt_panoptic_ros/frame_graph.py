@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import warp as wp
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+_KEPT = 2  # such as with and without the confidence, where one of two cameras' is listened to
+
 
 class FrameGraph:
     """Captures work and launches it again, as long as it would be the same work."""
@@ -19,17 +22,16 @@ class FrameGraph:
     def __init__(self, device: str) -> None:
         """Start without a graph, for `device`."""
         self._device = device
-        self._graph: wp.Graph = None
-        self._of: object = None  # what was captured
+        self._graphs: OrderedDict[object, wp.Graph] = OrderedDict()  # by what was captured
         self._impossible = False
 
     def holds(self, work: object) -> bool:
-        """Return whether the graph is of `work`, anything that tells one from another by equality."""
-        return self._graph is not None and self._of == work
+        """Return whether there is a graph of `work`, anything hashable that tells one from another."""
+        return work in self._graphs
 
-    def launch(self) -> None:
-        """Enqueue the graph."""
-        wp.capture_launch(self._graph)
+    def launch(self, work: object) -> None:
+        """Enqueue the graph of `work`."""
+        wp.capture_launch(self._graphs[work])
 
     def capture(self, work: object, enqueue: Callable[[], None]) -> None:
         """Capture what `enqueue` launches, after it has run at least once, as the graph of `work`.
@@ -38,7 +40,8 @@ class FrameGraph:
         """
         if self._impossible:
             return
-        self._graph = None
+        if len(self._graphs) == _KEPT:
+            self._graphs.popitem(last=False)
         try:
             with wp.ScopedCapture(device=self._device) as capture:
                 enqueue()
@@ -46,4 +49,4 @@ class FrameGraph:
             self._impossible = True
             _LOG.warning("frames are launched kernel by kernel, as they could not be captured as a graph: %s", error)
             return
-        self._graph, self._of = capture.graph, work
+        self._graphs[work] = capture.graph

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.class_table import ClassTable
     from rt_panoptic_ros.inference.base import Backend
     from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.records import DenseDetections
 
     EngineOpener = Callable[[str, ModelBundle, tuple[int, int], str, str], Backend]  # the arguments of `open_backend`
 
@@ -34,7 +35,20 @@ __all__ = ["BACKENDS", "DEVICES", "PRECISIONS", "PanopticPipeline", "open_pipeli
 wp.config.log_level = wp.LOG_WARNING  # its banner would go to standard output
 
 _ENGINES_KEPT = 4
-"""Network sizes that stay loaded at once, for folders of images of mixed sizes."""
+"""Network sizes that stay loaded at once, for cameras or folders of images of mixed sizes."""
+
+_GEOMETRIES_KEPT = 8
+"""Image geometries of one network size whose buffers stay at once."""
+
+
+class _View:
+    """What is kept for one geometry: the buffers behind the network, and the graph that uses them."""
+
+    def __init__(
+        self, dense: DenseDetections, thing_ids: tuple[int, ...], geometry: ImageGeometry, device: str
+    ) -> None:
+        self.postprocessor = Postprocessor(dense, thing_ids, geometry)
+        self.graph = FrameGraph(device)
 
 
 class _Engine:
@@ -42,11 +56,11 @@ class _Engine:
 
     def __init__(self, backend: Backend, thing_ids: tuple[int, ...]) -> None:
         self.backend = backend
+        self._thing_ids = thing_ids
         # The first inference warms the engine, and its outputs tell the buffers' sizes.
         self.dense = backend.infer(np.zeros((*backend.network_size, 3), np.uint8))
-        self.postprocessor = Postprocessor(self.dense, thing_ids)
         self._capturable = backend if isinstance(backend, CapturableBackend) else None
-        self._graph = FrameGraph(backend.device)
+        self._views: OrderedDict[ImageGeometry, _View] = OrderedDict()
 
     def run(
         self,
@@ -59,29 +73,39 @@ class _Engine:
     ) -> PanopticResult:
         """Do a frame's work: as one graph where it has been captured, else stage by stage."""
         backend, capturable = self.backend, self._capturable
-        frame = (geometry, settings, confidence)
-        if capturable is not None and self._graph.holds(frame):
+        view = self.view(geometry)
+        postprocessor, work = view.postprocessor, (settings, confidence)
+        if capturable is not None and view.graph.holds(work):
             with _timed(timings, "graph", backend.device):
                 capturable.stage(image)
-                self._graph.launch()
-                return self.postprocessor.result()
+                view.graph.launch(work)
+                return postprocessor.result(confidence=confidence)
         with _timed(timings, "network", backend.device):
             self.dense = backend.infer(image)
-        self.postprocessor.launch(
-            self.dense, geometry, settings, lambda stage: _timed(timings, stage, backend.device), confidence=confidence
+        postprocessor.launch(
+            self.dense, settings, lambda stage: _timed(timings, stage, backend.device), confidence=confidence
         )
         with _timed(timings, "fusion"):
-            result = self.postprocessor.result()
+            result = postprocessor.result(confidence=confidence)
         if capturable is not None:
-            self._graph.capture(
-                frame,
-                lambda: self.postprocessor.launch(capturable.enqueue(), geometry, settings, confidence=confidence),
+            view.graph.capture(
+                work, lambda: postprocessor.launch(capturable.enqueue(), settings, confidence=confidence)
             )
         return result
 
+    def view(self, geometry: ImageGeometry) -> _View:
+        """Return what is kept for a geometry, made where there is nothing yet."""
+        view = self._views.get(geometry)
+        if view is None:
+            if len(self._views) == _GEOMETRIES_KEPT:
+                self._views.popitem(last=False)
+            view = self._views[geometry] = _View(self.dense, self._thing_ids, geometry, self.backend.device)
+        self._views.move_to_end(geometry)
+        return view
+
 
 class PanopticPipeline:
-    """Labels images with one model. Not safe for use by several threads at once, but for `settings`."""
+    """Labels images with one model. Not safe for use by several threads at once."""
 
     def __init__(
         self,
@@ -96,7 +120,7 @@ class PanopticPipeline:
     ) -> None:
         """Make a pipeline that loads its engine with the first image, or in `prepare`; see `open_pipeline`."""
         check_choice(backend, device, precision)
-        self.settings = settings  # read once per frame: assigning another record is atomic
+        self.settings = settings
         self.timings_ms: dict[str, float] = {}  # of the last frame, by stage
         self._bundle = bundle
         self._open_backend = engine_opener
@@ -125,15 +149,22 @@ class PanopticPipeline:
         if size is not None:
             self(CameraImage(np.zeros((*size, 3), np.uint8), "rgb"))
 
-    def __call__(self, image: CameraImage, *, confidence: bool = False) -> PanopticResult:
-        """Return the labels of `image`, with `confidence` also how sure the classes are.
+    def __call__(
+        self, image: CameraImage, *, settings: PostprocessSettings | None = None, confidence: bool = False
+    ) -> PanopticResult:
+        """Return the labels of `image`.
+
+        Args:
+            image: The camera's.
+            settings: For this image; None for those that the pipeline has.
+            confidence: Whether the result shall tell how sure the classes are.
 
         Raises:
             InvalidInputError: Not a uint8 image of its colour order.
             UnavailableError: The engine can't be had here (only with the first image of a size).
         """
         check_image(image)
-        settings, spec = self.settings, self._bundle.input
+        settings, spec = settings or self.settings, self._bundle.input
         height, width = image.pixels.shape[:2]
         geometry = plan_geometry((height, width), spec, self._network_size)
         engine = self._engine(geometry.network_size)
@@ -157,7 +188,7 @@ class PanopticPipeline:
         if self._last is None:
             raise RuntimeError("label a frame before asking for its dense arrays")
         engine, geometry, settings = self._last
-        queries, masks = engine.postprocessor.masks(engine.dense, geometry, settings)
+        queries, masks = engine.view(geometry).postprocessor.masks(engine.dense, settings)
         return engine.dense.host_arrays() | {
             "boxes": queries.boxes.numpy()[: len(masks)].copy(),
             "scores": queries.scores.numpy()[: len(masks)].copy(),

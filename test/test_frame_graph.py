@@ -151,6 +151,18 @@ def test_other_settings_or_image_size_make_another_graph(seven_classes: ModelBun
     assert list(captured.timings_ms) == ["input", "graph"]
 
 
+def test_two_cameras_in_turn_keep_their_graphs(seven_classes: ModelBundle) -> None:
+    engine = WarpEngine(SIZE)
+    captured, plain = pipeline_of(engine, seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    first, second = frames(2)
+    wide = CameraImage(np.ascontiguousarray(np.tile(second.pixels, (1, 2, 1))), "rgb")
+    for turn in range(4):
+        for image, confidence in ((first, False), (wide, False), (second, True)):
+            assert_same(captured(image, confidence=confidence), plain(image))
+            assert ("graph" in captured.timings_ms) == (turn > 0)
+    assert engine.enqueued == 1 + 2 * 3  # to warm it; then each first frame, and captured
+
+
 def test_where_capture_fails_frames_go_stage_by_stage(
     seven_classes: ModelBundle, caplog: pytest.LogCaptureFixture
 ) -> None:

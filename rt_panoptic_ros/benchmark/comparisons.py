@@ -57,12 +57,12 @@ def bench_postprocess(size: tuple[int, int], detections: int, device: str, *, se
     dense = street_scene(size, detections, classes=classes, thing_ids=thing_ids, device=where)
     settings = PostprocessSettings()
     geometry = ImageGeometry(*size, *size, *size)
-    postprocessor = Postprocessor(dense, thing_ids)
+    postprocessor = Postprocessor(dense, thing_ids, geometry)
     latest: dict[str, PanopticResult] = {}
 
     def ours() -> dict[str, float]:
         clock = StageClock()
-        postprocessor.launch(dense, geometry, settings, stage=lambda stage: _finishing(where, clock, stage))
+        postprocessor.launch(dense, settings, stage=lambda stage: _finishing(where, clock, stage))
         latest["result"] = postprocessor.result()
         clock.end("fusion")
         return clock.stages_ms

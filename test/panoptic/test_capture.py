@@ -29,14 +29,14 @@ class Frames:
     def __init__(self, settings: PostprocessSettings) -> None:
         self._settings = settings
         self._dense = random_dense(0, SIZE)
-        self._postprocessor = Postprocessor(self._dense, THING_IDS, capturable=True)
+        self._postprocessor = Postprocessor(self._dense, THING_IDS, same_geometry(SIZE), capturable=True)
 
     def load(self, dense: DenseDetections) -> None:
         for mine, other in zip(arrays_of(self._dense), arrays_of(dense), strict=True):
             wp.copy(mine, other)
 
     def launch(self) -> None:
-        self._postprocessor.launch(self._dense, same_geometry(SIZE), self._settings)
+        self._postprocessor.launch(self._dense, self._settings)
 
     def result(self) -> PanopticResult:
         return self._postprocessor.result()
