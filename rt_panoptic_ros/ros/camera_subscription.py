@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 
 class CameraSubscription:
-    """Subscribes to the topic `image`, or `image/compressed`, while there is demand."""
+    """Subscribes to a topic of images, or to what image_transport puts below it, while there is demand."""
 
     def __init__(
         self,
         node: Node,
+        topic: str,
         transport: str,
         reliability: str,
         on_image: Callable[[Image | CompressedImage], None],
@@ -40,6 +41,7 @@ class CameraSubscription:
 
         Args:
             node: The node; its executor calls the two callbacks.
+            topic: Of the images; it may be remapped.
             transport: raw or compressed.
             reliability: best_effort or reliable.
             on_image: Is given every image.
@@ -47,6 +49,8 @@ class CameraSubscription:
         """
         self._node = node
         self._compressed = transport == "compressed"
+        # As image_transport names it: the base topic may be remapped, and what follows it stays.
+        self.topic = str(node.resolve_topic_name(topic)) + ("/compressed" if self._compressed else "")
         self._profile = qos.stream(reliability)
         self._reliability = reliability
         self._on_image = on_image
@@ -86,20 +90,20 @@ class CameraSubscription:
 
     def publisher_count(self) -> int:
         """Return how many publishers the camera's topic has."""
-        return int(self._node.count_publishers(self._topic()))
+        return int(self._node.count_publishers(self.topic))
 
     def warn_of_silence(self) -> None:
         """Say what may be wrong, once, if there is a camera but nothing at all arrives from it."""
         if not self._any_received and self.silence_s() > SILENCE_S and self.publisher_count():
             self._tell_remedy(
-                f"{self.publisher_count()} publisher(s) on {self._topic()}, but no image arrived within "
+                f"{self.publisher_count()} publisher(s) on {self.topic}, but no image arrived within "
                 f"{SILENCE_S:.0f} s (image_reliability is {self._reliability})"
             )
 
     def _subscribe(self) -> Subscription:
         def create(**options: Any) -> Subscription:
             kind = CompressedImage if self._compressed else Image
-            return self._node.create_subscription(kind, self._topic(), self._receive, self._profile, **options)
+            return self._node.create_subscription(kind, self.topic, self._receive, self._profile, **options)
 
         try:
             return create(event_callbacks=SubscriptionEventCallbacks(message_lost=self._notice_loss))
@@ -113,11 +117,7 @@ class CameraSubscription:
 
     def _notice_loss(self, event: Any) -> None:
         self._on_lost(event.total_count_change)
-        self._tell_remedy(f"images of {self._topic()} are lost in transport ({event.total_count} so far)")
-
-    def _topic(self) -> str:
-        # As image_transport names it: the base topic may be remapped, and what follows it stays.
-        return str(self._node.resolve_topic_name("image")) + ("/compressed" if self._compressed else "")
+        self._tell_remedy(f"images of {self.topic} are lost in transport ({event.total_count} so far)")
 
     def _tell_remedy(self, symptom: str) -> None:
         if self._remedy_told:

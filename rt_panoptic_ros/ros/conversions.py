@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from std_msgs.msg import Header
+    from vision_msgs.msg import Detection2DArray, LabelInfo
 
     from rt_panoptic_ros.class_table import ClassTable
     from rt_panoptic_ros.records import ColorOrder, DetectionTable
@@ -188,6 +189,30 @@ def detections_to_msg(
             )
         )  # fmt: skip
     return PanopticDetectionArray(header=header, height=image_size[0], width=image_size[1], detections=messages)
+
+
+def detections_2d_to_msg(array: PanopticDetectionArray) -> Detection2DArray:
+    """Return the same objects in vision_msgs' form: visible boxes, class names, and the instance ids as text."""
+    from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+    messages = []
+    for entry in array.detections:
+        region = entry.mask_box
+        box = BoundingBox2D(size_x=float(region.width), size_y=float(region.height))
+        box.center.position.x = region.x_offset + region.width / 2
+        box.center.position.y = region.y_offset + region.height / 2
+        hypothesis = ObjectHypothesisWithPose()
+        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = entry.class_name, entry.score
+        messages.append(Detection2D(header=array.header, results=[hypothesis], bbox=box, id=str(entry.instance_id)))
+    return Detection2DArray(header=array.header, detections=messages)
+
+
+def label_info_to_msg(classes: ClassTable, threshold: float) -> LabelInfo:
+    """Return a class table in vision_msgs' form, with the score from which objects are told of."""
+    from vision_msgs.msg import LabelInfo, VisionClass
+
+    class_map = [VisionClass(class_id=number, class_name=name) for number, name in enumerate(classes.names)]
+    return LabelInfo(class_map=class_map, threshold=threshold)
 
 
 def class_names_to_msg(classes: ClassTable) -> String:

@@ -1,4 +1,4 @@
-"""A thread that always works on the newest item: one slot, where a newer item replaces the one still waiting."""
+"""A thread that always works on the newest items: in each slot, a newer item replaces the one still waiting."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
 Item = TypeVar("Item")
 
 
 class FrameWorker(Generic[Item]):
-    """Calls `work` with the newest item, one at a time, in a thread of its own."""
+    """Calls `work` with one item at a time, in a thread of its own; the slots take turns."""
 
     def __init__(self, work: Callable[[Item], None], name: str) -> None:
         """Start the thread.
@@ -23,24 +23,26 @@ class FrameWorker(Generic[Item]):
         """
         self._work = work
         self._changed = threading.Condition()
-        self._waiting: Item | None = None
+        self._waiting: dict[Hashable, Item] = {}
+        self._turns: dict[Hashable, int] = {}  # slot: when it had its last turn
+        self._turn = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name)
         self._thread.start()
 
-    def put(self, item: Item) -> bool:
-        """Leave an item for the thread, without waiting; return whether it replaced one that was still waiting."""
+    def put(self, item: Item, slot: Hashable = None) -> bool:
+        """Leave an item for the thread, without waiting; return whether it replaced one in its slot."""
         with self._changed:
-            replaced = self._waiting is not None
-            self._waiting = item
+            replaced = slot in self._waiting
+            self._waiting[slot] = item
             self._changed.notify()
         return replaced
 
-    def stop(self) -> bool:
-        """Let the thread finish the item at hand and end; return whether a waiting item was dropped."""
+    def stop(self) -> list[Item]:
+        """Let the thread finish the item at hand and end; return the items that waited and were dropped."""
         with self._changed:
-            dropped = self._waiting is not None
-            self._waiting = None
+            dropped = list(self._waiting.values())
+            self._waiting.clear()
             self._stopping = True
             self._changed.notify()
         self._thread.join()
@@ -49,9 +51,12 @@ class FrameWorker(Generic[Item]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._waiting is not None)
+                self._changed.wait_for(lambda: self._stopping or self._waiting)
                 if self._stopping:
                     return
-                item, self._waiting = self._waiting, None
-            self._work(item)  # type: ignore[arg-type]  # an item waits when the thread wakes without stopping
+                slot = min(self._waiting, key=lambda slot: self._turns.get(slot, 0))  # the longest without a turn
+                item = self._waiting.pop(slot)
+                self._turn += 1
+                self._turns[slot] = self._turn
+            self._work(item)
             del item  # a frame of megabytes must not outlive its turn

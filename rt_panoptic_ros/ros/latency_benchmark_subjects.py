@@ -29,7 +29,6 @@ from rt_panoptic_ros.msg import PanopticDetection, PanopticDetectionArray
 from rt_panoptic_ros.pipeline import PanopticPipeline
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
-from rt_panoptic_ros.ros.frame_statistics import FrameStatistics
 from rt_panoptic_ros.ros.node_settings import NodeSettings
 from rt_panoptic_ros.ros.panoptic_node import PanopticNode
 from rt_panoptic_ros.ros.spinning import run_node
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rt_panoptic_ros.records import DenseDetections
+    from rt_panoptic_ros.ros.camera_stream import ArrivedImage
 
 NODE_NAME, RELAY_NAME = "panoptic_node", "bare_relay"
 
@@ -142,22 +142,25 @@ class MeasuredNode(PanopticNode):
             return stand_in_pipeline(subject, **arguments)
 
         super().__init__(pipeline_factory=open_pipeline, namespace=subject.namespace)
-        self._noting = _NotingStatistics(time.monotonic(), FrameRecord(Path(subject.record)))
-        self._statistics = self._noting
+        self._record = FrameRecord(Path(subject.record))
 
     def finish(self) -> int:
         """Shut down and finish the record."""
         status = super().finish()
-        self._noting.record.close()
+        self._record.close()
         return status
 
-    def _on_image(self, msg: Image) -> None:
-        self._noting.record.arrive(stamp_ns(msg.header))
-        super()._on_image(msg)
+    def _deliver(self, image: ArrivedImage) -> bool:
+        self._record.arrive(stamp_ns(image.msg.header))
+        return super()._deliver(image)
 
-    def _process(self, frame: tuple[Image, float]) -> None:
-        self._noting.stamp_ns = stamp_ns(frame[0].header)
-        super()._process(frame)
+    def _note(self, image: ArrivedImage, stages_ms: Mapping[str, float]) -> None:
+        """Enter a frame, with stages that add up to the time from its stamp to its publication."""
+        super()._note(image, stages_ms)
+        header = image.msg.header
+        since_stamp, since_arrival = image.stream.age_ms(header), (time.monotonic() - image.arrival_s) * 1e3
+        waits = {"receive": since_stamp - since_arrival, "hand_over": since_arrival - sum(stages_ms.values())}
+        self._record.answer(stamp_ns(header), {**waits, **stages_ms})
 
 
 class BareRelay(Node):
@@ -203,23 +206,6 @@ class BareRelay(Node):
             self._outputs[topic].publish(message)
         clock.end("publish")
         self._record.answer(stamp_ns(msg.header), {"receive": age.nanoseconds / 1e6, **clock.stages_ms})
-
-
-class _NotingStatistics(FrameStatistics):
-    """The node's statistics, which also note each frame's stages; one thread at a time adds frames."""
-
-    def __init__(self, now_s: float, record: FrameRecord) -> None:
-        super().__init__(now_s)
-        self.record = record
-        self.stamp_ns = 0  # of the frame that is worked on
-
-    def add_processed(self, latencies_ms: Mapping[str, float]) -> None:
-        """Count a frame, and note its stages such that they add up to the time from its stamp to its publication."""
-        super().add_processed(latencies_ms)
-        stages = dict(latencies_ms)
-        since_stamp, since_arrival = stages.pop("stamp to outputs"), stages.pop("arrival to outputs")
-        waits = {"receive": since_stamp - since_arrival, "hand_over": since_arrival - sum(stages.values())}
-        self.record.answer(self.stamp_ns, {**waits, **stages})
 
 
 def stand_in_pipeline(

@@ -5,6 +5,7 @@ Knows no ROS, so that the launch file derives its arguments from here; `paramete
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, get_type_hints
@@ -15,6 +16,10 @@ from rt_panoptic_ros.settings import BACKENDS, DEVICES, PRECISIONS, SettingInfo
 
 RELIABILITIES = ("best_effort", "reliable")
 TRANSPORTS = ("raw", "compressed")
+OUTPUTS = ("semantic", "instance", "detections", "detections_2d", "confidence", "overlay")
+"""Names of the outputs that come with every image."""
+
+_CAMERA = re.compile(r"([A-Za-z][A-Za-z0-9_]*)\s*=\s*(~?/?[A-Za-z_][A-Za-z0-9_/]*)")
 
 
 class Change(Enum):
@@ -70,9 +75,15 @@ class NodeSettings:
         "empty if unknown. Images of other sizes are accepted all the same.",
         Change.INACTIVE,
     )
+    cameras: str = described(
+        "",
+        "Several cameras that take turns, as NAME=TOPIC with commas between, such as front=/front/image_raw,"
+        "rear=/rear/image_raw; their outputs are ~/NAME/.... Empty for one camera on the topic image.",
+        Change.INACTIVE,
+    )
     image_transport: str = described(
         "raw",
-        "How the camera's images come: raw on the topic image, or compressed (JPEG, PNG) on image/compressed.",
+        "How the camera's images come: raw on its topic, or compressed (JPEG, PNG) on TOPIC/compressed.",
         Change.INACTIVE,
         choices=TRANSPORTS,
     )
@@ -89,9 +100,12 @@ class NodeSettings:
         choices=RELIABILITIES,
     )
     max_rate_hz: float = described(
-        0.0, "Frames processed per second at most, the rest is skipped; 0 for no limit.", Change.LIVE,
+        0.0, "Images processed per second and camera at most, the rest is skipped; 0 for no limit.", Change.LIVE,
         minimum=0.0, maximum=1000.0,
     )  # fmt: skip
+    enabled_outputs: str = described(
+        ",".join(OUTPUTS), "Outputs that are published, if someone subscribes; with commas between.", Change.LIVE
+    )
     lazy: bool = described(True, "Receive and process images only while someone subscribes to an output.", Change.LIVE)
     object_classes: str = described(
         "",
@@ -109,6 +123,41 @@ class NodeSettings:
     autostart: bool = described(
         True, "Configure and activate at start; false leaves that to a lifecycle manager.", Change.STARTUP
     )
+
+
+def parse_cameras(text: str) -> dict[str, str]:
+    """Return {name: topic} of a text such as front=/front/image_raw,rear=/rear/image_raw; empty for empty text.
+
+    Raises:
+        InvalidInputError: Of another form, or a name or topic comes twice.
+    """
+    cameras: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = _CAMERA.fullmatch(part)
+        if match is None or "//" in part or part.endswith("/"):
+            raise InvalidInputError(
+                f"expected cameras as NAME=TOPIC with commas between, such as front=/front/image_raw, got '{part}'"
+            )
+        name, topic = match.groups()
+        if name in cameras or topic in cameras.values():
+            raise InvalidInputError(
+                f"expected every camera to have its own name and topic, got '{part}' beside another"
+            )
+        cameras[name] = topic
+    return cameras
+
+
+def parse_outputs(text: str) -> frozenset[str]:
+    """Return the outputs that a text such as semantic,instance names.
+
+    Raises:
+        InvalidInputError: A name is not one of `OUTPUTS`.
+    """
+    names = frozenset(filter(None, (name.strip() for name in text.split(","))))
+    unknown = sorted(names - set(OUTPUTS))
+    if unknown:
+        raise InvalidInputError(f"expected enabled_outputs to name some of {', '.join(OUTPUTS)}, got '{unknown[0]}'")
+    return names
 
 
 @dataclass(frozen=True, slots=True)

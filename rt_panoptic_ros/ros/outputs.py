@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sensor_msgs.msg import Image
@@ -14,65 +14,75 @@ from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import (
     class_names_to_msg,
     confidence_to_msg,
+    detections_2d_to_msg,
     detections_to_msg,
     instance_to_msg,
+    label_info_to_msg,
     overlay_to_msg,
     semantic_to_msg,
 )
 from rt_panoptic_ros.tracking import with_ids
 from rt_panoptic_ros.visualize import render_overlay
 
+try:
+    from vision_msgs.msg import Detection2DArray, LabelInfo
+except ImportError:  # not of ROS's base installation: its topics are left out
+    Detection2DArray = LabelInfo = None
+
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rclpy.lifecycle import LifecycleNode
     from std_msgs.msg import Header
 
     from rt_panoptic_ros.class_table import ClassTable
     from rt_panoptic_ros.records import CameraImage, PanopticResult
 
+KINDS: dict[str, Any] = {
+    "semantic": Image,
+    "instance": Image,
+    "detections": PanopticDetectionArray,
+    **({} if Detection2DArray is None else {"detections_2d": Detection2DArray}),
+    "confidence": Image,
+    "overlay": Image,
+}
+"""{output: message class} of what can be published here for every image."""
+
 
 class PanopticOutputs:
-    """Publishes results; one thread at a time publishes frames."""
+    """Publishes one camera's results; one thread at a time publishes frames."""
 
-    def __init__(self, node: LifecycleNode, reliability: str) -> None:
+    def __init__(self, node: LifecycleNode, prefix: str, reliability: str) -> None:
         """Create the publishers.
 
         Args:
             node: Its lifecycle enables them while it is active.
+            prefix: What the topics are under, such as ~.
             reliability: best_effort or reliable.
         """
         self._node = node
         profile = qos.stream(reliability)
-        self._semantic = node.create_lifecycle_publisher(Image, "~/semantic", profile)
-        self._instance = node.create_lifecycle_publisher(Image, "~/instance", profile)
-        self._detections = node.create_lifecycle_publisher(PanopticDetectionArray, "~/detections", profile)
-        self._confidence = node.create_lifecycle_publisher(Image, "~/confidence", profile)
-        self._overlay = node.create_lifecycle_publisher(Image, "~/overlay", profile)
-        self._class_names = node.create_lifecycle_publisher(String, "~/class_names", qos.latched())
+        self._publishers = {
+            name: node.create_lifecycle_publisher(kind, f"{prefix}/{name}", profile) for name, kind in KINDS.items()
+        }
         # Publishing serialises a message before it returns, so each of these is filled anew for every frame.
-        self._semantic_msg = Image()
-        self._instance_msg = Image()
-        self._confidence_msg = Image()
-        self._overlay_msg = Image()
+        self._images = {name: Image() for name, kind in KINDS.items() if kind is Image}
 
     @property
-    def _per_frame(self) -> tuple[object, ...]:
-        return self._semantic, self._instance, self._detections, self._confidence, self._overlay
+    def topics(self) -> list[str]:
+        """The topics' names."""
+        return [str(publisher.topic_name) for publisher in self._publishers.values()]
 
-    def anyone_listens(self) -> bool:
-        """Return whether an output that comes with every frame has a subscriber."""
-        return any(publisher.get_subscription_count() for publisher in self._per_frame)  # type: ignore[attr-defined]
-
-    @property
-    def confidence_wanted(self) -> bool:
-        """Whether someone listens to the confidence."""
-        return bool(self._confidence.get_subscription_count())
-
-    def publish_class_names(self, classes: ClassTable) -> None:
-        """Publish the class table to present and future subscribers."""
-        self._class_names.publish(class_names_to_msg(classes))
+    def wanted(self, enabled: Collection[str]) -> frozenset[str]:
+        """Return the outputs, of those enabled, that someone listens to."""
+        publishers = self._publishers.items()
+        return frozenset(
+            name for name, publisher in publishers if name in enabled and publisher.get_subscription_count()
+        )
 
     def publish(
         self,
+        wanted: Collection[str],
         image: CameraImage,
         result: PanopticResult,
         ids: np.ndarray | None,
@@ -80,9 +90,10 @@ class PanopticOutputs:
         header: Header,
         opacity: float,
     ) -> None:
-        """Publish one frame's result with the camera image's own header to those who listen.
+        """Publish one frame's result with the camera image's own header.
 
         Args:
+            wanted: The outputs to publish; for the confidence, the result must have it.
             image: The camera image, for the overlay.
             result: Its labels and objects.
             ids: (n,) uint16, the objects' lasting ids; None for their numbers in this image.
@@ -90,21 +101,50 @@ class PanopticOutputs:
             header: The camera image's.
             opacity: Share of the class colours in the overlay, 0 to 1.
         """
+        publishers, images = self._publishers, self._images
         # The largest first: its listener unpacks it while the others are published.
-        if self._instance.get_subscription_count():
+        if "instance" in wanted:
             instance = result.instance if ids is None else with_ids(result.instance, ids)
-            self._instance.publish(instance_to_msg(instance, header, self._instance_msg))
-        if self._semantic.get_subscription_count():
-            self._semantic.publish(semantic_to_msg(result.semantic, header, self._semantic_msg))
-        if result.confidence is not None:
-            self._confidence.publish(confidence_to_msg(result.confidence, header, self._confidence_msg))
-        if self._detections.get_subscription_count():
-            self._detections.publish(detections_to_msg(result.detections, classes, result.semantic.shape, header, ids))
-        if self._overlay.get_subscription_count():
+            publishers["instance"].publish(instance_to_msg(instance, header, images["instance"]))
+        if "semantic" in wanted:
+            publishers["semantic"].publish(semantic_to_msg(result.semantic, header, images["semantic"]))
+        if "confidence" in wanted:
+            assert result.confidence is not None
+            publishers["confidence"].publish(confidence_to_msg(result.confidence, header, images["confidence"]))
+        if "detections" in wanted or "detections_2d" in wanted:
+            detections = detections_to_msg(result.detections, classes, result.semantic.shape, header, ids)
+            if "detections" in wanted:
+                publishers["detections"].publish(detections)
+            if "detections_2d" in wanted:
+                publishers["detections_2d"].publish(detections_2d_to_msg(detections))
+        if "overlay" in wanted:
             overlay = render_overlay(np.ascontiguousarray(to_rgb(image)), result, classes, opacity, ids)
-            self._overlay.publish(overlay_to_msg(overlay, header, self._overlay_msg))
+            publishers["overlay"].publish(overlay_to_msg(overlay, header, images["overlay"]))
 
     def destroy(self) -> None:
         """Take the topics away."""
-        for publisher in (*self._per_frame, self._class_names):
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+
+
+class ModelTopics:
+    """What the labels mean, on latched topics."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        """Create the publishers."""
+        self._node = node
+        self._class_names = node.create_lifecycle_publisher(String, "~/class_names", qos.latched())
+        self._label_info = (
+            None if LabelInfo is None else node.create_lifecycle_publisher(LabelInfo, "~/label_info", qos.latched())
+        )
+
+    def publish(self, classes: ClassTable, score_threshold: float) -> None:
+        """Publish the class table to present and future subscribers."""
+        self._class_names.publish(class_names_to_msg(classes))
+        if self._label_info is not None:
+            self._label_info.publish(label_info_to_msg(classes, score_threshold))
+
+    def destroy(self) -> None:
+        """Take the topics away."""
+        for publisher in filter(None, (self._class_names, self._label_info)):
             self._node.destroy_lifecycle_publisher(publisher)

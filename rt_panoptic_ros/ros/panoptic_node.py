@@ -1,7 +1,7 @@
 """The lifecycle node: camera images in, panoptic labels out.
 
 Configure loads and warms the engine, activate subscribes, deactivate stops, cleanup frees. The executor only leaves
-the newest image for the worker thread, which converts, calls the pipeline, converts and publishes.
+each camera's newest image for the worker thread, which converts, calls the pipeline, converts and publishes.
 """
 
 from __future__ import annotations
@@ -15,35 +15,29 @@ from typing import TYPE_CHECKING, Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
-from rclpy.time import Time
-from sensor_msgs.msg import CompressedImage, Image
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from rt_panoptic_ros.class_filter import keep_classes, parse_class_names
 from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
 from rt_panoptic_ros.inference import engine_cache
 from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
 from rt_panoptic_ros.ros import diagnostics, qos
-from rt_panoptic_ros.ros.camera_subscription import CameraSubscription
+from rt_panoptic_ros.ros.camera_stream import ArrivedImage, CameraStream
 from rt_panoptic_ros.ros.conversions import camera_image
-from rt_panoptic_ros.ros.frame_statistics import FrameStatistics
+from rt_panoptic_ros.ros.frame_statistics import FrameStatistics, Latencies
 from rt_panoptic_ros.ros.frame_worker import FrameWorker
-from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos
-from rt_panoptic_ros.ros.outputs import PanopticOutputs
+from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos, parse_cameras, parse_outputs
+from rt_panoptic_ros.ros.outputs import ModelTopics, PanopticOutputs
 from rt_panoptic_ros.ros.parameters import NodeParameters
-from rt_panoptic_ros.ros.rate_limit import RateLimit
 from rt_panoptic_ros.ros.spinning import run_node
 from rt_panoptic_ros.settings import parse_size
-from rt_panoptic_ros.tracking import InstanceTracker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
     from rclpy.lifecycle import LifecycleState
     from rclpy.timer import Timer
 
-    from rt_panoptic_ros.records import PanopticResult
     from rt_panoptic_ros.ros.node_settings import NodeSettings
 
 DEMAND_PERIOD_S = 0.2
@@ -53,7 +47,7 @@ _LOG_PERIOD_S = 5.0
 
 
 class PanopticNode(LifecycleNode):
-    """Labels the newest camera image, again and again."""
+    """Labels the cameras' newest images, one camera after the other, again and again."""
 
     def __init__(
         self,
@@ -75,10 +69,13 @@ class PanopticNode(LifecycleNode):
         super().__init__("panoptic_node", automatically_declare_parameters_from_overrides=True, **node_options)
         self._open_pipeline = pipeline_factory
         self._pipeline: PanopticPipeline | None = None
-        self._outputs: PanopticOutputs | None = None
+        self._model_topics: ModelTopics | None = None
+        self._streams: list[CameraStream] = []
+        self._statistics: dict[str, FrameStatistics] = {}  # by camera; a camera's outlives its stream
+        self._latencies = Latencies()
         self._built_for: dict[str, object] | None = None
-        self._worker: FrameWorker[tuple[Image | CompressedImage, float]] | None = None
-        self._camera: CameraSubscription | None = None
+        self._worker: FrameWorker[ArrivedImage] | None = None
+        self._enabled = True
         self._demand_timer: Timer | None = None
         self._problem = ""
         self._building = ""
@@ -86,15 +83,11 @@ class PanopticNode(LifecycleNode):
         self._finished = finished
         self._exit_status = 0
         self._finalized = False
-        self._rate_limit = RateLimit()
-        self._statistics = FrameStatistics(time.monotonic())
         self._node_parameters = NodeParameters(self, lambda: self._worker is not None, self._wanted_classes)
         # Of steady time: with simulated time, nothing would be told while it stands still.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._tracker = InstanceTracker()
-        self._tracked_ns = 0
-        self._forget_tracks = threading.Event()
         self.create_service(Trigger, "~/reset_tracking", self._on_reset_tracking)
+        self.create_service(SetBool, "~/enable", self._on_enable)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
         self.create_timer(diagnostics.PERIOD_S, self._publish_diagnostics, clock=self._steady_clock)
 
@@ -136,6 +129,7 @@ class PanopticNode(LifecycleNode):
                 self._acquire()
             LifecycleNode.on_activate(self, state)  # enables the publishers
             self._begin()
+            self.get_logger().info(self._summary())
 
         return self._attempt("activate", activate, self._end)
 
@@ -205,9 +199,13 @@ class PanopticNode(LifecycleNode):
             )
         self._wanted_classes(settings)  # a name that this model doesn't have is said now
         self._node_parameters.follow(self._pipeline)
-        self._outputs = PanopticOutputs(self, settings.output_reliability)
+        self._model_topics = ModelTopics(self)
+        for name, topic in (parse_cameras(settings.cameras) or {"": "image"}).items():
+            statistics = self._statistics.setdefault(name, FrameStatistics(time.monotonic()))
+            outputs = PanopticOutputs(self, f"~/{name}" if name else "~", settings.output_reliability)
+            self._streams.append(CameraStream(self, name, topic, outputs, statistics))
         self._built_for = _setup(settings)
-        self._statistics.forget_latencies()
+        self._latencies.clear()
         took_s = time.monotonic() - begin_s
         self.get_logger().info(f"ready: {self._pipeline.describe()}, engine and warm-up took {took_s:.1f} s")
 
@@ -220,21 +218,22 @@ class PanopticNode(LifecycleNode):
     def _release(self) -> None:
         self._built_for = None
         self._node_parameters.unfollow()
-        if self._outputs is not None:
-            self._outputs.destroy()
-            self._outputs = None
+        while self._streams:
+            self._streams.pop().outputs.destroy()
+        if self._model_topics is not None:
+            self._model_topics.destroy()
+            self._model_topics = None
         if self._pipeline is not None:
             self._pipeline.close()
             self._pipeline = None
 
     def _begin(self) -> None:
-        assert self._pipeline is not None and self._outputs is not None  # noqa: PT018 - configured before
-        self._outputs.publish_class_names(self._pipeline.classes)
-        self._camera = CameraSubscription(
-            self, self.settings.image_transport, self.settings.image_reliability, self._on_image, self._on_lost
-        )
-        self._forget_tracks.set()
+        assert self._pipeline is not None and self._model_topics is not None  # noqa: PT018 - configured before
+        settings, stages = self._node_parameters.now()
+        self._model_topics.publish(self._pipeline.classes, stages.fusion.score_threshold)
         self._worker = FrameWorker(self._process, "panoptic worker")
+        for stream in self._streams:
+            stream.begin(settings, lambda: self.settings.max_rate_hz, self._deliver)
         self._demand_timer = self.create_timer(DEMAND_PERIOD_S, self._follow_demand, clock=self._steady_clock)
         self._follow_demand()
 
@@ -242,109 +241,115 @@ class PanopticNode(LifecycleNode):
         if self._demand_timer is not None:
             self.destroy_timer(self._demand_timer)
             self._demand_timer = None
-        if self._camera is not None:
-            self._camera.close()
-            self._camera = None
+        for stream in self._streams:
+            stream.end()
         if self._worker is not None:
-            if self._worker.stop():
-                self._statistics.count("dropped")
+            for image in self._worker.stop():
+                image.stream.statistics.count("dropped")
             self._worker = None
+
+    def _summary(self) -> str:
+        """Return one line on what the node does now."""
+        assert self._pipeline is not None
+        settings = self.settings
+        when = "while someone listens" if settings.lazy else "all the time"
+        subscribed = ", ".join(stream.subscription.topic for stream in self._streams if stream.subscription is not None)
+        published = ", ".join(topic for stream in self._streams for topic in stream.outputs.topics)
+        return (
+            f"active: {self._pipeline.describe()}; receives {subscribed} ({settings.image_reliability}) {when}; "
+            f"publishes {published} ({settings.output_reliability})"
+        )
 
     # A frame's way ----------------------------------------------------------------------------------------------------
 
     def _follow_demand(self) -> None:
-        """Receive images only while someone wants what is made of them."""
-        assert self._camera is not None and self._outputs is not None  # noqa: PT018 - the timer lives while active
-        self._camera.follow(not self.settings.lazy or self._outputs.anyone_listens())
+        """Receive each camera's images only while someone wants what is made of them."""
+        settings = self.settings
+        enabled = parse_outputs(settings.enabled_outputs)
+        for stream in self._streams:
+            stream.follow(self._enabled and (not settings.lazy or bool(stream.outputs.wanted(enabled))))
 
-    def _on_image(self, msg: Image | CompressedImage) -> None:
-        now_s = time.monotonic()
-        self._statistics.count("received")
-        if not self._rate_limit.admits(now_s, self.settings.max_rate_hz):
-            self._statistics.count("skipped")
-        elif self._worker is not None and self._worker.put((msg, now_s)):
-            self._statistics.count("dropped")
+    def _deliver(self, image: ArrivedImage) -> bool:
+        """Leave an image for the worker; return whether it replaced one that waited."""
+        return self._worker is not None and self._worker.put(image, image.stream)
 
-    def _on_lost(self, number: int) -> None:
-        self._statistics.count("lost", number)
-
-    def _process(self, frame: tuple[Image | CompressedImage, float]) -> None:
+    def _process(self, image: ArrivedImage) -> None:
         """Convert, run, convert, publish: in the worker thread."""
-        msg, arrival_s = frame
-        pipeline, outputs = self._pipeline, self._outputs
-        assert pipeline is not None and outputs is not None  # noqa: PT018 - the worker ends before they are freed
+        pipeline, stream, header = self._pipeline, image.stream, image.msg.header
+        assert pipeline is not None  # the worker ends before it is freed
+        settings, stages = self._node_parameters.now()
         try:
             start_s = time.perf_counter()
-            image = camera_image(msg)
-            converted_s = time.perf_counter()
-            result = pipeline(image, confidence=outputs.confidence_wanted)
+            pixels = camera_image(image.msg)
+            wanted = stream.outputs.wanted(parse_outputs(settings.enabled_outputs))
+            decoded_s = time.perf_counter()
+            result = pipeline(pixels, settings=stages, confidence="confidence" in wanted)
             labelled_s = time.perf_counter()
-            wanted = self._wanted_classes(self.settings)
-            result = result if wanted is None else keep_classes(result, wanted)
-            ids = self._track(msg, result)
+            classes = self._wanted_classes(settings)
+            result = result if classes is None else keep_classes(result, classes)
+            ids = stream.track(header, result, tracking=settings.tracking)
             tracked_s = time.perf_counter()
-            outputs.publish(image, result, ids, pipeline.classes, msg.header, self.settings.overlay_opacity)
+            stream.outputs.publish(wanted, pixels, result, ids, pipeline.classes, header, settings.overlay_opacity)
             published_s = time.perf_counter()
         except RtPanopticError as error:
-            self._statistics.count("refused")
+            stream.statistics.count("refused")
             self.get_logger().warning(f"frame refused: {error}", throttle_duration_sec=_LOG_PERIOD_S)
             return
         except Exception:  # the next frame may fare better, and diagnostics tell
-            self._statistics.count("failed")
+            stream.statistics.count("failed")
             self.get_logger().error(
                 f"frame failed with an unexpected error:\n{traceback.format_exc()}", throttle_duration_sec=_LOG_PERIOD_S
             )
             return
-        age = self.get_clock().now() - Time.from_msg(msg.header.stamp, clock_type=self.get_clock().clock_type)
-        self._statistics.add_processed(
+        self._note(
+            image,
             {
-                "convert": (converted_s - start_s) * 1e3,
+                "decode": (decoded_s - start_s) * 1e3,
                 **pipeline.timings_ms,
                 **({} if ids is None else {"tracking": (tracked_s - labelled_s) * 1e3}),
                 "publish": (published_s - tracked_s) * 1e3,
-                "arrival to outputs": (time.monotonic() - arrival_s) * 1e3,
-                "stamp to outputs": age.nanoseconds / 1e6,
-            }
+            },
         )
+
+    def _note(self, image: ArrivedImage, stages_ms: Mapping[str, float]) -> None:
+        """Enter a frame that has been published, and its stages, in the ledger."""
+        self._latencies.add(stages_ms)
+        since_arrival_ms = (time.monotonic() - image.arrival_s) * 1e3
+        image.stream.statistics.finish(since_arrival_ms, image.stream.age_ms(image.msg.header))
 
     def _wanted_classes(self, settings: NodeSettings) -> frozenset[int] | None:
         """Return the ids of the classes whose objects are wanted, None for all or without a model."""
         return None if self._pipeline is None else parse_class_names(settings.object_classes, self._pipeline.classes)
 
-    def _track(self, msg: Image | CompressedImage, result: PanopticResult) -> np.ndarray | None:
-        """Return the objects' lasting ids, in the worker thread; None without tracking."""
-        stamp_ns = Time.from_msg(msg.header.stamp).nanoseconds
-        back, self._tracked_ns = stamp_ns < self._tracked_ns, stamp_ns  # a bag that begins again
-        if back or self._forget_tracks.is_set() or not self.settings.tracking:
-            self._forget_tracks.clear()
-            self._tracker.reset()
-        return self._tracker.update(result) if self.settings.tracking else None
-
     def _on_reset_tracking(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._forget_tracks.set()
+        for stream in self._streams:
+            stream.forget_tracks()
         response.success, response.message = True, "ids begin with 1 again from the next image on"
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = request.data
+        response.success, response.message = True, "enabled" if request.data else "disabled until enabled again"
         return response
 
     # Health -----------------------------------------------------------------------------------------------------------
 
     def _publish_diagnostics(self) -> None:
         self._diagnosed_s = time.monotonic()
-        camera = self._camera
-        if camera is not None:
-            camera.warn_of_silence()
         health = diagnostics.NodeHealth(
             state="active" if self._worker else "inactive" if self._pipeline else "unconfigured",
             engine=self._pipeline.describe() if self._pipeline is not None else "none loaded",
+            enabled=self._enabled,
             building=self._building,
             problem=self._problem,
-            subscribed=camera is not None and camera.subscribed,
-            publishers=camera.publisher_count() if camera is not None else 0,
-            silence_s=camera.silence_s() if camera is not None else 0.0,
         )
-        report = self._statistics.report(time.monotonic())
+        now_s = time.monotonic()
+        cameras = [stream.health(now_s, active=self._worker is not None) for stream in self._streams]
         stamp = self.get_clock().now().to_msg()
         self._diagnostics_publisher.publish(
-            diagnostics.diagnostic_array(self.get_fully_qualified_name().lstrip("/"), stamp, health, report)
+            diagnostics.diagnostic_array(
+                self.get_fully_qualified_name().lstrip("/"), stamp, health, cameras, self._latencies.percentiles()
+            )
         )
 
 

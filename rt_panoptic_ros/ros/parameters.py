@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -9,7 +10,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.parameter import Parameter
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.ros.node_settings import Change, NodeSettings, node_setting_infos
+from rt_panoptic_ros.ros.node_settings import Change, NodeSettings, node_setting_infos, parse_cameras, parse_outputs
 from rt_panoptic_ros.settings import PostprocessSettings, SettingInfo, parse_size, setting_infos
 
 if TYPE_CHECKING:
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 
     from rclpy.node import Node
 
-_SIZES = ("network_size", "camera_size")
+_PARSERS: dict[str, Callable[[str], object]] = {
+    "network_size": lambda text: parse_size("network_size", text),
+    "camera_size": lambda text: parse_size("camera_size", text),
+    "cameras": parse_cameras,
+    "enabled_outputs": parse_outputs,
+}
+"""What raises `InvalidInputError` for text that a setting can't have."""
+
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 """Parameters, or how their names begin, that rclpy itself declares for every node."""
 
@@ -83,6 +91,7 @@ class NodeParameters:
         self._given: dict[str, object] = {}  # post-processing settings that the user gave
         self._pipeline: HasSettings | None = None
         self._adopting = False
+        self._changing = threading.Lock()
         self.settings = self._declare()
         node.add_on_set_parameters_callback(self._on_change)
 
@@ -90,6 +99,11 @@ class NodeParameters:
     def given(self) -> dict[str, object]:
         """{post-processing setting: value} of those that the user gave; the others are the model's own."""
         return dict(self._given)
+
+    def now(self) -> tuple[NodeSettings, PostprocessSettings]:
+        """Return the settings of the node and of the pipeline that it follows, both before or both after a change."""
+        with self._changing:
+            return self.settings, PostprocessSettings() if self._pipeline is None else self._pipeline.settings
 
     def follow(self, pipeline: HasSettings) -> None:
         """Show `pipeline`'s settings as the parameters' values, and change them whenever the parameters change."""
@@ -113,8 +127,8 @@ class NodeParameters:
         for name, entry in self._infos.items():
             values[name] = entry.parsed(overrides.get(name, entry.info.default))
             _declare(self._node, entry.info, values[name], entry.change)
-        for name in _SIZES:
-            parse_size(name, values[name])
+        for name, parse in _PARSERS.items():
+            parse(values[name])
         for name, info in self._stage_infos.items():
             if name in overrides:
                 self._given[name] = info.parsed(overrides[name])
@@ -134,8 +148,8 @@ class NodeParameters:
         node_values: dict[str, Any] = {}
         for name in values.keys() & self._infos.keys():
             node_values[name] = self._infos[name].parsed(values[name])
-            if name in _SIZES:
-                parse_size(name, node_values[name])
+            if name in _PARSERS:
+                _PARSERS[name](node_values[name])
             self._refuse_while_active(name, node_values[name])
         stage_values = {name: values[name] for name in values.keys() & self._stage_infos.keys()}
         # Without a pipeline only their validity matters: the next one is opened with what was given.
@@ -144,11 +158,12 @@ class NodeParameters:
 
         settings = replace(self.settings, **node_values)
         self._check(settings)
-        self.settings = settings
         if not self._adopting:
             self._given.update(stage_values)
-        if self._pipeline is not None and stage_values:
-            self._pipeline.settings = replaced
+        with self._changing:
+            self.settings = settings
+            if self._pipeline is not None and stage_values:
+                self._pipeline.settings = replaced
 
     def _refuse_while_active(self, name: str, value: object) -> None:
         if self._infos[name].change is Change.INACTIVE and self._is_active() and value != getattr(self.settings, name):

@@ -40,6 +40,11 @@ OUTPUTS = (
         "semantic image. The message files say every field's unit and range.",
     ),
     Topic(
+        "~/detections_2d", "vision_msgs/msg/Detection2DArray",
+        "Where vision_msgs is installed: the same objects, with their visible boxes, class names and scores; `id` is "
+        "the instance id as text.",
+    ),
+    Topic(
         "~/confidence", "sensor_msgs/msg/Image",
         "mono8, the same size: the probability of the most likely class x 255, computed at every eighth pixel of the "
         "network's input and interpolated between; at class borders it is low.",
@@ -51,10 +56,19 @@ OUTPUTS = (
         '"thing", "color" (RGB), "dataset_id"}]}.',
     ),
     Topic(
+        "~/label_info", "vision_msgs/msg/LabelInfo",
+        "Where vision_msgs is installed; latched, published when the node is activated: class ids and names, and the "
+        "`score_threshold` of that moment.",
+    ),
+    Topic(
         "/diagnostics", "diagnostic_msgs/msg/DiagnosticArray",
-        "Every second: state, engine, rate, frames by fate (received, processed, dropped for a newer one, skipped, "
-        "refused, failed, lost in transport), and median and 95th percentile of every stage; while an engine is "
-        "built, how far it is.",
+        "Every second, `NODE: panoptic`: state, engine, rate, frames by fate, median and 95th percentile of every "
+        "stage; while an engine is built, how far it is. And for each camera `NODE: camera` (or `camera NAME`), a "
+        "ledger: topic, input rate, period, age at arrival, time from arrival and from the stamp to the outputs, "
+        "frames by fate: received, processed, late (labelled later after arrival than the camera's period), dropped "
+        "for a newer one, skipped beyond `max_rate_hz`, refused, failed, lost in transport. A warning or error stays "
+        "until three reports were free of it; lateness is one after three reports with more than half of the frames "
+        "late, until three with less than a fifth.",
     ),
 )  # fmt: skip
 
@@ -69,13 +83,17 @@ _HEAD = """# Topics and parameters
 | `image` | sensor_msgs/msg/Image | rgb8, bgr8, mono8, rgba8, bgra8 as they lie; Bayer, YUV, 16-bit colours converted |
 | `image/compressed` | sensor_msgs/msg/CompressedImage | instead, with `image_transport: compressed`: JPEG or PNG |
 
-Images are received only while someone subscribes to an output (`lazy`). The newest image wins: one that still waits
-when the next comes is dropped and counted. An image that can't be used is counted as refused, and the log says why.
+With `cameras: front=/front/image_raw,rear=/rear/image_raw`, those topics (or `TOPIC/compressed`) instead: one loaded
+model serves all, and the cameras take turns.
+
+A camera's images are received only while someone subscribes to one of its outputs (`lazy`). The newest image wins: one
+that still waits when the next comes is dropped and counted. An image that can't be used is counted as refused, and the
+log says why.
 
 ## Published
 
 All outputs of an image carry its own stamp and frame id, bit for bit, so exact-time synchronisers work; each is made
-only while someone subscribes to it.
+only while someone subscribes to it. With `cameras`, the first six are `~/NAME/semantic` and so on for each camera.
 
 """
 
@@ -95,6 +113,7 @@ def reference_page() -> str:
     return page + (
         "\n## Services\n\n| service | type | |\n|---|---|---|\n"
         "| `~/reset_tracking` | std_srvs/srv/Trigger | Forgets all objects; ids begin with 1 again. |\n"
+        "| `~/enable` | std_srvs/srv/SetBool | false: receives and publishes nothing until true; the engine stays. |\n"
         "\nA change out of range, or in a state where it isn't accepted, is refused with the reason. "
         "`launch/panoptic.launch.py` has all of them as arguments (`ros2 launch rt_panoptic_ros panoptic.launch.py "
         "--show-args`).\n"

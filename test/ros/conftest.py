@@ -90,10 +90,10 @@ class FakePipeline:
     def prepare(self, camera_size: tuple[int, int] | None = None) -> None:
         self.prepared.append(camera_size)
 
-    def __call__(self, image: Any, *, confidence: bool = False) -> PanopticResult:
+    def __call__(self, image: Any, *, settings: PostprocessSettings, confidence: bool = False) -> PanopticResult:
         self.entered.release()
         assert self.gate.wait(TIMEOUT_S)
-        self.seen.append((image.pixels.copy(), self.settings))
+        self.seen.append((image.pixels.copy(), settings))
         if self.error is not None:
             error, self.error = self.error, None
             raise error

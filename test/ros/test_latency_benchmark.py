@@ -18,7 +18,7 @@ from rt_panoptic_ros.ros.processes import running
 
 COUNTS = ("frames_sent", "frames_received_by_node", "frames_lost", "frames_dropped", "frames_answered")
 NODE_STAGES = [
-    "receive", "hand_over", "convert", "input", "network", "query_boxes", "masks", "fusion", "publish", "deliver",
+    "receive", "hand_over", "decode", "input", "network", "query_boxes", "masks", "fusion", "publish", "deliver",
 ]  # fmt: skip
 
 

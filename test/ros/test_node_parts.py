@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.ros.diagnostics import NodeHealth, diagnostic_array
-from rt_panoptic_ros.ros.frame_statistics import FrameStatistics
+from rt_panoptic_ros.ros.diagnostics import CameraHealth, CameraWatch, NodeHealth, diagnostic_array
+from rt_panoptic_ros.ros.frame_statistics import FrameStatistics, Latencies
 from rt_panoptic_ros.ros.frame_worker import FrameWorker
-from rt_panoptic_ros.ros.node_settings import NodeSettings, node_setting_infos
+from rt_panoptic_ros.ros.node_settings import NodeSettings, node_setting_infos, parse_cameras, parse_outputs
 from rt_panoptic_ros.ros.rate_limit import RateLimit
 from rt_panoptic_ros.settings import parse_size
 
@@ -59,8 +59,26 @@ def test_stop_finishes_the_item_at_hand_and_drops_the_waiting_one():
     stopper.start()
     gate.open.set()
     stopper.join(TIMEOUT_S)
-    assert dropped == [True]
+    assert dropped == [[2]]
     assert gate.done == [1]
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=3, max_size=60))
+def test_slots_take_turns_however_often_one_is_filled(fills):
+    """While one item is worked on, slots are filled as drawn, and all three at least once."""
+    gate = Gate()
+    worker = FrameWorker(gate, "test")
+    worker.put("first", "a")
+    assert gate.begun.acquire(timeout=TIMEOUT_S)
+    for slot in (*fills, "a", "b", "c"):
+        worker.put(slot, slot)
+    gate.open.set()
+    for _ in range(3):
+        assert gate.begun.acquire(timeout=TIMEOUT_S)
+    assert worker.stop() == []
+    assert gate.done[0] == "first"
+    assert sorted(gate.done[1:3]) == ["b", "c"]  # a had its turn
+    assert gate.done[3:] == ["a"]
 
 
 @given(st.floats(0.5, 100), st.lists(st.floats(0, 0.1), min_size=50, max_size=400))
@@ -93,55 +111,172 @@ def test_no_limit_admits_all():
 
 def test_statistics_report_totals_and_changes():
     statistics = FrameStatistics(10.0)
-    for _ in range(4):
-        statistics.count("received")
-    statistics.add_processed({"network": 10.0})
-    statistics.add_processed({"network": 20.0})
+    for number in range(4):
+        statistics.arrive(10.0 + number, age_ms=5.0 + number)
+    statistics.finish(10.0, 12.0)
+    statistics.finish(20.0, 22.0)
     report = statistics.report(12.0)
-    assert (report.counts.received, report.since_last.processed, report.rate_hz) == (4, 2, 1.0)
-    assert report.latencies_ms["network"][0] == 15.0
+    assert (report.counts.received, report.since_last.processed, report.rate_hz, report.input_hz) == (4, 2, 1.0, 2.0)
+    assert report.latencies_ms["arrival to outputs"][0] == 15.0
+    assert report.latencies_ms["age at arrival"][0] == 6.5
     statistics.count("refused", 3)
     later = statistics.report(13.0)
     assert (later.counts.processed, later.since_last.processed, later.since_last.refused) == (2, 0, 3)
 
 
-HEALTHY = {
-    "state": "active", "engine": "e", "building": "", "problem": "", "subscribed": True, "publishers": 1,
-    "silence_s": 0.0,
-}  # fmt: skip
+def test_frames_that_take_longer_than_the_cameras_period_are_late():
+    statistics = FrameStatistics(0.0)
+    for number in range(5):
+        statistics.arrive(0.1 * number, 0.0)
+    statistics.finish(500.0, 500.0)  # of a period not yet known
+    statistics.pause()  # nobody listens for a while: no interval of the camera's
+    for number in range(12):
+        statistics.arrive(50.0 + 0.1 * number, 0.0)
+    for took_ms in (99.0, 101.0, 150.0):
+        statistics.finish(took_ms, took_ms)
+    report = statistics.report(60.0)
+    assert report.period_ms == pytest.approx(100.0)
+    assert (report.counts.processed, report.counts.late) == (4, 2)
+
+
+def test_latencies_are_of_the_latest_frames():
+    latencies = Latencies()
+    for number in range(300):
+        latencies.add({"network": float(number)})
+    assert latencies.percentiles()["network"][0] == 249.5
+    latencies.clear()
+    assert latencies.percentiles() == {}
+
+
+def camera_health(statistics, now_s=1.0, **changes):
+    values = {"name": "", "topic": "/image", "subscribed": True, "publishers": 1, "silence_s": 0.0, **changes}
+    return CameraHealth(**values, report=statistics.report(now_s))
+
+
+HEALTHY = {"state": "active", "engine": "e", "enabled": True, "building": "", "problem": ""}
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
 @pytest.mark.parametrize(
-    ("health", "fates", "level", "words"),
+    ("health", "camera", "fates", "level", "words"),
     [
-        ({}, {"processed": 5}, DiagnosticStatus.OK, "processing 5.0 frames per second"),
-        ({"state": "inactive", "subscribed": False}, {}, DiagnosticStatus.OK, "inactive"),
-        ({"subscribed": False}, {}, DiagnosticStatus.OK, "waiting for a subscriber"),
-        ({"publishers": 0, "silence_s": 9.0}, {}, DiagnosticStatus.WARN, "nobody publishes"),
-        ({"silence_s": 9.0}, {}, DiagnosticStatus.WARN, "none arrived for 9 s"),
-        ({}, {"refused": 2}, DiagnosticStatus.WARN, "2 frames refused"),
-        ({}, {"lost": 2}, DiagnosticStatus.WARN, "2 frames lost in transport"),
-        ({}, {"failed": 1, "refused": 2}, DiagnosticStatus.ERROR, "1 frames failed"),
-        (
-            {"state": "unconfigured", "problem": "cannot configure: x"},
-            {},
-            DiagnosticStatus.ERROR,
-            "cannot configure: x",
-        ),
-        ({"state": "unconfigured", "building": "building: 40 %"}, {}, DiagnosticStatus.WARN, "building: 40 %"),
+        ({}, {}, {"processed": 5}, OK, "processing 5.0 frames per second"),
+        ({"state": "inactive"}, {"subscribed": False}, {}, OK, "inactive"),
+        ({}, {"subscribed": False}, {}, OK, "waiting for a subscriber"),
+        ({"enabled": False}, {"subscribed": False}, {}, OK, "disabled by the service ~/enable"),
+        ({}, {"publishers": 0, "silence_s": 9.0}, {}, WARN, "nobody publishes images on /image"),
+        ({}, {"silence_s": 9.0}, {}, WARN, "none arrived for 9 s"),
+        ({}, {}, {"refused": 2}, WARN, "2 frames refused"),
+        ({}, {}, {"lost": 2}, WARN, "2 frames lost in transport"),
+        ({}, {}, {"failed": 1, "refused": 2}, ERROR, "1 frames failed"),
+        ({"state": "unconfigured", "problem": "cannot configure: x"}, {}, {}, ERROR, "cannot configure: x"),
+        ({"state": "unconfigured", "building": "building: 40 %"}, {}, {}, WARN, "building: 40 %"),
     ],
 )
-def test_diagnostic_levels(health, fates, level, words):
+def test_diagnostic_levels(health, camera, fates, level, words):
     statistics = FrameStatistics(0.0)
     for fate, number in fates.items():
         statistics.count(fate, number)
-    array = diagnostic_array("ns/node", Time(sec=3), NodeHealth(**{**HEALTHY, **health}), statistics.report(1.0))
-    status = array.status[0]
+    node = NodeHealth(**{**HEALTHY, **health})
+    found = camera_health(statistics, **camera)
+    finding = CameraWatch().judge(found, active=node.state == "active")
+    array = diagnostic_array("ns/node", Time(sec=3), node, [(found, finding)], {"network": (1.0, 2.0)})
+    status, of_camera = array.status
     assert (array.header.stamp.sec, status.name, status.level) == (3, "ns/node: panoptic", level)
     assert words in status.message
     values = {item.key: item.value for item in status.values}
-    assert values["state"] == {**HEALTHY, **health}["state"]
-    assert {f"frames {fate}" for fate in ("received", "processed", "dropped", "refused", "lost")} <= values.keys()
+    assert values["state"] == node.state
+    assert values["network p95 (ms)"] == "2.00"
+    fates = {f"frames {fate}" for fate in ("received", "processed", "late", "dropped", "refused", "lost")}
+    assert fates <= values.keys()
+    assert of_camera.name == "ns/node: camera"
+    assert fates | {"topic", "input rate (Hz)", "period (ms)"} <= {item.key for item in of_camera.values}
+
+
+def test_the_nodes_status_is_that_of_the_worst_camera():
+    def judged(name, fate):
+        statistics = FrameStatistics(0.0)
+        statistics.count(fate)
+        camera = camera_health(statistics, name=name)
+        return camera, CameraWatch().judge(camera, active=True)
+
+    cameras = [judged("front", "processed"), judged("left", "failed"), judged("rear", "lost")]
+    array = diagnostic_array("node", Time(), NodeHealth(**HEALTHY), cameras, {})
+    levels = {status.name: status.level for status in array.status}
+    assert levels == {"node: panoptic": ERROR, "node: camera front": OK, "node: camera left": ERROR,
+                      "node: camera rear": WARN}  # fmt: skip
+    assert array.status[0].message.startswith("left: 1 frames failed")
+
+
+def test_trouble_is_told_until_three_reports_were_free_of_it():
+    statistics, watch = FrameStatistics(0.0), CameraWatch()
+
+    def level(now_s):
+        return watch.judge(camera_health(statistics, now_s), active=True).level
+
+    statistics.count("lost", 2)
+    assert [level(now_s) for now_s in (1, 2, 3, 4, 5)] == [WARN, WARN, WARN, OK, OK]
+    statistics.count("lost")
+    assert [level(now_s) for now_s in (6, 7)] == [WARN, WARN]
+    statistics.count("lost")
+    assert [level(now_s) for now_s in (8, 9, 10, 11)] == [WARN, WARN, WARN, OK]
+
+
+def test_lateness_is_told_after_some_reports_and_not_for_a_few_frames():
+    statistics, watch = FrameStatistics(0.0), CameraWatch()
+    for number in range(20):
+        statistics.arrive(0.1 * number, 1.0)
+
+    def level(now_s, late, in_time):
+        for _ in range(late):
+            statistics.finish(120.0, 121.0)
+        for _ in range(in_time):
+            statistics.finish(80.0, 81.0)
+        finding = watch.judge(camera_health(statistics, now_s), active=True)
+        assert finding.level == OK or "period of 100 ms" in finding.message
+        return finding.level
+
+    assert [level(1, 10, 0), level(2, 10, 0), level(3, 3, 7), level(4, 10, 0), level(5, 10, 0)] == [OK] * 5
+    assert level(6, 6, 4) == WARN
+    assert [level(now_s, 3, 7) for now_s in (7, 8, 9, 10)] == [WARN] * 4  # between the two thresholds
+    assert [level(11, 0, 10), level(12, 1, 9), level(13, 0, 10)] == [WARN, WARN, OK]
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "words"), [(1.7e12, "stamps are no time of day"), (-2500.0, "stamps are 2.50 s in the future")]
+)
+def test_stamps_that_are_no_camera_time_are_told(age_ms, words):
+    statistics = FrameStatistics(0.0)
+    statistics.arrive(0.5, age_ms)
+    finding = CameraWatch().judge(camera_health(statistics), active=True)
+    assert (finding.level, words in finding.message) == (WARN, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "cameras"),
+    [
+        ("", {}),
+        ("front=/front/image_raw", {"front": "/front/image_raw"}),
+        (" front = /f , rear=rear/image ,", {"front": "/f", "rear": "rear/image"}),
+        ("own=~/image", {"own": "~/image"}),
+    ],
+)
+def test_cameras(text, cameras):
+    assert parse_cameras(text) == cameras
+
+
+@pytest.mark.parametrize(
+    "text", ["front", "=x", "1st=/x", "a b=/x", "a=/x//y", "a=/x/", "a=/x,a=/y", "a=/x,b=/x", "a=1"]
+)
+def test_wrong_cameras(text):
+    with pytest.raises(InvalidInputError, match=r"expected (cameras as|every camera)"):
+        parse_cameras(text)
+
+
+def test_outputs_are_known_names():
+    assert parse_outputs(" semantic, overlay,") == {"semantic", "overlay"}
+    with pytest.raises(InvalidInputError, match=r"semantic, instance, .* got 'depth'"):
+        parse_outputs("semantic,depth")
 
 
 def test_every_setting_accepts_its_default_and_describes_itself():

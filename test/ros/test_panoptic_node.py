@@ -9,84 +9,32 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
+from node_cases import (
+    FAILURE,
+    KINDS,
+    SUCCESS,
+    Camera,
+    activated,
+    call,
+    counts,
+    picture,
+    set_parameters,
+    state,
+    value,
+)  # fmt: skip
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rt_panoptic_ros.msg import PanopticDetectionArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_from_msg, image_to_msg
 
-SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 TIMEOUT_S = 60.0
-KINDS = {"semantic": Image, "instance": Image, "detections": PanopticDetectionArray, "confidence": Image,
-         "overlay": Image}  # fmt: skip
-
-
-def picture(number: int, size: tuple[int, int] = (6, 8), encoding: str = "rgb8") -> Image:
-    """Return an image whose every byte is `number`, with a stamp and frame id that show any rounding."""
-    header = Header(frame_id=f"camera {number}")
-    header.stamp.sec, header.stamp.nanosec = 2**31 - 1 - number, 999_999_999 - number
-    return image_to_msg(np.full((*size, 3), number, np.uint8), encoding, header)
-
-
-class Camera:
-    """A publisher of images, and subscribers to what the node makes of them."""
-
-    def __init__(self, graph, topics=("semantic",)):
-        self.graph = graph
-        self.node = graph.node("camera")
-        self.publisher = self.node.create_publisher(Image, "image", qos.stream("reliable"))
-        self.received = {topic: [] for topic in topics}
-        self.subscriptions = [
-            self.node.create_subscription(
-                KINDS[topic], f"/panoptic_node/{topic}", self.received[topic].append, qos.stream("reliable")
-            )
-            for topic in topics
-        ]
-        self.reports = []
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self.reports.append, qos.diagnostics())
-
-    def connected(self):
-        self.graph.spin_until(self.publisher.get_subscription_count, "for the node to subscribe")
-        return self
-
-    def send(self, *messages):
-        for message in messages:
-            self.publisher.publish(message)
-
-    def await_outputs(self, number):
-        self.graph.spin_until(
-            lambda: all(len(got) >= number for got in self.received.values()), f"for {number} outputs"
-        )
-
-    def await_report(self, condition):
-        self.reports.clear()
-        self.graph.spin_until(lambda: any(condition(array.status[0]) for array in self.reports), "for a report")
-        return next(array.status[0] for array in self.reports if condition(array.status[0]))
-
-
-def value(status, key):
-    return next(item.value for item in status.values if item.key == key)
-
-
-def activated(node):
-    assert node.trigger_configure() == SUCCESS
-    assert node.trigger_activate() == SUCCESS
-    return node
-
-
-def counts(node):
-    return node._statistics.report(1.0).counts
-
-
-def state(node):
-    return node._state_machine.current_state[1]
 
 
 def test_every_output_has_the_images_header_bit_for_bit(graph, fake_node):
@@ -267,9 +215,12 @@ def test_deactivating_finishes_the_frame_at_hand(graph, fake_node):
 def test_refuses_an_unfit_image_and_lives_on(graph, fake_node, bad):
     node = activated(fake_node(image_reliability="reliable"))
     camera = Camera(graph).connected()
+    good = picture(5)
+    for message in (bad, good):
+        message.header.stamp = camera.node.get_clock().now().to_msg()
     camera.send(bad)
     camera.await_report(lambda status: status.level == DiagnosticStatus.WARN and "1 frames refused" in status.message)
-    camera.send(picture(5))
+    camera.send(good)
     camera.await_outputs(1)
     status = camera.await_report(lambda status: status.level == DiagnosticStatus.OK)
     assert (value(status, "frames refused"), value(status, "frames processed")) == ("1", "1")
@@ -295,7 +246,9 @@ def test_receives_images_only_while_someone_listens(graph, fake_node):
     camera = Camera(graph, ())
     listener = graph.node("listener")
     status = camera.await_report(lambda status: value(status, "state") == "active")
-    assert (status.message, value(status, "subscribed to camera")) == ("waiting for a subscriber", "False")
+    assert status.message == "waiting for a subscriber"
+    status = camera.await_report(lambda status: value(status, "subscribed to camera") == "False", index=1)
+    assert (status.name, value(status, "topic")) == ("panoptic_node: camera", "/image")
     for _ in range(2):
         subscription = listener.create_subscription(
             Image, "/panoptic_node/overlay", lambda _: None, qos.stream("reliable")
@@ -332,7 +285,7 @@ def test_names_the_remedy_once_when_frames_are_lost(graph, fake_node, capfd):
         total_count, total_count_change = 5, 2
 
     for _ in range(2):
-        node._camera._notice_loss(Lost)
+        node._streams[0].subscription._notice_loss(Lost)
     assert counts(node).lost == 4
     output = "".join(capfd.readouterr())
     assert output.count("FASTRTPS_DEFAULT_PROFILES_FILE") == 1
@@ -343,15 +296,9 @@ def test_names_the_remedy_when_nothing_arrives(graph, fake_node, monkeypatch, ca
     monkeypatch.setattr("rt_panoptic_ros.ros.camera_subscription.SILENCE_S", 0.0)
     node = activated(fake_node())
     camera = Camera(graph).connected()
-    graph.spin_until(node._camera.publisher_count, "for the camera to be seen")
-    camera.await_report(lambda status: value(status, "camera publishers") == "1")
+    graph.spin_until(node._streams[0].subscription.publisher_count, "for the camera to be seen")
+    camera.await_report(lambda status: value(status, "camera publishers") == "1", index=1)
     assert "no image arrived within" in "".join(capfd.readouterr())
-
-
-def set_parameters(node, **values):
-    from rclpy.parameter import Parameter
-
-    return node.set_parameters_atomically([Parameter(name, value=value) for name, value in values.items()])
 
 
 def test_compressed_images_are_decoded_and_broken_ones_skipped(graph, fake_node):
@@ -379,9 +326,9 @@ def test_ids_stay_with_tracking_until_they_are_reset(graph, fake_node, monkeypat
     pipeline = type(node.pipelines[0])
     made_by_fake = pipeline.__call__
 
-    def on_either_side(self, image, *, confidence=False):
+    def on_either_side(self, image, **options):
         """Put the one object on the right where the image is bright."""
-        result = made_by_fake(self, image, confidence=confidence)
+        result = made_by_fake(self, image, **options)
         if image.pixels[0, 0, 0] < 100:
             return result
         table = replace(result.detections, mask_boxes=np.array([[4, 0, 7, 5]], np.int32))
@@ -408,11 +355,7 @@ def test_ids_stay_with_tracking_until_they_are_reset(graph, fake_node, monkeypat
         return ids
 
     assert ids_of("left", "left", "right", "left", "right") == [1, 1, 2, 1, 2]
-    client = camera.node.create_client(Trigger, "/panoptic_node/reset_tracking")
-    graph.spin_until(client.service_is_ready, "for the service")
-    answer = client.call_async(Trigger.Request())
-    graph.spin_until(answer.done, "for its answer")
-    assert answer.result().success
+    assert call(graph, camera.node, Trigger, "/panoptic_node/reset_tracking", Trigger.Request()).success
     assert ids_of("right", "left") == [1, 2]
     assert set_parameters(node, tracking=False).successful
     assert ids_of("left") == [1]
@@ -451,3 +394,51 @@ def test_a_class_that_the_model_lacks_fails_configure(fake_node):
     node = fake_node(object_classes="unicorn")
     assert node.trigger_configure() == FAILURE
     assert "got 'unicorn'" in node._problem
+
+
+def test_outputs_can_be_disabled_while_frames_flow(graph, fake_node):
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph, ("semantic", "instance")).connected()
+    camera.send(picture(1))
+    camera.await_outputs(1)
+    assert set_parameters(node, enabled_outputs="semantic").successful
+    camera.send(picture(2))
+    graph.spin_until(lambda: len(camera.received["semantic"]) == 2, "for the enabled output")
+    assert set_parameters(node, enabled_outputs="instance, semantic").successful
+    camera.send(picture(3))
+    graph.spin_until(lambda: len(camera.received["instance"]) == 2, "for the output enabled again")
+    assert [message.header for message in camera.received["instance"]] == [picture(1).header, picture(3).header]
+    assert set_parameters(node, enabled_outputs="").successful
+    graph.spin_until(lambda: not camera.publisher.get_subscription_count(), "for the node to unsubscribe")
+
+
+def test_the_enable_service_pauses_and_resumes(graph, fake_node):
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph).connected()
+    for _ in range(2):
+        assert call(graph, camera.node, SetBool, "/panoptic_node/enable", SetBool.Request(data=False)).success
+        graph.spin_until(lambda: not camera.publisher.get_subscription_count(), "for the node to unsubscribe")
+        camera.await_report(lambda status: status.message == "disabled by the service ~/enable")
+        assert state(node) == "active"
+        assert call(graph, camera.node, SetBool, "/panoptic_node/enable", SetBool.Request(data=True)).success
+        camera.connected()
+    camera.send(picture(1))
+    camera.await_outputs(1)
+    assert len(node.pipelines) == 1
+
+
+def test_parameters_set_together_change_between_the_same_frames(graph, fake_node):
+    """While images flow, two parameters that are set together are never seen one without the other."""
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph, ("detections",)).connected()
+    pipeline = node.pipelines[0]
+    thing = pipeline.classes.names[8]  # the class of every object of the fake
+    for number in range(40):
+        values = [(0.25, thing), (0.75, "pedestrian")][number % 2]
+        camera.send(picture(number))
+        assert set_parameters(node, score_threshold=values[0], object_classes=values[1]).successful
+        camera.await_outputs(number + 1)
+    thresholds = [settings.fusion.score_threshold for _, settings in pipeline.seen]
+    objects = [len(array.detections) for array in camera.received["detections"]]
+    assert set(thresholds[1:]) == {0.25, 0.75}
+    assert all(count == (threshold != 0.75) for threshold, count in zip(thresholds, objects, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,9 @@ def test_an_accepted_change_is_another_record(fake_node):
         ({"image_reliability": "perhaps"}, "one of best_effort, reliable"),
         ({"autostart": False}, "read-only"),
         ({"max_rate_hz": -1.0}, "out of range"),
+        ({"cameras": "front=/front"}, "deactivate it first"),
+        ({"cameras": "front"}, "expected cameras as NAME=TOPIC"),
+        ({"enabled_outputs": "semantic,depth"}, "expected enabled_outputs to name some of"),
         ({"overlay_opacity": 1}, "Wrong parameter type"),
     ],
 )
@@ -165,5 +169,6 @@ def test_the_reference_page_lists_the_topics_that_there_are(graph, fake_node):
         for publisher in node.publishers
     }
     own = {"/parameter_events", "/rosout", "/panoptic_node/transition_event"}
-    listed = {topic.name.replace("~", "/panoptic_node"): topic.kind for topic in OUTPUTS}
+    here = [topic for topic in OUTPUTS if importlib.util.find_spec(topic.kind.split("/")[0]) is not None]
+    listed = {topic.name.replace("~", "/panoptic_node"): topic.kind for topic in here}
     assert {name: kind for name, kind in published.items() if name not in own} == listed

@@ -1,0 +1,138 @@
+"""One camera of the node: its subscription, the fates of its frames, the ids of its objects, its outputs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rclpy.time import Time
+
+from rt_panoptic_ros.ros.camera_subscription import CameraSubscription
+from rt_panoptic_ros.ros.diagnostics import CameraHealth, CameraWatch
+from rt_panoptic_ros.ros.rate_limit import RateLimit
+from rt_panoptic_ros.tracking import InstanceTracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from rclpy.node import Node
+    from sensor_msgs.msg import CompressedImage, Image
+    from std_msgs.msg import Header
+
+    from rt_panoptic_ros.records import PanopticResult
+    from rt_panoptic_ros.ros.diagnostics import Finding
+    from rt_panoptic_ros.ros.frame_statistics import FrameStatistics
+    from rt_panoptic_ros.ros.node_settings import NodeSettings
+    from rt_panoptic_ros.ros.outputs import PanopticOutputs
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivedImage:
+    """A camera's image that waits for its turn."""
+
+    stream: CameraStream
+    msg: Image | CompressedImage
+    arrival_s: float  # monotonic
+
+
+class CameraStream:
+    """Holds what belongs to one camera while the node is configured."""
+
+    def __init__(
+        self, node: Node, name: str, topic: str, outputs: PanopticOutputs, statistics: FrameStatistics
+    ) -> None:
+        """Keep what is given; `begin` prepares to receive.
+
+        Args:
+            node: The node.
+            name: Of the camera; empty for the only one.
+            topic: Of its images, as `CameraSubscription` takes it.
+            outputs: Where its results go.
+            statistics: Its ledger.
+        """
+        self.name = name
+        self.outputs = outputs
+        self.statistics = statistics
+        self.subscription: CameraSubscription | None = None
+        self._node = node
+        self._topic = topic
+        self._rate_limit = RateLimit()
+        self._watch = CameraWatch()
+        self._tracker = InstanceTracker()
+        self._tracked_ns = 0
+        self._forget_tracks = threading.Event()
+
+    def begin(
+        self, settings: NodeSettings, max_rate_hz: Callable[[], float], deliver: Callable[[ArrivedImage], bool]
+    ) -> None:
+        """Prepare to receive.
+
+        Args:
+            settings: Say how.
+            max_rate_hz: Tells the present limit, 0 for none.
+            deliver: Takes an image over; returns whether it replaced one that waited.
+        """
+
+        def on_image(msg: Image | CompressedImage) -> None:
+            now_s = time.monotonic()
+            self.statistics.arrive(now_s, self.age_ms(msg.header))
+            if not self._rate_limit.admits(now_s, max_rate_hz()):
+                self.statistics.count("skipped")
+            elif deliver(ArrivedImage(self, msg, now_s)):
+                self.statistics.count("dropped")
+
+        self.forget_tracks()
+        self.statistics.pause()
+        self.subscription = CameraSubscription(
+            self._node, self._topic, settings.image_transport, settings.image_reliability, on_image,
+            lambda number: self.statistics.count("lost", number),
+        )  # fmt: skip
+
+    def end(self) -> None:
+        """Stop receiving."""
+        if self.subscription is not None:
+            self.subscription.close()
+            self.subscription = None
+
+    def follow(self, demand: bool) -> None:
+        """Receive images while there is demand."""
+        assert self.subscription is not None
+        if not demand:
+            self.statistics.pause()
+        self.subscription.follow(demand)
+
+    def age_ms(self, header: Header) -> float:
+        """Return how long ago a stamp was, by the node's clock."""
+        clock = self._node.get_clock()
+        return float((clock.now() - Time.from_msg(header.stamp, clock_type=clock.clock_type)).nanoseconds) / 1e6
+
+    def forget_tracks(self) -> None:
+        """Have ids begin with 1 again from the next image on."""
+        self._forget_tracks.set()
+
+    def track(self, header: Header, result: PanopticResult, *, tracking: bool) -> np.ndarray | None:
+        """Return the objects' lasting ids, in the worker thread; None without tracking."""
+        stamp_ns = Time.from_msg(header.stamp).nanoseconds
+        back, self._tracked_ns = stamp_ns < self._tracked_ns, stamp_ns  # a bag that begins again
+        if back or self._forget_tracks.is_set() or not tracking:
+            self._forget_tracks.clear()
+            self._tracker.reset()
+        return self._tracker.update(result) if tracking else None
+
+    def health(self, now_s: float, *, active: bool) -> tuple[CameraHealth, Finding]:
+        """Return the camera's state for one report, and what is to be told of it."""
+        subscription = self.subscription
+        if subscription is not None:
+            subscription.warn_of_silence()
+        health = CameraHealth(
+            name=self.name,
+            topic=self._node.resolve_topic_name(self._topic) if subscription is None else subscription.topic,
+            subscribed=subscription is not None and subscription.subscribed,
+            publishers=0 if subscription is None else subscription.publisher_count(),
+            silence_s=0.0 if subscription is None else subscription.silence_s(),
+            report=self.statistics.report(now_s),
+        )
+        return health, self._watch.judge(health, active=active)

@@ -1,0 +1,100 @@
+"""What the tests of the node share: cameras that play by command, and looks into the node."""
+
+from __future__ import annotations
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rt_panoptic_ros.msg import PanopticDetectionArray
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from rt_panoptic_ros.ros import qos
+from rt_panoptic_ros.ros.conversions import image_to_msg
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+TIMEOUT_S = 60.0
+KINDS = {"semantic": Image, "instance": Image, "detections": PanopticDetectionArray, "confidence": Image,
+         "overlay": Image}  # fmt: skip
+
+
+def picture(number: int, size: tuple[int, int] = (6, 8), encoding: str = "rgb8") -> Image:
+    """Return an image whose every byte is `number`, with a stamp and frame id that show any rounding."""
+    header = Header(frame_id=f"camera {number}")
+    header.stamp.sec, header.stamp.nanosec = 2**31 - 1 - number, 999_999_999 - number
+    return image_to_msg(np.full((*size, 3), number, np.uint8), encoding, header)
+
+
+class Camera:
+    """A publisher of images, and subscribers to what the node makes of them."""
+
+    def __init__(self, graph, topics=("semantic",), name=""):
+        self.graph = graph
+        self.node = graph.node(f"camera{name}")
+        image, outputs = (f"/{name}/image", f"/panoptic_node/{name}") if name else ("image", "/panoptic_node")
+        self.publisher = self.node.create_publisher(Image, image, qos.stream("reliable"))
+        self.received = {topic: [] for topic in topics}
+        self.subscriptions = [
+            self.node.create_subscription(
+                KINDS[topic], f"{outputs}/{topic}", self.received[topic].append, qos.stream("reliable")
+            )
+            for topic in topics
+        ]
+        self.reports = []
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self.reports.append, qos.diagnostics())
+
+    def connected(self):
+        self.graph.spin_until(self.publisher.get_subscription_count, "for the node to subscribe")
+        return self
+
+    def send(self, *messages):
+        for message in messages:
+            self.publisher.publish(message)
+
+    def await_outputs(self, number):
+        self.graph.spin_until(
+            lambda: all(len(got) >= number for got in self.received.values()), f"for {number} outputs"
+        )
+
+    def await_report(self, condition, index=0):
+        """Return the status of that index, the node's or a camera's, of the next report for which it holds."""
+        self.reports.clear()
+
+        def fitting():
+            statuses = [array.status[index] for array in self.reports if index < len(array.status)]
+            return [status for status in statuses if condition(status)]
+
+        self.graph.spin_until(fitting, "for a report")
+        return fitting()[0]
+
+
+def value(status, key):
+    return next(item.value for item in status.values if item.key == key)
+
+
+def activated(node):
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    return node
+
+
+def counts(node, camera=""):
+    return node._statistics[camera].report(1.0).counts
+
+
+def state(node):
+    return node._state_machine.current_state[1]
+
+
+def set_parameters(node, **values):
+    return node.set_parameters_atomically([Parameter(name, value=value) for name, value in values.items()])
+
+
+def call(graph, node, kind, name, request):
+    """Call a service and return its answer."""
+    client = node.create_client(kind, name)
+    graph.spin_until(client.service_is_ready, "for the service")
+    answer = client.call_async(request)
+    graph.spin_until(answer.done, "for its answer")
+    return answer.result()
