@@ -57,6 +57,19 @@ def _bench_node(options: argparse.Namespace) -> None:
     print(json.dumps(result.to_document()) if options.json else result.format())
 
 
+def _bench_cameras(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.ros.processes import require_ros
+
+    require_ros("the cameras' benchmark")
+    from rt_panoptic_ros.ros.cameras_benchmark import CamerasBenchmark, bench_cameras
+
+    parameters = {name: getattr(options, name) for name in ("model", "backend", "precision", "device")}
+    result = bench_cameras(
+        CamerasBenchmark(options.source, parameters, options.cameras, options.rate, options.flood, options.seconds)
+    )
+    print(json.dumps(result.to_document()) if options.json else result.format())
+
+
 def _bench_floors(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.benchmark.floors import count_floors
     from rt_panoptic_ros.model_bundle import read_bundle
@@ -92,6 +105,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = parts.add_parser("node", help="the node in a ROS graph, its network replaced, beside a bare relay")
     command.set_defaults(run=_bench_node)
     _add_bench_node(command)
+    command = parts.add_parser("cameras", help="the real node with several cameras, then with one that floods")
+    command.set_defaults(run=_bench_cameras)
+    _add_bench_cameras(command)
 
 
 def _add_bench(command: argparse.ArgumentParser, part: str) -> None:
@@ -132,4 +148,18 @@ def _add_bench_node(command: argparse.ArgumentParser) -> None:
         "--endurance", type=natural, metavar="N",
         help="run the node alone for N frames instead, and say what was lost and how its memory grew",
     )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_bench_cameras(command: argparse.ArgumentParser) -> None:
+    add_engine(command)
+    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    command.add_argument("--source", required=True, help="image, folder or video whose first frames the cameras send")
+    command.add_argument("--cameras", type=natural, default=3, help="default: %(default)s")
+    command.add_argument("--rate", type=float, default=15.0, help="images per second of each (default: %(default)s)")
+    command.add_argument(
+        "--flood", type=float, default=200.0,
+        help="images per second of the first camera, for another fifth of the time; 0 for none (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument("--seconds", type=float, default=300.0, help="default: %(default)s")
     command.add_argument("--json", action="store_true", help="print one JSON object")
