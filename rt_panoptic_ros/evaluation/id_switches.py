@@ -1,0 +1,128 @@
+"""How often objects change their id over a drive, with and without tracking: `rt-panoptic bench tracking`.
+
+The dataset's images, in its order, are taken as one camera's. Its objects get identities by the tracker's own rules,
+applied to the labels; an id switch is counted as in CLEAR MOT (Bernardin and Stiefelhagen, 2008): an object that was
+matched before is matched to another id now.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import find_objects
+from tqdm import tqdm
+
+from rt_panoptic_ros.records import CameraImage, DetectionTable, PanopticResult
+from rt_panoptic_ros.tracking import InstanceTracker, with_ids
+
+if TYPE_CHECKING:
+    from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
+    from rt_panoptic_ros.pipeline import PanopticPipeline
+
+_MATCH = 0.5  # IoU above which a prediction and an object of the same class are one; at most one of each can be
+
+
+@dataclass
+class Switches:
+    """What became of the objects' ids."""
+
+    switches: int = 0
+    last: dict[int, int] = field(default_factory=dict)  # object: the id it had when it was last matched
+
+    def update(self, objects: np.ndarray, ids: np.ndarray) -> None:
+        """Take in one frame's matches: (n,) objects and the ids that they were matched to."""
+        for key, number in zip(objects.tolist(), ids.tolist(), strict=True):
+            self.switches += self.last.get(key, number) != number
+            self.last[key] = number
+
+    @property
+    def per_object(self) -> float:
+        """Switches per object that was ever matched; NaN without any."""
+        return self.switches / len(self.last) if self.last else np.nan
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingReport:
+    """All of it."""
+
+    instance_note: str
+    frames: int
+    matches: int  # of objects and predictions, over all frames
+    tracked: Switches
+    untracked: Switches  # with ids that count anew in every frame
+    update_ms: float  # median for a frame: matching
+    rename_ms: float  # and writing the instance image anew
+
+    def format(self) -> str:
+        """Return it as text for a terminal."""
+        objects = len(self.tracked.last)
+        lines = [f"{self.frames} frames, {objects} objects matched {self.matches} times"]
+        for words, switches in (("with tracking", self.tracked), ("without", self.untracked)):
+            lines.append(f"  {words:14} {switches.switches:5d} switches, {switches.per_object:.2f} per object")
+        lines.append(
+            f"cost per frame: matching {self.update_ms:.2f} ms, instance image {self.rename_ms:.2f} ms (medians)"
+        )
+        return "\n".join([*lines, *([self.instance_note] if self.instance_note else [])])
+
+
+def count_id_switches(pipeline: PanopticPipeline, dataset: PanopticDataset, *, progress: bool) -> TrackingReport:
+    """Label a drive with tracking and count how often ids change.
+
+    Args:
+        pipeline: Its classes are the dataset's.
+        dataset: Its images are one camera's, in order.
+        progress: Whether to show a bar.
+    """
+    identities, tracker = InstanceTracker(), InstanceTracker()
+    tracked, untracked = Switches(), Switches()
+    matches, costs = 0, []
+    for index in tqdm(range(len(dataset)), desc="drive", unit="frame", disable=not progress):
+        sample = dataset[index]
+        labels = _as_result(sample)
+        objects = identities.update(labels)
+        result = pipeline(CameraImage(sample.image, "rgb"))
+        begin = time.perf_counter()
+        ids = tracker.update(result)
+        updated = time.perf_counter()
+        with_ids(result.instance, ids)
+        costs.append((updated - begin, time.perf_counter() - updated))
+        rows, columns = match_objects(labels, result)
+        matches += len(rows)
+        tracked.update(objects[rows], ids[columns])
+        untracked.update(objects[rows], columns + 1)
+    update_ms, rename_ms = 1e3 * np.median(costs, axis=0)
+    return TrackingReport(
+        dataset.instance_note, len(dataset), matches, tracked, untracked, float(update_ms), float(rename_ms)
+    )
+
+
+def match_objects(labels: PanopticResult, result: PanopticResult) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of both tables, (n,) each, that are one object: of the same class, with an IoU above 0.5."""
+    ours, theirs = len(labels.detections), len(result.detections)
+    pairs = labels.instance.astype(np.int64) * (theirs + 1) + result.instance
+    common = np.bincount(pairs.ravel(), minlength=(ours + 1) * (theirs + 1)).reshape(ours + 1, theirs + 1)[1:, 1:]
+    areas = labels.detections.areas[:, None].astype(np.int64) + result.detections.areas[None].astype(np.int64)
+    alike = labels.detections.class_ids[:, None] == result.detections.class_ids[None]
+    rows, columns = np.nonzero(alike & (common > _MATCH * (areas - common)))
+    return rows, columns
+
+
+def _as_result(sample: PanopticSample) -> PanopticResult:
+    """Return a sample's labels as if the pipeline had made them."""
+    count = len(sample.instance_classes)
+    boxes = np.zeros((count, 4), np.int32)
+    for row, region in enumerate(find_objects(sample.instance, max_label=count)):
+        assert region is not None  # every object of a sample has pixels
+        y, x = region
+        boxes[row] = x.start, y.start, x.stop - 1, y.stop - 1
+    table = DetectionTable(
+        class_ids=sample.instance_classes,
+        scores=np.ones(count, np.float32),
+        boxes=boxes.astype(np.float32),
+        mask_boxes=boxes,
+        areas=np.bincount(sample.instance.ravel(), minlength=count + 1)[1:].astype(np.uint32),
+    )
+    return PanopticResult(sample.semantic, sample.instance.astype(np.uint16), table)
