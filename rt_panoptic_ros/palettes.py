@@ -39,7 +39,6 @@ _COLORBLIND = """
 """
 
 
-@lru_cache(maxsize=16)
 def recolored(classes: ClassTable, palette: str) -> ClassTable:
     """Return the classes in a palette's colours.
 
@@ -54,8 +53,16 @@ def recolored(classes: ClassTable, palette: str) -> ClassTable:
     """
     if palette not in PALETTES:
         raise InvalidInputError(f"expected a palette named one of {', '.join(PALETTES)}, got '{palette}'")
-    if palette == "dataset":
-        return classes
+    return classes if palette == "dataset" else _colorblind(classes)
+
+
+def colorblind_colors(count: int) -> np.ndarray:
+    """Return the first colours of the colour-blind-safe list, (count, 3) uint8 RGB, count at most 255."""
+    return np.frombuffer(bytes.fromhex(_COLORBLIND), np.uint8).reshape(-1, 3)[:count]
+
+
+@lru_cache(maxsize=16)
+def _colorblind(classes: ClassTable) -> ClassTable:
     from scipy.optimize import linear_sum_assignment
 
     shown = colorblind_colors(len(classes))
@@ -69,8 +76,3 @@ def recolored(classes: ClassTable, palette: str) -> ClassTable:
             for entry, (red, green, blue) in zip(classes.classes, chosen, strict=True)
         ),
     )
-
-
-def colorblind_colors(count: int) -> np.ndarray:
-    """Return the first colours of the colour-blind-safe list, (count, 3) uint8 RGB, count at most 255."""
-    return np.frombuffer(bytes.fromhex(_COLORBLIND), np.uint8).reshape(-1, 3)[:count]

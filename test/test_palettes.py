@@ -8,7 +8,7 @@ import pytest
 from rt_panoptic_ros.class_table import ClassTable, load_class_table
 from rt_panoptic_ros.color_vision import DEFICIENCIES, closest_pair, lab, luminance, simulated
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.palettes import colorblind_colors, recolored
+from rt_panoptic_ros.palettes import _colorblind, colorblind_colors, recolored
 from rt_panoptic_ros.visualize import instance_colors
 
 OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -110,7 +110,7 @@ class TestColorblind:
         assert (shown.names, shown.thing_ids) == (classes.names, classes.thing_ids)
         expected = {tuple(color) for color in colorblind_colors(len(classes)).tolist()}
         assert {entry.color for entry in shown.classes} == expected
-        recolored.cache_clear()
+        _colorblind.cache_clear()
         assert recolored(load_class_table(table), "colorblind") == shown
 
     def test_an_unknown_palette_is_refused(self) -> None:

@@ -176,7 +176,7 @@ class TestLabels:
 
 
 class TestContactSheet:
-    @settings(max_examples=40)
+    @settings(max_examples=40, deadline=None)
     @given(
         shapes=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=7),
         columns=st.integers(1, 5),

@@ -79,6 +79,7 @@ class PanopticOutputs:
         classes: ClassTable,
         header: Header,
         opacity: float,
+        palette: str,
     ) -> None:
         """Publish one frame's result with the camera image's own header to those who listen.
 
@@ -89,6 +90,7 @@ class PanopticOutputs:
             classes: What the labels mean.
             header: The camera image's.
             opacity: Share of the class colours in the overlay, 0 to 1.
+            palette: The overlay's colours, see `render_overlay`.
         """
         # The largest first: its listener unpacks it while the others are published.
         if self._instance.get_subscription_count():
@@ -101,7 +103,7 @@ class PanopticOutputs:
         if self._detections.get_subscription_count():
             self._detections.publish(detections_to_msg(result.detections, classes, result.semantic.shape, header, ids))
         if self._overlay.get_subscription_count():
-            overlay = render_overlay(np.ascontiguousarray(to_rgb(image)), result, classes, opacity, ids)
+            overlay = render_overlay(np.ascontiguousarray(to_rgb(image)), result, classes, opacity, ids, palette)
             self._overlay.publish(overlay_to_msg(overlay, header, self._overlay_msg))
 
     def destroy(self) -> None:

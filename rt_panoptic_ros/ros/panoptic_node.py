@@ -283,7 +283,8 @@ class PanopticNode(LifecycleNode):
             result = result if wanted is None else keep_classes(result, wanted)
             ids = self._track(msg, result)
             tracked_s = time.perf_counter()
-            outputs.publish(image, result, ids, pipeline.classes, msg.header, self.settings.overlay_opacity)
+            shown = self.settings
+            outputs.publish(image, result, ids, pipeline.classes, msg.header, shown.overlay_opacity, shown.palette)
             published_s = time.perf_counter()
         except RtPanopticError as error:
             self._statistics.count("refused")
