@@ -15,27 +15,28 @@ from rt_panoptic_ros.settings import PALETTES
 if TYPE_CHECKING:
     from rt_panoptic_ros.class_table import ClassTable
 
-# Okabe and Ito's seven colours ("Color Universal Design", 2008; their eighth, black, is the overlay's void), then by
-# Glasbey's method (2007) always the colour of a grid that is farthest from black and from all before it, to the eye
-# that tells them apart the least. test_palettes.py makes the list anew and says how far its colours lie apart.
+# Three colours of Okabe and Ito's set ("Color Universal Design", 2008), then by Glasbey's method (2007) always the
+# colour of a grid that is farthest from black, the overlay's void, and from all before it, to the eye that tells them
+# apart the least. All seven of Okabe and Ito's would cost a third of the distance among up to 11 classes.
+# test_palettes.py makes the list anew and says how far its colours lie apart.
 _COLORBLIND = """
-    e69f00 56b4e9 009e73 f0e442 0072b2 d55e00 cc79a7
-    8700f0 5a2d00 d2ffe1 2d1e96 00ff87 5a4b5a 9678ff 87a55a 964b3c d2d2e1 780f78 96d296 78002d d200b4 961ed2 a53c0f
-    875a87 e1b45a c3a5a5 7896f0 f0ff78 a5ffb4 697878 a5b4d2 ff4b4b 00e1ff 5a2d5a 964bff 784b4b d2ff00 f0c3c3 1e3c2d
-    2dd21e 69b478 96783c c35a5a 1e4b87 fff0ff d2e15a a5001e 4b960f b4c378 964bd2 c35ad2 c387d2 5a00c3 782db4 0000ff
-    960f96 c3b4c3 a569a5 0f00d2 c30f69 c3e1b4 5a4b1e 69f096 3c87d2 785a96 2d5ae1 1eb496 870f4b b4f0e1 3c2d69 ff3c87
-    69e169 e1ffd2 e1873c 0f3ce1 ffb4f0 5aa5b4 c3ff5a 783c78 1e5aa5 3c693c 4b1e87 e178ff 690fb4 ff7896 ffb43c fff096
-    698796 7869f0 ff6978 875a2d d2a5ff f0d278 2d695a a55a00 4b4bff 87d2a5 87785a 3c3ca5 f03c2d 4b3c4b 00d2e1 c39600
-    1e4b0f 78c34b d2f01e 6996c3 87b45a 87965a e1e1ff 695a69 8769c3 c32d2d 87000f 78e1c3 d296c3 782d3c 693c2d b4ffa5
-    3c69ff e1a587 78694b 87872d 5a0f78 f0b4ff 871e69 78e13c 5a7896 87ff69 b45a78 4b2d3c b4874b b47869 b44b4b 9669e1
-    b4e1a5 b4a5b4 c3b41e 785a78 4b3cc3 ff8769 78003c e11e00 5a1e4b 4b5a87 a52dc3 c34b69 c3d287 788787 784b78 9678c3
-    96b469 b44b1e 781e87 e169b4 f0a5e1 ffd2d2 d2b4b4 3c00a5 a52da5 d2d25a 8796e1 2dc3a5 96693c 690069 d2f0c3 1e7869
-    969687 a578e1 3c3c78 c31e87 694b3c e1ff87 f0f0f0 874b5a b469b4 b400e1 ffe1d2 a54b5a 69b4c3 c3d2b4 e19687 a5784b
-    691e96 693c96 ff964b 0f5ac3 a55a96 d296ff 4b1ea5 96d2d2 b40fb4 4bc3e1 5a1e5a 5a3c69 870fd2 a54bb4 c3c387 c36987
-    c39696 6996a5 c396d2 1e1ee1 0ff078 b4005a 001eb4 5a00d2 c378c3 d2e1c3 e1e187 a58796 a50087 965ae1 f096d2 691e1e
-    e1c369 96001e c3b496 b4f0a5 e178e1 5a3c0f ff5a2d a500f0 873c2d b40f1e 004b3c 78d25a e1d24b f0e1f0 69691e c3a5f0
-    c33cc3 2dffd2 2dd2b4 ffc3ff 4b69d2 7869a5 e1d2f0 4ba54b 8796ff ff87a5 a5a53c 2d87f0 ff695a 96962d 96ff78 c369d2
-    96873c b4b478 f0b496 4b5a4b 5a00f0 87c369 3c4b4b b44ba5
+    56b4e9 f0e442 d55e00
+    9600ff 4b695a 780078 d2ffe1 780f00 f0a578 9678ff 3c00a5 b496a5 96693c 2df0ff c34ba5 4b2d4b 963cb4 96ff78 2d3c2d
+    b41e00 f00078 b4c33c e1f0b4 78a53c e1b4a5 693cd2 a51e78 694b2d b4d2d2 7887e1 d27869 5a1e96 87b4d2 4b87b4 877887
+    964bff b4ffff 002dd2 962d96 87d25a 870f3c ff871e c30f5a 69d2ff 964bd2 c3ff00 a5f087 00e187 3c2d5a c39687 ffd2c3
+    782db4 1e6900 c3b4b4 87964b e14bc3 ff4b96 9696b4 a5b4c3 f0c30f a5692d 4b965a c3e15a 87d2e1 698778 3c00ff 96871e
+    3c4b69 f0ff5a 695a87 b487ff 3c3c1e 4b4b4b 2dc35a d24bd2 e1ffd2 a5a5ff 4b3c0f d2d2a5 a53c3c 0f4bf0 96b43c 1e3c78
+    7869f0 4b0096 69b40f 78f0c3 f0e1e1 e1d296 0000c3 871e96 5a5a1e f08778 2da596 5a1eb4 b44b69 8796d2 87694b 3c4b3c
+    e187e1 3c5aa5 ffb478 ffc3f0 f0005a e10000 d2e14b a5b4ff a50f69 b4e169 964b2d fff069 5ad2a5 69005a d21e96 3c3ca5
+    c3a55a 3c00e1 786996 ff4bb4 693c5a 5a7869 a5a578 e13cff f05a3c 780087 874b4b e1ff96 7800e1 962de1 a53ce1 965a1e
+    870f69 7878c3 5a1ec3 870f1e 5aa569 4b7878 b4ffa5 5a693c c369e1 5ae11e 690f3c b4b487 872d4b f00f3c d2a596 c3f00f
+    d20f1e a52dc3 b41ea5 a5fff0 d2b469 d2c387 a58787 693c2d 5af0b4 a55ae1 e196d2 1e5a78 b40f87 5ac3f0 5a0f69 87784b
+    871e87 96c31e 69e1b4 a5d2c3 c31ed2 f0b4e1 78004b ff2d87 8796f0 a54bb4 d25aa5 c3f0d2 00b4c3 5a0087 e1c34b e1f05a
+    78963c 692d5a b4e1d2 78873c a578f0 961ec3 ff87c3 ff69a5 961e3c 1e96b4 f096f0 d278d2 5ac396 5a875a 5ab44b a53c5a
+    b48796 d28700 c3f0ff 2d5ac3 b48778 96d296 7800a5 1e4bb4 4b5a69 ff002d a5ff87 e1b4ff 1ea55a c3b44b 0f3ce1 d2e1a5
+    8778d2 e13cb4 785a96 96f078 ff5ac3 e1d2e1 f0f0c3 c30f78 2d6978 69d278 d28769 965a87 b4f096 965ac3 690f2d a52d1e
+    a5c3d2 5aa5e1 ffc3b4 b4b4e1 003c4b a50f00 b4a5b4 8787c3 00e1f0 d2a569 d2ff4b c33cf0 5a00b4 2d8700 960fd2 4b2d87
+    c3964b b4f0f0 5a96a5 878796 b4c3c3 780f2d 78e14b a57869 4b781e b45a69 87e178 d269a5
 """
 
 

@@ -11,7 +11,7 @@ from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.palettes import _colorblind, colorblind_colors, recolored
 from rt_panoptic_ros.visualize import instance_colors
 
-OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+OKABE_ITO = ((86, 180, 233), (240, 228, 66), (213, 94, 0))  # sky blue, yellow, vermillion
 BLACK = np.zeros((1, 3), np.uint8)  # of the overlay's void
 
 # Viénot, Brettel and Mollon 1999, on linear RGB: another model of the same eyes.
@@ -58,7 +58,7 @@ class TestColorVision:
 
 
 class TestColorblind:
-    def test_the_list_is_okabe_and_itos_then_always_the_farthest(self) -> None:
+    def test_the_list_is_three_of_okabe_and_itos_then_always_the_farthest(self) -> None:
         steps = np.arange(0, 256, 15)
         grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
         grid = grid[(lab(grid)[:, 0] > 22) & (lab(grid)[:, 0] < 97)]  # neither black nor white
@@ -71,7 +71,7 @@ class TestColorblind:
             np.minimum(distance, np.linalg.norm(seen - seen[:, farthest, None], axis=2).min(axis=0), out=distance)
         np.testing.assert_array_equal(colorblind_colors(255), expected)
 
-    @pytest.mark.parametrize(("count", "promise"), [(7, 16.0), (20, 16.0), (60, 8.5), (150, 5.0), (255, 4.0)])
+    @pytest.mark.parametrize(("count", "promise"), [(11, 26.0), (20, 17.5), (60, 9.0), (150, 5.0), (255, 4.0)])
     def test_any_two_classes_and_void_look_different_to_every_eye(self, count: int, promise: float) -> None:
         assert closest_pair(np.concatenate([colorblind_colors(count), BLACK])) >= promise
 
@@ -82,10 +82,10 @@ class TestColorblind:
             seen = np.clip(linear @ np.transpose(matrix), 0, 1)
             view = lab(255 * np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055))
             first, second = np.triu_indices(len(colors), 1)
-            assert np.linalg.norm(view[first] - view[second], axis=1).min() >= 16
+            assert np.linalg.norm(view[first] - view[second], axis=1).min() >= 15.5
 
     @pytest.mark.parametrize(
-        ("table", "official", "ours"), [("camvid", 6.1, 16.0), ("cityscapes", 3.4, 16.0), ("coco", 0.0, 5.6)]
+        ("table", "official", "ours"), [("camvid", 6.1, 26.0), ("cityscapes", 3.4, 17.5), ("coco", 0.0, 5.5)]
     )
     def test_tables_gain(self, table: str, official: float, ours: float) -> None:
         classes = load_class_table(table)
