@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 _JPEG_QUALITY = 92
 
 
-def predict_source(pipeline: PanopticPipeline, source: FrameSource, out: Path, *, save_dense: bool) -> int:
+def predict_source(
+    pipeline: PanopticPipeline, source: FrameSource, out: Path, *, save_dense: bool, palette: str = "dataset"
+) -> int:
     """Label every frame of `source` and return how many there were.
 
     Writes, for each frame, `out`/semantic/STEM.png (8-bit class ids, 255 void), `out`/instance/STEM.png (16-bit ids,
-    0 none), `out`/panoptic/STEM.png with `out`/panoptic.json (COCO-panoptic format), `out`/overlay/STEM.jpg and, with
-    `save_dense`, `out`/dense/STEM.npz (see `PanopticPipeline.dense_arrays`).
+    0 none), `out`/panoptic/STEM.png with `out`/panoptic.json (COCO-panoptic format), `out`/overlay/STEM.jpg in the
+    colours of `palette` and, with `save_dense`, `out`/dense/STEM.npz (see `PanopticPipeline.dense_arrays`).
 
     Raises:
         InvalidInputError: A frame can't be read; the results of those before it stay.
@@ -36,19 +38,21 @@ def predict_source(pipeline: PanopticPipeline, source: FrameSource, out: Path, *
     frames = 0
     with CocoPanopticWriter(out, pipeline.classes) as panoptic:
         for frame in tqdm(source, total=source.count, unit="frame", desc="labelling"):
-            _write_frame(pipeline, frame, out, panoptic)
+            _write_frame(pipeline, frame, out, panoptic, palette)
             if save_dense:
                 _write_arrays(out / "dense" / f"{frame.stem}.npz", pipeline.dense_arrays())
             frames += 1
     return frames
 
 
-def _write_frame(pipeline: PanopticPipeline, frame: Frame, out: Path, panoptic: CocoPanopticWriter) -> None:
+def _write_frame(
+    pipeline: PanopticPipeline, frame: Frame, out: Path, panoptic: CocoPanopticWriter, palette: str
+) -> None:
     result = pipeline(CameraImage(frame.image, "rgb"))
     write_image(out / "semantic" / f"{frame.stem}.png", result.semantic)
     write_image(out / "instance" / f"{frame.stem}.png", result.instance)
     panoptic.add(frame.stem, result, image_file=frame.file_name)
-    overlay = render_overlay(frame.image, result, pipeline.classes)
+    overlay = render_overlay(frame.image, result, pipeline.classes, palette=palette)
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     write_image(out / "overlay" / f"{frame.stem}.jpg", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR), quality)
 

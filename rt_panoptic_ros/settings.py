@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BACKENDS = ("auto", "onnxruntime", "torch", "tensorrt", "openvino")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "float16", "int8")
+PALETTES = ("dataset", "colorblind")
 
 MAX_DETECTIONS = 128
 """Capacity of the detection bit sets: four words of 32."""

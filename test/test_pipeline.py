@@ -15,6 +15,7 @@ from rt_panoptic_ros.input_image import plan_geometry, prepare_input
 from rt_panoptic_ros.model_bundle import InputSpec, ModelBundle
 from rt_panoptic_ros.pipeline import open_pipeline
 from rt_panoptic_ros.records import CameraImage, ColorOrder, ImageGeometry
+from rt_panoptic_ros.settings import PALETTES
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
@@ -152,6 +153,19 @@ def test_predict_writes_what_it_says(small_bundle: ModelBundle, tmp_path: Path) 
     document = json.loads((out / "panoptic.json").read_text())
     assert [entry["file_name"] for entry in document["annotations"]] == ["a1.png", "a2.png"]
     assert [entry["file_name"] for entry in document["images"]] == ["a1.png", "a2.png"]
+
+
+def test_predict_draws_in_the_palette_that_is_asked_for(small_bundle: ModelBundle, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), picture(60, 80)[..., ::-1])
+    source = ["--model", str(small_bundle.path), "--source", str(tmp_path / "a.png"), "--backend", "onnxruntime"]
+    files = {}
+    for palette in ("", *PALETTES):
+        out = tmp_path / f"out_{palette}"
+        assert main(["predict", *source, "--out", str(out), *(["--palette", palette] if palette else [])]) == 0
+        files[palette] = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.*"))}
+    assert files[""] == files["dataset"]
+    changed = {name for name, content in files["colorblind"].items() if content != files["dataset"][name]}
+    assert changed == {"overlay/a.jpg"}
 
 
 @pytest.mark.parametrize(

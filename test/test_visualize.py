@@ -6,13 +6,14 @@ import colorsys
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt_panoptic_ros.class_table import available_class_tables, load_class_table
+from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.palettes import recolored
 from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
-from rt_panoptic_ros.visualize import _ink, contact_sheet, instance_colors, place_labels, render_overlay
+from rt_panoptic_ros.visualize import contact_sheet, instance_colors, render_overlay
 
 CAMVID = load_class_table("camvid")
 ROAD, SKY, CAR, PEDESTRIAN = 3, 0, 8, 9
@@ -74,6 +75,26 @@ class TestPixels:
         # Nothing is drawn outside but the labels, which lie above the objects.
         np.testing.assert_array_equal(overlay[251:], render_overlay(image, scene(360, 480, []), CAMVID)[251:])
 
+    @pytest.mark.parametrize(("height", "width", "line_px"), [(360, 480, 1), (720, 1280, 2), (1024, 2048, 2)])
+    def test_lines_grow_with_the_image(self, height: int, width: int, line_px: int) -> None:
+        result = scene(height, width, [(CAR, width // 3, height // 3, width // 2, height - 9)])
+        row = render_overlay(np.full((height, width, 3), 90, np.uint8), result, CAMVID)[height - 30].astype(int)
+        line, inside = row[width // 3], row[width // 3 + 20]
+        assert (row[width // 3 : width // 3 + 20] == line).all(axis=1).sum() == line_px
+        assert np.abs(line - inside).max() > 60
+
+    def test_the_colorblind_palette_changes_the_colours_alone(self) -> None:
+        image, result = noise(360, 480), scene(360, 480, [(CAR, 200, 150, 300, 250)])
+        overlay = render_overlay(image, result, CAMVID, palette="colorblind")
+        shown = recolored(CAMVID, "colorblind").colors
+        for value in (ROAD, SKY):
+            where = (result.semantic == value) & (np.arange(360) > 260)[:, None]
+            assert_mixed(overlay[where], image[where], shown[value], 0.5)
+        shade = instance_colors(np.array([CAR]), np.array([1]), CAMVID, "colorblind")[0]
+        assert_mixed(overlay[152:249, 202:299], image[152:249, 202:299], shade, 0.5)
+        with pytest.raises(InvalidInputError, match="dataset, colorblind, got 'rainbow'"):
+            render_overlay(image, result, CAMVID, palette="rainbow")
+
     def test_stuff_borders_and_thing_pixels_without_an_object_have_no_line(self) -> None:
         result = scene(60, 80, [(CAR, 20, 20, 60, 50)])
         unclaimed = PanopticResult(result.semantic, np.zeros_like(result.instance), scene(60, 80, []).detections)
@@ -122,19 +143,6 @@ class TestShades:
             turn = abs(colorsys.rgb_to_hls(*(shade / 255))[0] - hue)
             assert min(turn, 1 - turn) < 0.05
 
-    @pytest.mark.parametrize("table", available_class_tables())
-    def test_label_text_can_be_read_on_every_shade(self, table: str) -> None:
-        def luminance(color: np.ndarray) -> float:  # WCAG 2's relative luminance
-            part = color / 255
-            linear = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
-            return float(linear @ (0.2126, 0.7152, 0.0722))
-
-        classes = load_class_table(table)
-        for class_id in classes.thing_ids:
-            for shade in instance_colors(np.full(30, class_id), np.arange(1, 31), classes):
-                dark, light = sorted((luminance(shade), luminance(np.array(_ink(*shade.tolist())))))
-                assert (light + 0.05) / (dark + 0.05) > 4, (class_id, shade)
-
 
 class TestLabels:
     @pytest.mark.parametrize(("height", "width"), [(360, 480), (720, 1280), (1024, 2048)])
@@ -166,37 +174,9 @@ class TestLabels:
         result = scene(60, 80, [(PEDESTRIAN, i % 10 * 7, i // 10 * 5, i % 10 * 7, i // 10 * 5) for i in range(100)])
         assert render_overlay(noise(60, 80), result, CAMVID).shape == (60, 80, 3)
 
-    @settings(max_examples=100)
-    @given(
-        starts=st.lists(st.tuples(st.integers(0, 479), st.integers(0, 359)), min_size=1, max_size=5),
-        extent=st.tuples(st.integers(0, 200), st.integers(0, 200)),
-    )
-    @example(starts=[(0, 0), (77, 1)], extent=(0, 0))  # a little overlap would cost less than leaving the objects free
-    def test_few_labels_stay_inside_and_apart_wherever_the_objects_are(
-        self, starts: list[tuple[int, int]], extent: tuple[int, int]
-    ) -> None:
-        firsts = np.array(starts, np.int32)
-        boxes = np.concatenate([firsts, np.minimum(firsts + extent, (479, 359))], axis=1).astype(np.int32)
-        sizes = np.tile((83, 14), (len(boxes), 1))
-        corners = place_labels(boxes, boxes[:, [0, 2]].mean(axis=1).astype(np.int32), sizes, (360, 480))
-        assert (corners >= 0).all()
-        assert (corners + sizes <= (480, 360)).all()
-        canvas = np.zeros((360, 480), int)
-        for x, y in corners:
-            canvas[y : y + 14, x : x + 83] += 1
-        assert canvas.max() == 1
-
-    def test_a_lone_label_lies_above_its_object_and_leaves_the_neighbour_free(self) -> None:
-        box, size = np.array([[100, 100, 160, 200]], np.int32), np.array([[60, 14]])
-        np.testing.assert_array_equal(place_labels(box, np.array([130]), size, (360, 480)), [[100, 86]])
-        crowded = np.array([[100, 100, 160, 200], [95, 80, 165, 99]], np.int32)  # a small one just above
-        sizes = np.array([[60, 14], [60, 14]])
-        first, _ = place_labels(crowded, np.array([130, 130]), sizes, (360, 480))
-        assert first[1] >= 100 or first[1] + 14 <= 80
-
 
 class TestContactSheet:
-    @settings(max_examples=40)
+    @settings(max_examples=40, deadline=None)
     @given(
         shapes=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=7),
         columns=st.integers(1, 5),

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from rt_panoptic_ros.commands.options import add_pipeline, natural, open_pipeline_of
+from rt_panoptic_ros.settings import PALETTES
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -15,7 +16,7 @@ def _predict(options: argparse.Namespace) -> None:
 
     pipeline = open_pipeline_of(options)
     with open_source(options.source) as source:
-        frames = predict_source(pipeline, source, options.out, save_dense=options.save_dense)
+        frames = predict_source(pipeline, source, options.out, save_dense=options.save_dense, palette=options.palette)
     print(f"{options.out}: {frames} frames, {pipeline.describe()}")
 
 
@@ -52,6 +53,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--source", required=True, help="image, folder of images, video, or camera number")
     command.add_argument("--out", required=True, type=Path, help="folder for the results")
     add_pipeline(command)
+    command.add_argument(
+        "--palette", default=PALETTES[0], choices=PALETTES,
+        help="of the overlays: the dataset's colours (default), or ones that colour-blind people tell apart",
+    )  # fmt: skip
     command.add_argument("--save-dense", action="store_true", help="also write what the network and masks were: dense/")
 
     command = commands.add_parser("eval", help="measure a model on a dataset: panoptic quality, mean IoU, precision")

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.resources import DEFAULT_MODEL
-from rt_panoptic_ros.settings import BACKENDS, DEVICES, PRECISIONS, SettingInfo
+from rt_panoptic_ros.settings import BACKENDS, DEVICES, PALETTES, PRECISIONS, SettingInfo
 
 RELIABILITIES = ("best_effort", "reliable")
 TRANSPORTS = ("raw", "compressed")
@@ -118,6 +118,12 @@ class NodeSettings:
     )
     overlay_opacity: float = described(
         0.5, "Share of the class colours in the overlay.", Change.LIVE, minimum=0.0, maximum=1.0
+    )
+    palette: str = described(
+        "dataset",
+        "Colours of the overlay: the dataset's own, or colorblind for ones that colour-blind people tell apart.",
+        Change.LIVE,
+        choices=PALETTES,
     )
     build_only: bool = described(False, "Load or build the engine, then end: for provisioning a robot.", Change.STARTUP)
     autostart: bool = described(

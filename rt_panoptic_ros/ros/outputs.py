@@ -89,6 +89,7 @@ class PanopticOutputs:
         classes: ClassTable,
         header: Header,
         opacity: float,
+        palette: str,
     ) -> None:
         """Publish one frame's result with the camera image's own header.
 
@@ -100,6 +101,7 @@ class PanopticOutputs:
             classes: What the labels mean.
             header: The camera image's.
             opacity: Share of the class colours in the overlay, 0 to 1.
+            palette: The overlay's colours, see `render_overlay`.
         """
         publishers, images = self._publishers, self._images
         # The largest first: its listener unpacks it while the others are published.
@@ -118,7 +120,7 @@ class PanopticOutputs:
             if "detections_2d" in wanted:
                 publishers["detections_2d"].publish(detections_2d_to_msg(detections))
         if "overlay" in wanted:
-            overlay = render_overlay(np.ascontiguousarray(to_rgb(image)), result, classes, opacity, ids)
+            overlay = render_overlay(np.ascontiguousarray(to_rgb(image)), result, classes, opacity, ids, palette)
             publishers["overlay"].publish(overlay_to_msg(overlay, header, images["overlay"]))
 
     def destroy(self) -> None:

@@ -289,7 +289,9 @@ class PanopticNode(LifecycleNode):
             result = result if classes is None else keep_classes(result, classes)
             ids = stream.track(header, result, tracking=settings.tracking)
             tracked_s = time.perf_counter()
-            stream.outputs.publish(wanted, pixels, result, ids, pipeline.classes, header, settings.overlay_opacity)
+            stream.outputs.publish(
+                wanted, pixels, result, ids, pipeline.classes, header, settings.overlay_opacity, settings.palette
+            )
             published_s = time.perf_counter()
         except RtPanopticError as error:
             stream.statistics.count("refused")

@@ -53,7 +53,8 @@ OUTPUTS = (
     Topic(
         "~/class_names", "std_msgs/msg/String",
         'Latched, published when the node is activated: the class table as JSON, {"name", "classes": [{"id", "name", '
-        '"thing", "color" (RGB), "dataset_id"}]}.',
+        '"thing", "color" (RGB), "dataset_id"}]}. The colours are the dataset\'s own, whatever `palette` the overlay '
+        "shows: they belong to the model, and the palette may change at any time.",
     ),
     Topic(
         "~/label_info", "vision_msgs/msg/LabelInfo",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import array
+import json
+import re
 import threading
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 from diagnostic_msgs.msg import DiagnosticStatus
 from node_cases import (
     FAILURE,
@@ -31,8 +34,10 @@ from std_srvs.srv import SetBool, Trigger
 
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine
+from rt_panoptic_ros.palettes import recolored
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_from_msg, image_to_msg
+from rt_panoptic_ros.settings import PALETTES
 
 TIMEOUT_S = 60.0
 
@@ -388,6 +393,53 @@ def test_the_class_filter_changes_between_frames_and_refuses_unknown_names(graph
     assert node.settings.object_classes == "pedestrian"
     assert set_parameters(node, object_classes="").successful
     assert objects_of(4) == (1, 1)
+
+
+def test_the_palette_changes_between_frames_and_the_class_table_does_not(graph, fake_node):
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph, ("overlay",)).connected()
+    tables = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    graph.node("planner").create_subscription(String, "/panoptic_node/class_names", tables.append, latched)
+
+    def color():
+        """Of a pixel without an object: class 0 over a black image."""
+        camera.received["overlay"].clear()
+        camera.send(picture(0))
+        camera.await_outputs(1)
+        return image_from_msg(camera.received["overlay"][0]).pixels[5, 7].tolist()
+
+    classes = node.pipelines[0].classes
+    expected = {
+        palette: [round(0.5 * channel) for channel in recolored(classes, palette).classes[0].color]
+        for palette in PALETTES
+    }
+    assert expected["dataset"] != expected["colorblind"]
+    for palette in (*PALETTES, PALETTES[0]):
+        assert set_parameters(node, palette=palette).successful
+        assert color() == expected[palette]
+    refused = set_parameters(node, palette="rainbow")
+    assert not refused.successful
+    assert "dataset, colorblind" in refused.reason
+    graph.spin_until(lambda: tables, "for the class names")
+    assert [json.loads(message.data) for message in tables] == [classes.to_document()]
+
+
+def test_what_the_foxglove_layout_plots_is_on_diagnostics(graph, fake_node):
+    activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph).connected()
+    camera.send(picture(1))
+    camera.await_outputs(1)
+    status = camera.await_report(lambda status: value(status, "frames processed") == "1")
+    panels = json.loads((ROOT / "config" / "panoptic_foxglove.json").read_text())["configById"]
+    health = panels["DiagnosticStatusPanel!health"]
+    assert (health["selectedName"], health["selectedHardwareId"]) == (status.name, status.hardware_id)
+    form = r'/diagnostics\.status\[:\]\{name=="(.+)"\}\.values\[:\]\{key=="(.+)"\}\.value'
+    of_camera = camera.await_report(lambda status: value(status, "frames processed") == "1", index=1)
+    plotted = {entry.name: entry for entry in (status, of_camera)}
+    for line in panels["Plot!latency"]["paths"]:
+        name, key = re.fullmatch(form, line["value"]).groups()
+        assert float(value(plotted[name], key)) >= 0
 
 
 def test_a_class_that_the_model_lacks_fails_configure(fake_node):
