@@ -76,13 +76,16 @@ class CameraStream:
             deliver: Takes an image over; returns whether it replaced one that waited.
         """
 
-        def on_image(msg: Image | CompressedImage) -> None:
+        def on_image(msg: Image | CompressedImage) -> bool:
             now_s = time.monotonic()
             self.statistics.arrive(now_s, self.age_ms(msg.header))
             if not self._rate_limit.admits(now_s, max_rate_hz()):
                 self.statistics.count("skipped")
-            elif deliver(ArrivedImage(self, msg, now_s)):
+                return False
+            replaced = deliver(ArrivedImage(self, msg, now_s))
+            if replaced:
                 self.statistics.count("dropped")
+            return replaced
 
         self.forget_tracks()
         self.statistics.pause()

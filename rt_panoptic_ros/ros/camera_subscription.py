@@ -6,6 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -25,6 +27,38 @@ if TYPE_CHECKING:
     from rclpy.subscription import Subscription
 
 
+REST_S = 0.02
+"""How long a camera that is faster than the engine is left alone after each image."""
+
+
+class _Gate(MutuallyExclusiveCallbackGroup):
+    """Lets the executor wait for a camera's images, except for a while after it was closed."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self._node = node
+        self._closed = False
+        self._timer = node.create_timer(REST_S, self._open, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._timer.cancel()
+
+    def can_execute(self, entity: Any) -> bool:
+        """Return whether the executor may wait for an entity of this group."""
+        return not self._closed and super().can_execute(entity)
+
+    def close(self) -> None:
+        """Stay closed for a while; called by the executor."""
+        self._closed = True
+        self._timer.reset()
+
+    def destroy(self) -> None:
+        """Take the timer away."""
+        self._node.destroy_timer(self._timer)
+
+    def _open(self) -> None:
+        self._timer.cancel()
+        self._closed = False
+
+
 class CameraSubscription:
     """Subscribes to a topic of images, or to what image_transport puts below it, while there is demand."""
 
@@ -34,7 +68,7 @@ class CameraSubscription:
         topic: str,
         transport: str,
         reliability: str,
-        on_image: Callable[[Image | CompressedImage], None],
+        on_image: Callable[[Image | CompressedImage], bool],
         on_lost: Callable[[int], None],
     ) -> None:
         """Prepare; `follow` subscribes.
@@ -44,7 +78,9 @@ class CameraSubscription:
             topic: Of the images; it may be remapped.
             transport: raw or compressed.
             reliability: best_effort or reliable.
-            on_image: Is given every image.
+            on_image: Is given every image; returns whether one that came before was still waiting. Then the camera is
+                faster than the engine, and the next image is fetched after `REST_S` only: a flood of images costs no
+                more than 50 Hz.
             on_lost: Is given the number of images that the middleware found missing.
         """
         self._node = node
@@ -56,6 +92,7 @@ class CameraSubscription:
         self._on_image = on_image
         self._on_lost = on_lost
         self._subscription: Subscription | None = None
+        self._gate: _Gate | None = None
         self._silent_since_s = time.monotonic()
         self._any_received = False
         self._remedy_told = False
@@ -83,6 +120,9 @@ class CameraSubscription:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+        if self._gate is not None:
+            self._gate.destroy()
+            self._gate = None
 
     def silence_s(self) -> float:
         """Return the seconds since the last image, or since subscribing if none came; 0 while not subscribed."""
@@ -101,9 +141,13 @@ class CameraSubscription:
             )
 
     def _subscribe(self) -> Subscription:
+        gate = self._gate = _Gate(self._node)
+
         def create(**options: Any) -> Subscription:
             kind = CompressedImage if self._compressed else Image
-            return self._node.create_subscription(kind, self.topic, self._receive, self._profile, **options)
+            return self._node.create_subscription(
+                kind, self.topic, self._receive, self._profile, callback_group=gate, **options
+            )
 
         try:
             return create(event_callbacks=SubscriptionEventCallbacks(message_lost=self._notice_loss))
@@ -113,7 +157,8 @@ class CameraSubscription:
     def _receive(self, msg: Image | CompressedImage) -> None:
         self._any_received = True
         self._silent_since_s = time.monotonic()
-        self._on_image(msg)
+        if self._on_image(msg) and self._gate is not None:
+            self._gate.close()
 
     def _notice_loss(self, event: Any) -> None:
         self._on_lost(event.total_count_change)

@@ -54,6 +54,29 @@ def test_cameras_take_turns_with_their_newest_frames_however_fast_one_is(graph, 
     assert [counts(node, name).dropped for name in NAMES] == [39, 1, 1]
 
 
+def test_a_camera_faster_than_the_engine_is_left_alone_for_a_while(graph, fake_node, monkeypatch):
+    monkeypatch.setattr("rt_panoptic_ros.ros.camera_subscription.REST_S", 3600.0)
+    node, cameras = three(graph, fake_node)
+    pipeline = node.pipelines[0]
+    pipeline.gate.clear()
+    for number in range(3):  # one is worked on, one waits, one replaces it
+        cameras["front"].send(picture(number))
+        graph.spin_until(lambda number=number: counts(node, "front").received == number + 1, "for the frame to arrive")
+        if not number:
+            graph.spin_until(lambda: pipeline.entered.acquire(blocking=False), "for the first frame")
+    cameras["front"].send(picture(3), picture(4))
+    for number in (1, 2):  # the others are not left alone
+        cameras["rear"].send(picture(number))
+        graph.spin_until(lambda number=number: counts(node, "rear").received == number, "for the other camera")
+    assert counts(node, "front").received == 3
+    node._streams[0].subscription._gate._open()
+    graph.spin_until(lambda: counts(node, "front").received == 4, "for the next frame")
+    pipeline.gate.set()
+    cameras["front"].await_outputs(2)
+    assert first_bytes(pipeline)[0] == 0
+    assert 3 in first_bytes(pipeline)
+
+
 def test_a_camera_that_dies_or_sends_rubbish_leaves_the_others_alone(graph, fake_node):
     node, cameras = three(graph, fake_node)
     for number in range(3):
