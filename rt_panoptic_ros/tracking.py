@@ -21,7 +21,9 @@ from scipy.optimize import linear_sum_assignment
 if TYPE_CHECKING:
     from rt_panoptic_ros.records import PanopticResult
 
-MIN_OVERLAP = 0.3
+MIN_OVERLAP = 0.2
+"""Of 0.05 to 0.3, this made the fewest id switches on CamVid's training drives (docs/performance.md)."""
+
 MEMORY_FRAMES = 10
 
 _LAST_ID = 65535
@@ -60,8 +62,9 @@ class _Track:
 class InstanceTracker:
     """Follows the objects of one camera."""
 
-    def __init__(self) -> None:
-        """Begin without tracks."""
+    def __init__(self, min_overlap: float = MIN_OVERLAP) -> None:
+        """Begin without tracks; `min_overlap` is the least IoU of a match."""
+        self._min_overlap = min_overlap
         self._tracks: list[_Track] = []
         self._next_id = 1
         self._size: tuple[int, ...] = ()
@@ -83,7 +86,7 @@ class InstanceTracker:
             self.reset()
             self._size = result.instance.shape
         objects = _silhouettes(result)
-        matches = _match(objects, [track.seen for track in self._tracks])
+        matches = _match(objects, [track.seen for track in self._tracks], self._min_overlap)
         for track in self._tracks:
             track.missed += 1
         ids = np.zeros(len(objects), np.uint16)
@@ -127,11 +130,11 @@ def _silhouettes(result: PanopticResult) -> list[_Silhouette]:
     return silhouettes
 
 
-def _match(objects: list[_Silhouette], tracks: list[_Silhouette]) -> list[tuple[int, int]]:
+def _match(objects: list[_Silhouette], tracks: list[_Silhouette], least: float) -> list[tuple[int, int]]:
     """Return (object, track) pairs of the highest total overlap, none below the least."""
     overlaps = np.array(
         [[mine.overlap(track) if mine.class_id == track.class_id else 0.0 for track in tracks] for mine in objects]
     ).reshape(len(objects), len(tracks))
-    overlaps[overlaps < MIN_OVERLAP] = 0.0
+    overlaps[overlaps < least] = 0.0
     rows, columns = linear_sum_assignment(overlaps, maximize=True)
     return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if overlaps[row, column] > 0]

@@ -55,8 +55,8 @@ def test_another_class_is_another_object() -> None:
 def test_too_little_overlap_is_another_object() -> None:
     tracker = InstanceTracker()
     tracker.update(frame((8, 10, 10, 20, 20)))
-    assert tracker.update(frame((8, 20, 10, 20, 20))).tolist() == [1]  # a third of the union
-    assert tracker.update(frame((8, 32, 10, 20, 20))).tolist() == [2]
+    assert tracker.update(frame((8, 23, 10, 20, 20))).tolist() == [1]  # 7 of 33 columns
+    assert tracker.update(frame((8, 37, 10, 20, 20))).tolist() == [2]  # 6 of 34
 
 
 def test_the_best_assignment_as_a_whole() -> None:

@@ -1,7 +1,7 @@
 """How often objects change their id over a drive, with and without tracking: `rt-panoptic bench tracking`.
 
 The dataset's images, in its order, are taken as one camera's. Its objects get identities by the tracker's own rules,
-applied to the labels; an id switch is counted as in CLEAR MOT (Bernardin and Stiefelhagen, 2008): an object that was
+applied to the labels with a threshold of its own; an id switch is counted as in CLEAR MOT (Bernardin and Stiefelhagen, 2008): an object that was
 matched before is matched to another id now.
 """
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
     from rt_panoptic_ros.pipeline import PanopticPipeline
 
+_SAME_OBJECT = 0.3  # IoU of an object's labels in consecutive frames, whatever the tracker asks for
 _MATCH = 0.5  # IoU above which a prediction and an object of the same class are one; at most one of each can be
 
 
@@ -76,7 +77,7 @@ def count_id_switches(pipeline: PanopticPipeline, dataset: PanopticDataset, *, p
         dataset: Its images are one camera's, in order.
         progress: Whether to show a bar.
     """
-    identities, tracker = InstanceTracker(), InstanceTracker()
+    identities, tracker = InstanceTracker(_SAME_OBJECT), InstanceTracker()
     tracked, untracked = Switches(), Switches()
     matches, costs = 0, []
     for index in tqdm(range(len(dataset)), desc="drive", unit="frame", disable=not progress):
