@@ -1,8 +1,8 @@
 """How often objects change their id over a drive, with and without tracking: `rt-panoptic bench tracking`.
 
 The dataset's images, in its order, are taken as one camera's. Its objects get identities by the tracker's own rules,
-applied to the labels with a threshold of its own; an id switch is counted as in CLEAR MOT (Bernardin and Stiefelhagen, 2008): an object that was
-matched before is matched to another id now.
+applied to the labels with a threshold of its own; an id switch is counted as in CLEAR MOT (Bernardin and Stiefelhagen,
+2008): an object that was matched before is matched to another id now.
 """
 
 from __future__ import annotations
