@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-_PREFIX = struct.Struct("<QIH")  # length of the payload, its CRC-32, the camera's number
+_PREFIX = struct.Struct("<QHI")  # length of the payload, the camera's number, CRC-32 of both and the payload
 _HEAD = 0xFFFF  # in place of a camera's number
 _FASTEST = 1  # labels shrink a hundredfold even so
 
@@ -147,7 +147,7 @@ class Journal:
     def _write(self, camera: int, payload: bytes) -> None:
         packed = zlib.compress(payload, _FASTEST)
         place = self._file.seek(0, os.SEEK_END)
-        self._file.write(_PREFIX.pack(len(packed), _checksum(camera, packed), camera) + packed)
+        self._file.write(_PREFIX.pack(len(packed), camera, _checksum(camera, packed)) + packed)
         self._file.flush()
         if camera != _HEAD:
             self._remember(camera, place)
@@ -157,7 +157,7 @@ class Journal:
         prefix = self._file.read(_PREFIX.size)
         if len(prefix) < _PREFIX.size:
             return None
-        length, checksum, camera = _PREFIX.unpack(prefix)
+        length, camera, checksum = _PREFIX.unpack(prefix)
         if length > os.fstat(self._file.fileno()).st_size - self._file.tell():
             return None
         packed = self._file.read(length)
@@ -167,4 +167,4 @@ class Journal:
 
 
 def _checksum(camera: int, packed: bytes) -> int:
-    return zlib.crc32(packed, camera)
+    return zlib.crc32(packed, zlib.crc32(_PREFIX.pack(len(packed), camera, 0)))
