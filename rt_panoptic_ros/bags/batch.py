@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
-import sys
+import threading
 from collections import deque
 from dataclasses import dataclass
 from multiprocessing import connection as pipes
@@ -174,15 +175,17 @@ def outcome_of(job: BagJob, report: Report = lambda *_: None) -> Outcome:
 def _work(job: BagJob, pipe: Connection) -> None:
     """Do a job in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format=f"%(levelname)s: {job.source}: %(message)s")
+    pipe.send(outcome_of(job, lambda *progress: pipe.send(progress)))
 
-    def send(message: object) -> None:
-        try:
-            pipe.send(message)
-        except BrokenPipeError:  # the parent was killed
-            sys.exit(1)
 
-    send(outcome_of(job, lambda *progress: send(progress)))
+def _end_with_parent() -> None:
+    """End this process when its parent was killed, so that the parent's next run finds the journals free."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 class _FrameSum:
