@@ -51,10 +51,10 @@ class Journal:
         Args:
             path: The file; its folder is made.
             document: What the result depends on, plain data.
-            replace: Begin anew in place of a journal of another run.
+            replace: Begin anew in place of another run's journal, as is always done where that has no frames.
 
         Raises:
-            InvalidInputError: Another process has it open, or it is of another run.
+            InvalidInputError: Another process has it open, or it has frames of another run.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
@@ -116,16 +116,17 @@ class Journal:
     def _continue(self, path: Path, document: dict[str, Any], replace: bool) -> None:
         first = self._read()
         if first is not None and first[0] == _HEAD:
+            self._find_frames()
             begun = json.loads(first[1])
             if begun == document:
-                self._find_frames()
                 return
-            if not replace:
+            if self._places and not replace:
                 other = [name for name in document if begun.get(name) != document[name]]
                 raise InvalidInputError(
                     f"expected the arguments that {path.parent} was begun with, got other {', '.join(other)}: "
                     "give those, or begin anew with --force"
                 )
+        self._places = []
         self._file.seek(0)
         self._file.truncate()
         self._write(_HEAD, json.dumps(document).encode())

@@ -172,6 +172,8 @@ def test_what_is_no_bag_is_never_replaced(label: Label, source: Path, tmp_path: 
 def test_the_journal_of_another_run_is_refused(label: Label, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(StoppedError):
+        label(source, out, stop_at("labelling", 0), topics=())  # a run that did nothing holds up no other
+    with pytest.raises(StoppedError):
         label(source, out, stop_at("labelling", 5))
     for changes, named in (
         ({"tracking": True}, "tracking"), ({"topics": ()}, "topics"), ({"outputs": ("instance",)}, "outputs"),
