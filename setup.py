@@ -11,7 +11,7 @@ NAME = "rt_panoptic_ros"
 def share_files() -> list[tuple[str, list[str]]]:
     """Lay the files beside the code out as ament does, under `share/rt_panoptic_ros` of the installation prefix."""
     layout = {Path("share", NAME): ["package.xml"]}
-    for top in ("config", "launch", "models"):
+    for top in ("config", "launch", "models", "msg"):
         for path in sorted(Path(top).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 layout.setdefault(Path("share", NAME) / path.parent, []).append(str(path))

@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.commands import benchmarks, bundles, engines, labelling, learning
+from rt_panoptic_ros.commands import bags, benchmarks, bundles, engines, labelling, learning
 from rt_panoptic_ros.errors import RtPanopticError
 
 if TYPE_CHECKING:
@@ -43,6 +43,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="rt-panoptic", description="Real-time panoptic segmentation from dense detections."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (labelling, learning, bundles, engines, benchmarks):
+    for group in (labelling, bags, learning, bundles, engines, benchmarks):
         group.add_commands(commands)
     return parser

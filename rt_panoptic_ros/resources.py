@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 from rt_panoptic_ros.errors import UnavailableError
 
@@ -15,7 +16,7 @@ _PACKAGE = Path(__file__).parent
 
 @cache
 def share_directory() -> Path:
-    """Return the folder that holds config/, launch/ and models/.
+    """Return the folder that holds config/, launch/, models/ and msg/.
 
     That is the checkout itself, or `share/rt_panoptic_ros` of the prefix (colcon, CMake or pip) that this code is
     installed under.
@@ -33,3 +34,9 @@ def share_directory() -> Path:
         f"expected config/ beside the code or share/{_PACKAGE.name}/config above {_PACKAGE}, found neither: "
         "install the package again"
     )
+
+
+@cache
+def package_version() -> str:
+    """Return this package's version, which package.xml says."""
+    return str(ElementTree.parse(share_directory() / "package.xml").findtext("version"))

@@ -19,6 +19,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rt_panoptic_ros.records import PanopticResult
 
 MIN_OVERLAP = 0.2
@@ -100,6 +102,31 @@ class InstanceTracker:
             self._tracks.append(track)
             ids[row] = track.id
         return ids
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that the next frames' ids depend on, as arrays that can be kept in a file."""
+        seen = [track.seen for track in self._tracks]
+        rows = [
+            (track.id, track.missed, *(one.class_id, one.x, one.y, one.area), *one.mask.shape)
+            for track, one in zip(self._tracks, seen, strict=True)
+        ]
+        masks = [one.mask.ravel() for one in seen]
+        return {
+            "size": np.array(self._size, np.int64),
+            "next_id": np.array(self._next_id, np.int64),
+            "tracks": np.array(rows, np.int64).reshape(-1, 8),
+            "masks": np.packbits(np.concatenate([np.zeros(0, bool), *masks])),
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from where `state` was taken."""
+        self._size = tuple(state["size"].tolist())
+        self._next_id = int(state["next_id"])
+        pixels = np.unpackbits(state["masks"]).astype(bool)
+        self._tracks = []
+        for number, missed, class_id, x, y, area, height, width in state["tracks"].tolist():
+            mask, pixels = pixels[: height * width].reshape(height, width), pixels[height * width :]
+            self._tracks.append(_Track(number, _Silhouette(class_id, x, y, mask, area), missed))
 
     def _new_id(self) -> int:
         used = {track.id for track in self._tracks}

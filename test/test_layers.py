@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "rt_panoptic_ros"
 MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 ROS = {
     "rclpy", "sensor_msgs", "std_msgs", "std_srvs", "diagnostic_msgs", "lifecycle_msgs", "builtin_interfaces",
-    "rcl_interfaces", "cv_bridge", "launch", "launch_ros", "rosbags", "vision_msgs",
+    "rcl_interfaces", "cv_bridge", "launch", "launch_ros", "vision_msgs",
 }  # fmt: skip
 
 
@@ -41,6 +41,8 @@ def test_import_rules(name: str) -> None:
     room = name.split("/", maxsplit=1)[0]
     if room != "ros":
         assert not uses(name, *ROS, "rt_panoptic_ros.msg"), "only ros/ imports ROS"
+    if room not in ("bags", "message_layout.py"):
+        assert not uses(name, "rosbags"), "only bags/ and the stand-in for cv_bridge import rosbags"
     if room not in ("network", "training") and name not in ("inference/torch_backend.py", "benchmark/plain.py"):
         assert not uses(name, "torch"), "only network/, training/, the torch backend and the plain twin import torch"
     if room == "inference":
@@ -55,6 +57,8 @@ def test_import_rules(name: str) -> None:
         assert not uses(name, "rt_panoptic_ros.benchmark"), "nothing but the command line knows the benchmarks"
     if room not in ("ros", "commands", "demo.py"):
         assert not uses(name, "rt_panoptic_ros.ros"), "nothing below ros/ knows it"
+    if room not in ("bags", "commands"):
+        assert not uses(name, "rt_panoptic_ros.bags"), "nothing but the command line knows the bags"
 
 
 @pytest.mark.parametrize(

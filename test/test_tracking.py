@@ -142,5 +142,25 @@ def test_ids_of_a_frame_are_always_different_and_positive(frames: list[list[tupl
         assert not len(ids) or ids.min() >= 1
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(boxes, max_size=5), min_size=2, max_size=12), st.data())
+def test_a_tracker_restored_at_any_frame_gives_the_same_ids(
+    frames: list[list[tuple[int, int, int, int, int]]], data: st.DataObject
+) -> None:
+    frames = [
+        [entry for k, entry in enumerate(objects) if not any(_touch(entry, other) for other in objects[:k])]
+        for objects in frames
+    ]
+    whole = InstanceTracker()
+    expected = [whole.update(frame(*objects)).tolist() for objects in frames]
+    cut = data.draw(st.integers(0, len(frames) - 1))
+    first, second = InstanceTracker(), InstanceTracker()
+    seen = [first.update(frame(*objects)).tolist() for objects in frames[:cut]]
+    second.restore(first.state())
+    assert seen + [second.update(frame(*objects)).tolist() for objects in frames[cut:]] == expected
+    for name, values in whole.state().items():
+        np.testing.assert_array_equal(second.state()[name], values)
+
+
 def _touch(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return a[1] < b[1] + b[3] and b[1] < a[1] + a[3] and a[2] < b[2] + b[4] and b[2] < a[2] + a[4]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.settings import parse_size
@@ -43,18 +43,23 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def pipeline_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `open_pipeline` that the options of `add_pipeline` ask for."""
+    return {
+        "model": options.model,
+        "backend": options.backend,
+        "device": options.device,
+        "precision": options.precision,
+        "network_size": parse_size("--size", options.size),
+        "settings": parse_settings(options.set),
+    }
+
+
 def open_pipeline_of(options: argparse.Namespace) -> PanopticPipeline:
     """Return the pipeline that the options of `add_pipeline` ask for."""
     from rt_panoptic_ros.pipeline import open_pipeline
 
-    return open_pipeline(
-        options.model,
-        backend=options.backend,
-        device=options.device,
-        precision=options.precision,
-        network_size=parse_size("--size", options.size),
-        settings=parse_settings(options.set),
-    )
+    return open_pipeline(**pipeline_arguments(options))
 
 
 def add_pipeline(command: argparse.ArgumentParser) -> None:

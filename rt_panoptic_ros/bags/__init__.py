@@ -1,0 +1,1 @@
+"""Labels recorded bags (rosbag2) without ROS: every frame, resumable, the same bytes each time."""

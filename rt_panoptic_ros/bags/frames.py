@@ -1,0 +1,98 @@
+"""Labels the frames of a bag's cameras, one after the other."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rosbags.serde import SerdeError
+
+from rt_panoptic_ros.bags.journal import FrameRecord
+from rt_panoptic_ros.bags.messages import camera_image, frame_messages, read_image_message
+from rt_panoptic_ros.class_filter import keep_classes
+from rt_panoptic_ros.errors import InvalidInputError, first_line
+from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
+from rt_panoptic_ros.tracking import InstanceTracker
+
+if TYPE_CHECKING:
+    from rt_panoptic_ros.bags.options import BagOptions
+    from rt_panoptic_ros.records import PanopticResult
+
+
+class FrameLabeller:
+    """Makes output messages of image messages; the engine is loaded with the first one."""
+
+    def __init__(self, options: BagOptions) -> None:
+        """Begin without a camera."""
+        self._options = options
+        self._pipeline: PanopticPipeline | None = None
+        self._trackers: dict[int, _CameraTracker] = {}
+
+    def restore(self, camera: int, state: bytes) -> None:
+        """Go on behind the frame of a camera whose record has `state`."""
+        if self._options.tracking:
+            self._trackers[camera] = _CameraTracker(state)
+
+    def label(self, camera: int, data: bytes, message_type: str) -> FrameRecord:
+        """Return what a camera's next frame gives; one that is broken or not a camera's gives why it is skipped.
+
+        Args:
+            camera: Its number.
+            data: The serialised message.
+            message_type: The message's type.
+
+        Raises:
+            UnavailableError: The engine, or a library for the encoding, can't be had here.
+        """
+        options, model = self._options, self._options.model
+        tracker = self._trackers.setdefault(camera, _CameraTracker()) if options.tracking else None
+        checksum = zlib.crc32(data)
+        try:
+            message = read_image_message(data, message_type)
+            image = camera_image(message)
+        except (InvalidInputError, SerdeError) as error:
+            return FrameRecord(checksum, problem=first_line(error), state=tracker.state() if tracker else b"")
+        if self._pipeline is None:
+            self._pipeline = open_pipeline(**options.pipeline)
+        result = self._pipeline(image, confidence="confidence" in options.outputs)
+        if model.wanted_classes is not None:
+            result = keep_classes(result, model.wanted_classes)
+        ids = tracker.update(message.header.stamp, result) if tracker else None
+        messages = frame_messages(options.outputs, image, result, ids, model.bundle.classes, message.header)
+        return FrameRecord(checksum, outputs=messages, state=tracker.state() if tracker else b"")
+
+    def describe(self) -> str:
+        """Return what labelled the frames; nothing where there was none to label."""
+        return self._pipeline.describe() if self._pipeline else ""
+
+    def close(self) -> None:
+        """Free the engine."""
+        if self._pipeline is not None:
+            self._pipeline.close()
+
+
+class _CameraTracker:
+    """A camera's lasting ids; they begin anew where its stamps go back, as in the node."""
+
+    def __init__(self, state: bytes = b"") -> None:
+        self._tracker = InstanceTracker()
+        self._stamp_ns = 0
+        if state:
+            with np.load(io.BytesIO(state), allow_pickle=False) as arrays:
+                self._stamp_ns = int(arrays["stamp_ns"])
+                self._tracker.restore(arrays)
+
+    def update(self, stamp: Any, result: PanopticResult) -> np.ndarray:
+        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
+        if stamp_ns < self._stamp_ns:
+            self._tracker.reset()
+        self._stamp_ns = stamp_ns
+        return self._tracker.update(result)
+
+    def state(self) -> bytes:
+        file = io.BytesIO()
+        arrays: dict[str, Any] = {"stamp_ns": np.array(self._stamp_ns), **self._tracker.state()}
+        np.savez(file, **arrays)
+        return file.getvalue()

@@ -1,0 +1,171 @@
+"""The journal of a bag's run: what each frame gave, on disk as soon as it is known, so that a killed run can go on.
+
+A file of records, each with its length and checksum. The first tells what the result depends on; those behind it are
+frames. What was cut off in the middle of a record is cut off there when the journal is opened again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rt_panoptic_ros.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+_PREFIX = struct.Struct("<QHI")  # length of the payload, the camera's number, CRC-32 of both and the payload
+_HEAD = 0xFFFF  # in place of a camera's number
+_FASTEST = 1  # labels shrink a hundredfold even so
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRecord:
+    """What one frame gave."""
+
+    checksum: int  # CRC-32 of the image's serialised message
+    problem: str = ""  # why the frame was skipped
+    outputs: Mapping[str, bytes | memoryview] = field(default_factory=dict)  # {output: serialised message}
+    state: bytes = b""  # of the camera's tracker after this frame
+
+
+class Journal:
+    """An open journal, held by this process alone.
+
+    Attributes:
+        counts: Frames by camera number.
+    """
+
+    def __init__(self, path: Path, document: Mapping[str, Any], *, replace: bool = False) -> None:
+        """Open the journal of a run, or begin one.
+
+        Args:
+            path: The file; its folder is made.
+            document: What the result depends on, plain data.
+            replace: Begin anew in place of another run's journal, as is always done where that has no frames.
+
+        Raises:
+            InvalidInputError: Another process has it open, or it has frames of another run.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+        self._places: list[list[int]] = []
+        try:
+            self._lock(path)
+            self._continue(path, json.loads(json.dumps(document)), replace)
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def counts(self) -> list[int]:
+        """How many frames of each camera there are; cameras without any may be missing at the end."""
+        return [len(places) for places in self._places]
+
+    def append(self, camera: int, record: FrameRecord) -> None:
+        """Add a camera's next frame."""
+        parts = {**record.outputs, "": record.state}
+        head = {
+            "checksum": record.checksum,
+            "problem": record.problem,
+            "sizes": {name: len(part) for name, part in parts.items()},
+        }
+        text = json.dumps(head).encode()
+        self._write(camera, b"".join([len(text).to_bytes(4, "little"), text, *parts.values()]))
+
+    def frames(self, camera: int, begin: int = 0) -> Iterator[FrameRecord]:
+        """Give a camera's frames in order, from number `begin`; negative ones count from the end."""
+        for place in self._places[camera][begin:] if camera < len(self._places) else []:
+            self._file.seek(place)
+            payload = self._read()
+            assert payload is not None, "the journal was whole when it was opened"
+            size = int.from_bytes(payload[1][:4], "little")
+            head = json.loads(payload[1][4 : 4 + size])
+            rest = memoryview(payload[1])[4 + size :]
+            outputs = {}
+            for name, length in head["sizes"].items():
+                outputs[name], rest = rest[:length], rest[length:]
+            state = bytes(outputs.pop(""))
+            yield FrameRecord(head["checksum"], head["problem"], outputs, state)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _lock(self, path: Path) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidInputError(
+                f"expected {path.parent} for this run alone, got it in use by another: wait for that one, or end it"
+            ) from None
+
+    def _continue(self, path: Path, document: dict[str, Any], replace: bool) -> None:
+        first = self._read()
+        if first is not None and first[0] == _HEAD:
+            self._find_frames()
+            begun = json.loads(first[1])
+            if begun == document:
+                return
+            if self._places and not replace:
+                other = [name for name in document if begun.get(name) != document[name]]
+                raise InvalidInputError(
+                    f"expected the arguments that {path.parent} was begun with, got other {', '.join(other)}: "
+                    "give those, or begin anew with --force"
+                )
+        self._places = []
+        self._file.seek(0)
+        self._file.truncate()
+        self._write(_HEAD, json.dumps(document).encode())
+
+    def _find_frames(self) -> None:
+        while True:
+            place = self._file.tell()
+            record = self._read(content=False)
+            if record is None:
+                break
+            self._remember(record[0], place)
+        self._file.seek(place)
+        self._file.truncate()
+
+    def _remember(self, camera: int, place: int) -> None:
+        self._places += [[] for _ in range(camera + 1 - len(self._places))]
+        self._places[camera].append(place)
+
+    def _write(self, camera: int, payload: bytes) -> None:
+        packed = zlib.compress(payload, _FASTEST)
+        place = self._file.seek(0, os.SEEK_END)
+        self._file.write(_PREFIX.pack(len(packed), camera, _checksum(camera, packed)) + packed)
+        self._file.flush()
+        if camera != _HEAD:
+            self._remember(camera, place)
+
+    def _read(self, *, content: bool = True) -> tuple[int, bytes] | None:
+        """Return (camera, payload) of the record at the file's place, None where there is no whole one."""
+        prefix = self._file.read(_PREFIX.size)
+        if len(prefix) < _PREFIX.size:
+            return None
+        length, camera, checksum = _PREFIX.unpack(prefix)
+        if length > os.fstat(self._file.fileno()).st_size - self._file.tell():
+            return None
+        packed = self._file.read(length)
+        if _checksum(camera, packed) != checksum:
+            return None
+        return camera, zlib.decompress(packed) if content else b""
+
+
+def _checksum(camera: int, packed: bytes) -> int:
+    return zlib.crc32(packed, zlib.crc32(_PREFIX.pack(len(packed), camera, 0)))

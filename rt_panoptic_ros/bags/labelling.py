@@ -1,0 +1,122 @@
+"""One bag's run: label its frames into the journal, write the new bag, put it in place."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rt_panoptic_ros.bags.frames import FrameLabeller
+from rt_panoptic_ros.bags.journal import Journal
+from rt_panoptic_ros.bags.reading import Camera, open_bag, read_messages
+from rt_panoptic_ros.bags.writing import is_made_of, plan_bag, publish_bag, write_bag
+from rt_panoptic_ros.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rosbags.highlevel import AnyReader
+
+    from rt_panoptic_ros.bags.options import BagOptions
+    from rt_panoptic_ros.bags.writing import BagPlan, Report
+
+_JOURNAL, _FOLDER = "journal", "bag"  # in OUT.partial
+
+
+@dataclass(frozen=True, slots=True)
+class BagSummary:
+    """What came of one bag."""
+
+    out: Path
+    cameras: tuple[Camera, ...] = ()  # none where the bag was there already
+    frames: int = 0
+    resumed: int = 0  # of the frames, those that an earlier run had labelled
+    skipped: Counter[str] = field(default_factory=Counter)  # of the frames, by reason
+    engine: str = ""
+
+    def format(self) -> str:
+        """Return the summary for eyes."""
+        if not self.cameras:
+            return f"{self.out}: there already, made with the same arguments"
+        resumed = f", {self.resumed} of them by an earlier run" if self.resumed else ""
+        lines = [f"{self.out}: {self.frames} frames{resumed}" + (f", {self.engine}" if self.engine else "")]
+        lines += [f"  {camera.topic} -> {camera.prefix}" for camera in self.cameras]
+        lines += [f"  skipped {count} frames: {reason}" for reason, count in self.skipped.most_common()]
+        return "\n".join(lines)
+
+
+def label_bag(source: Path, out: Path, options: BagOptions, report: Report) -> BagSummary:
+    """Make `out`, a bag with the labels of `source`; go on where an earlier run with the same arguments ended.
+
+    Args:
+        source: A rosbag2 folder or a single storage file.
+        out: The new bag's folder; OUT.partial beside it holds what is not finished.
+        options: What to do.
+        report: Told of the progress.
+
+    Raises:
+        InvalidInputError: A bag that can't be read, an argument that doesn't fit it, or `out` is something else.
+        UnavailableError: The engine, or a library, can't be had here.
+    """
+    _check_places(source, out, options)
+    document = options.document(source)
+    partial = out.with_name(f"{out.name}.partial")
+    if not options.force and out.exists():
+        if not is_made_of(out, document):
+            raise InvalidInputError(
+                f"expected a new place for the bag, got {out}, which exists and was not made with these arguments: "
+                "choose another, or replace it with --force"
+            )
+        if partial.is_dir() and {path.name for path in partial.iterdir()} <= {_JOURNAL, _FOLDER}:
+            shutil.rmtree(partial)  # the earlier run was killed before it could
+        return BagSummary(out)
+    with open_bag(source) as reader:
+        plan = plan_bag(reader, options)
+        with Journal(partial / _JOURNAL, document, replace=options.force) as journal:
+            resumed = sum(journal.counts)
+            engine = _label_frames(reader, plan, journal, options, report)
+            folder = partial / _FOLDER / out.name
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            skipped = write_bag(folder, reader, plan, journal, options, document, report)
+            publish_bag(folder, out)
+            frames = sum(journal.counts)
+    shutil.rmtree(partial)
+    return BagSummary(out, plan.cameras, frames, resumed, skipped, engine)
+
+
+def _label_frames(reader: AnyReader, plan: BagPlan, journal: Journal, options: BagOptions, report: Report) -> str:
+    """Complete the journal and return what labelled the frames."""
+    numbers = {camera.topic: number for number, camera in enumerate(plan.cameras)}
+    connections = [entry for entry in reader.connections if entry.topic in numbers]
+    total = sum(entry.msgcount for entry in connections)
+    labeller = FrameLabeller(options)
+    there = dict(enumerate(journal.counts))
+    for number, count in there.items():
+        for record in journal.frames(number, -1) if count else ():
+            labeller.restore(number, record.state)
+    done = sum(there.values())
+    report("labelling", done, total)
+    for connection, _, data in read_messages(reader, connections):
+        number = numbers[connection.topic]
+        if there.get(number, 0):
+            there[number] -= 1
+            continue
+        journal.append(number, labeller.label(number, data, connection.msgtype))
+        done += 1
+        report("labelling", done, total)
+    engine = labeller.describe()
+    labeller.close()
+    return engine
+
+
+def _check_places(source: Path, out: Path, options: BagOptions) -> None:
+    if not source.exists():
+        raise InvalidInputError(f"expected a bag, but {source} does not exist: check the path")
+    old, new = source.resolve(), out.resolve()
+    if old == new or old in new.parents or new in old.parents:
+        raise InvalidInputError(
+            f"expected the new bag outside the old one, got {out} and {source}: choose another place"
+        )
+    if options.force and out.exists() and not (out / "metadata.yaml").is_file():
+        raise InvalidInputError(f"expected a bag to replace, got {out}, which is none: choose another place")

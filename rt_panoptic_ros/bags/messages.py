@@ -1,0 +1,142 @@
+"""The messages that go into a bag, made with `rosbags`' own message classes."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from rt_panoptic_ros.input_image import to_rgb
+from rt_panoptic_ros.message_layout import (
+    ENCODINGS,
+    class_names_text,
+    decode_compressed_image,
+    decode_image,
+    detection_fields,
+    image_layout,
+)
+from rt_panoptic_ros.resources import share_directory
+from rt_panoptic_ros.tracking import with_ids
+from rt_panoptic_ros.visualize import render_overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from rosbags.typesys.store import Typestore
+
+    from rt_panoptic_ros.class_table import ClassTable
+    from rt_panoptic_ros.records import CameraImage, PanopticResult
+
+IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+OUTPUT_TYPES = {
+    "semantic": IMAGE,
+    "instance": IMAGE,
+    "confidence": IMAGE,
+    "detections": "rt_panoptic_ros/msg/PanopticDetectionArray",
+    "overlay": IMAGE,
+    "class_names": "std_msgs/msg/String",
+}
+"""{output: message type}, in the order in which they are written."""
+
+CLASS_NAMES = "class_names"
+"""The output that comes once for a bag, not with every frame."""
+
+
+def output_qos(output: str) -> Qos:
+    """Return the quality of service that the node offers an output with."""
+    latched = output == CLASS_NAMES
+    endless = QosTime(9223372036, 854775807)
+    return Qos(
+        history=QosHistory.KEEP_LAST,
+        depth=1 if latched else 5,
+        reliability=QosReliability.RELIABLE,
+        durability=QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        deadline=endless,
+        lifespan=endless,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=endless,
+        avoid_ros_namespace_conventions=False,
+    )
+
+
+@cache
+def message_store() -> Typestore:
+    """Return ROS 2's common message types with those of this package."""
+    store = get_typestore(Stores.LATEST)
+    for name in ("PanopticDetection", "PanopticDetectionArray"):
+        text = (share_directory() / "msg" / f"{name}.msg").read_text()
+        store.register(get_types_from_msg(text, f"rt_panoptic_ros/msg/{name}"))
+    return store
+
+
+def read_image_message(data: bytes, message_type: str) -> Any:
+    """Return the message that `data`, CDR, holds.
+
+    Raises:
+        rosbags.serde.SerdeError: It holds none of that type.
+    """
+    return message_store().deserialize_cdr(data, message_type)
+
+
+def camera_image(message: Any) -> CameraImage:
+    """Return the pixels of an image message of either kind; see `message_layout`."""
+    return decode_compressed_image(message) if hasattr(message, "format") else decode_image(message)
+
+
+def class_names_message(classes: ClassTable) -> memoryview:
+    """Return the serialised message that says what the labels mean."""
+    return _serialised(CLASS_NAMES, data=class_names_text(classes))
+
+
+def frame_messages(
+    outputs: Collection[str],
+    image: CameraImage,
+    result: PanopticResult,
+    ids: np.ndarray | None,
+    classes: ClassTable,
+    header: Any,
+) -> dict[str, memoryview]:
+    """Return {output: serialised message} of one frame, in the order of `OUTPUT_TYPES`.
+
+    Args:
+        outputs: Those that are wanted; `CLASS_NAMES` is not of a frame.
+        image: The camera image, for the overlay.
+        result: Its labels and objects, with confidence where that is wanted.
+        ids: (n,) uint16, the objects' lasting ids; None for their numbers in this image.
+        classes: What the labels mean.
+        header: The camera image's.
+    """
+
+    def content(output: str) -> memoryview:
+        if output == "detections":
+            return _detections(result, ids, classes, header)
+        if output == "overlay":
+            return _image(output, render_overlay(np.ascontiguousarray(to_rgb(image)), result, classes, ids=ids), header)
+        if output == "instance" and ids is not None:
+            return _image(output, with_ids(result.instance, ids), header)
+        return _image(output, getattr(result, output), header)
+
+    return {output: content(output) for output in OUTPUT_TYPES if output in outputs and output != CLASS_NAMES}
+
+
+def _image(output: str, pixels: np.ndarray, header: Any) -> memoryview:
+    data = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
+    return _serialised(output, header=header, encoding=ENCODINGS[output], data=data, **image_layout(pixels))
+
+
+def _detections(result: PanopticResult, ids: np.ndarray | None, classes: ClassTable, header: Any) -> memoryview:
+    types: Any = message_store().types
+    detection, region = types["rt_panoptic_ros/msg/PanopticDetection"], types["sensor_msgs/msg/RegionOfInterest"]
+    detections = [
+        detection(mask_box=region(**box), **fields) for fields, box in detection_fields(result.detections, classes, ids)
+    ]
+    height, width = result.semantic.shape
+    return _serialised("detections", header=header, height=height, width=width, detections=detections)
+
+
+def _serialised(output: str, **fields: Any) -> memoryview:
+    message: Any = message_store().types[OUTPUT_TYPES[output]]
+    return message_store().serialize_cdr(message(**fields), OUTPUT_TYPES[output])

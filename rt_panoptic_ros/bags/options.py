@@ -1,0 +1,126 @@
+"""What a user asks of a run over bags, and the record of all that its result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+from rt_panoptic_ros.bags.messages import OUTPUT_TYPES
+from rt_panoptic_ros.class_filter import parse_class_names
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.files import file_sha256
+from rt_panoptic_ros.inference.backends import check_choice
+from rt_panoptic_ros.model_bundle import RANGES, read_bundle
+from rt_panoptic_ros.resources import package_version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.settings import PostprocessSettings
+
+DEFAULT_OUTPUTS = tuple(name for name in OUTPUT_TYPES if name != "overlay")
+
+_PACKAGES = (
+    "numpy", "onnx", "onnxruntime", "openvino", "rosbags", "rosbags-image", "scipy", "tensorrt", "torch", "warp-lang",
+)  # fmt: skip
+_END = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BagOptions:
+    """The options of `rt-panoptic bag`, for each of its bags."""
+
+    pipeline: Mapping[str, Any]  # the arguments of `open_pipeline`
+    images: tuple[str, ...] = ()  # topics to label; none: all that may be a camera's
+    topics: tuple[str, ...] | None = None  # topics to copy; None: all
+    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+    tracking: bool = False
+    object_classes: str = ""
+    compressed: bool = True
+    force: bool = False
+    model: BagModel = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Read the model's card and check everything that can be checked without a bag.
+
+        Raises:
+            InvalidInputError: No such model, setting, output or class.
+        """
+        for name in self.outputs:
+            if name not in OUTPUT_TYPES:
+                raise InvalidInputError(f"expected outputs among {', '.join(OUTPUT_TYPES)}, got '{name}'")
+        check_choice(*(self.pipeline[name] for name in ("backend", "device", "precision")))
+        bundle = read_bundle(self.pipeline["model"])
+        wanted = parse_class_names(self.object_classes, bundle.classes)
+        model = BagModel(bundle, bundle.settings.replaced(self.pipeline["settings"]), wanted)
+        object.__setattr__(self, "model", model)
+
+    def document(self, source: Path) -> dict[str, Any]:
+        """Return, as plain data, all that the bytes of the bag made from `source` depend on but its name."""
+        bundle, pipeline = self.model.bundle, self.pipeline
+        classes = json.dumps(bundle.classes.to_document())
+        ranges = bundle.path / RANGES
+        return {
+            "package": package_version(),
+            "libraries": _versions(),
+            "input": bag_identity(source),
+            "model": {
+                "name": bundle.name,
+                "content": bundle.content_key,
+                "input": asdict(bundle.input),
+                "classes": hashlib.sha256(classes.encode()).hexdigest(),
+                "ranges": file_sha256(ranges) if pipeline["precision"] == "int8" and ranges.is_file() else None,
+            },
+            "settings": self.model.settings.flat(),
+            "engine": {name: pipeline[name] for name in ("backend", "device", "precision", "network_size")},
+            "images": self.images,
+            "topics": self.topics,
+            "outputs": self.outputs,
+            "tracking": self.tracking,
+            "object classes": sorted(self.model.wanted_classes or ()),
+            "compressed": self.compressed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BagModel:
+    """The model's card and what the options make of it."""
+
+    bundle: ModelBundle
+    settings: PostprocessSettings
+    wanted_classes: frozenset[int] | None  # whose objects are told of; None: all
+
+
+def bag_identity(source: Path) -> list[tuple[str, int, str]]:
+    """Return (name, size, digest of the first and last MiB) of each of a bag's files.
+
+    Reading bags of many gigabytes whole would take minutes; their ends hold the index with every message's place.
+    """
+    files = sorted(path for path in source.iterdir() if path.is_file()) if source.is_dir() else [source]
+    entries = []
+    for path in files:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            digest = hashlib.sha256(file.read(_END))
+            file.seek(max(0, size - _END))
+            digest.update(file.read())
+        entries.append((path.name, size, digest.hexdigest()))
+    return entries
+
+
+def _versions() -> dict[str, str]:
+    """Return {library: version} of what the numbers and the file format come from, as far as it is installed."""
+    versions = {"opencv": str(cv2.__version__)}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,76 @@
+"""`rt-panoptic bag`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rt_panoptic_ros.commands.options import add_pipeline, pipeline_arguments, positive
+from rt_panoptic_ros.errors import InvalidInputError, require_package
+
+
+def _bag(options: argparse.Namespace) -> None:
+    require_package("rosbags", "bags", "`pip install rosbags rosbags-image`")
+    from rt_panoptic_ros.bags import batch
+    from rt_panoptic_ros.bags.labelling import label_bag
+    from rt_panoptic_ros.bags.options import DEFAULT_OUTPUTS, BagOptions
+
+    bag_options = BagOptions(
+        pipeline=pipeline_arguments(options),
+        images=tuple(options.images),
+        topics={"all": None, "none": ()}.get(" ".join(options.topics), tuple(options.topics)),
+        outputs=tuple(options.outputs or DEFAULT_OUTPUTS),
+        tracking=options.tracking,
+        object_classes=options.object_classes,
+        compressed=options.compression == "zstd",
+        force=options.force,
+    )
+    if len(options.bags) == 1 and not options.ray:
+        progress = batch.ProgressBar()
+        try:
+            summary = label_bag(options.bags[0], options.out, bag_options, progress)
+        finally:
+            progress.close()
+        print(summary.format())
+        return
+    jobs = batch.plan_jobs(options.bags, options.out, bag_options)
+    failed = []
+    for outcome in (batch.run_with_ray if options.ray else batch.run_in_processes)(jobs, options.jobs):
+        if outcome.summary is None:
+            failed.append(outcome)
+        else:
+            print(outcome.summary.format())
+    if failed:
+        problems = "".join(f"\n  {outcome.job.source}: {outcome.problem}" for outcome in failed)
+        raise InvalidInputError(f"expected all of {len(jobs)} bags to be labelled, {len(failed)} failed:{problems}")
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    command = commands.add_parser("bag", help="label every frame of recorded bags (rosbag2) into new ones, without ROS")
+    command.set_defaults(run=_bag)
+    command.add_argument("bags", nargs="+", type=Path, metavar="IN", help="bag: a folder with metadata.yaml, or .mcap")
+    command.add_argument("out", type=Path, metavar="OUT", help="the new bag; with several IN a folder of new bags")
+    add_pipeline(command)
+    command.add_argument(
+        "--images", nargs="+", default=[], metavar="TOPIC", help="topics to label (default: all with a camera's images)"
+    )
+    command.add_argument(
+        "--topics",
+        nargs="+",
+        default=["all"],
+        metavar="TOPIC",
+        help="topics of IN to copy: all (default), none or names",
+    )
+    command.add_argument(
+        "--outputs", nargs="+", metavar="OUTPUT",
+        help="semantic, instance, confidence, detections, class_names (default: these) and overlay",
+    )  # fmt: skip
+    command.add_argument("--tracking", action="store_true", help="an object keeps its id from frame to frame")
+    command.add_argument(
+        "--object-classes", default="", metavar="NAMES", help="such as car,pedestrian: only their objects are told of"
+    )
+    command.add_argument("--compression", choices=("zstd", "none"), default="zstd", help="of OUT (default: zstd)")
+    command.add_argument("--jobs", type=positive, default=1, help="bags at once, each in its own process (default: 1)")
+    command.add_argument("--ray", action="store_true", help="spread the bags over the machines of a Ray cluster")
+    command.add_argument("--force", action="store_true", help="replace OUT, or what a run with other arguments began")

@@ -1,0 +1,156 @@
+"""`rt-panoptic bag`: one bag, several, bad ones among them, and what it says when it can't."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bag_cases import by_topic, drive, make_bag, read_bag
+
+from rt_panoptic_ros.bags.batch import BagJob, plan_jobs, run_in_processes
+from rt_panoptic_ros.cli import main
+from rt_panoptic_ros.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rt_panoptic_ros.bags.options import BagOptions
+
+NODE = "/panoptic_node"
+
+
+def test_one_bag(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = make_bag(tmp_path / "drive", drive(3)), tmp_path / "out"
+    command = ["bag", str(source), str(out), *arguments, "--topics", "/wheel", "--outputs", "detections", "overlay"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert f"{out}: 3 frames, small with onnxruntime" in said.out
+    assert "/camera/image_raw -> /panoptic_node" in said.out
+    assert "3/3" in said.err
+    assert sorted(by_topic(out)) == [f"{NODE}/detections", f"{NODE}/overlay", "/wheel"]
+    assert main(command) == 0
+    assert "there already" in capsys.readouterr().out
+
+
+def test_several_bags_with_a_bad_one(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, cut = (make_bag(tmp_path / "in" / name, drive(3 + k)) for k, name in enumerate(("a", "b", "cut")))
+    content = (cut / "cut.mcap").read_bytes()
+    (cut / "cut.mcap").write_bytes(content[: len(content) // 2])
+    out = tmp_path / "out"
+    command = ["bag", str(first), str(cut), str(second), str(tmp_path / "in" / "none"), str(out), *arguments]
+    assert main([*command, "--jobs", "2"]) == 1
+    said = capsys.readouterr()
+    assert "expected all of 4 bags to be labelled, 2 failed" in said.err
+    assert f"{cut}: expected a whole rosbag2 bag" in said.err
+    assert f"{tmp_path / 'in' / 'none'} does not exist" in said.err
+    assert {path.name for path in out.iterdir()} == {"a", "b"}
+    for name, source in (("a", first), ("b", second)):
+        assert f"{out / name}: " in said.out
+        alone = tmp_path / "alone" / name
+        assert main(["bag", str(source), str(alone), *arguments]) == 0
+        assert (alone / f"{name}.mcap").read_bytes() == (out / name / f"{name}.mcap").read_bytes()
+        assert (alone / "metadata.yaml").read_bytes() == (out / name / "metadata.yaml").read_bytes()
+    capsys.readouterr()
+    assert main(["bag", str(first), str(second), str(out), *arguments]) == 0
+    assert capsys.readouterr().out.count("there already") == 2
+
+
+class Killer:
+    """Ends the process that reads it."""
+
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return os._exit, (9,)
+
+
+def test_a_process_that_dies_is_its_own_bags_problem(options: BagOptions, tmp_path: Path) -> None:
+    source = make_bag(tmp_path / "drive", drive(2))
+    killer: Any = Killer()
+    jobs = [BagJob(source, tmp_path / "dead", killer), BagJob(source, tmp_path / "out", options)]
+    outcomes = {outcome.job.out.name: outcome for outcome in run_in_processes(jobs, 1)}
+    assert outcomes["dead"].problem == "its process ended with status 9"
+    assert outcomes["out"].summary is not None
+    assert len(read_bag(tmp_path / "out")) == 2 * 6 + 1
+
+
+def test_bags_of_one_name_are_refused(options: BagOptions, tmp_path: Path) -> None:
+    sources = [make_bag(tmp_path / folder / "drive", drive(1)) for folder in ("a", "b")]
+    with pytest.raises(InvalidInputError, match="several of drive"):
+        plan_jobs(sources, tmp_path / "out", options)
+
+
+def test_without_ray(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    source = make_bag(tmp_path / "drive", drive(1))
+    assert main(["bag", str(source), str(tmp_path / "out"), *arguments, "--ray"]) == 1
+    assert "expected the package ray for spreading bags over machines, it is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_with_ray(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ray = pytest.importorskip("ray")
+    sources = [str(make_bag(tmp_path / "in" / name, drive(2))) for name in ("a", "b")]
+    try:
+        command = ["bag", *sources, str(tmp_path / "none"), str(tmp_path / "out"), *arguments, "--ray", "--jobs", "2"]
+        assert main(command) == 1
+    finally:
+        ray.shutdown()
+    assert "expected all of 3 bags to be labelled, 1 failed" in capsys.readouterr().err
+    for name in ("a", "b"):
+        assert len(read_bag(tmp_path / "out" / name)) == 2 * 6 + 1
+
+
+def test_without_rosbags(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rosbags", None)
+    assert main(["bag", str(tmp_path), str(tmp_path / "out"), *arguments]) == 1
+    assert "`pip install rosbags rosbags-image`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--images", "/none"], "expected images on /none, got no such topic: choose from /camera/image_raw"),
+        (["--images", "/wheel"], "got a topic of my_robot_msgs/msg/Wheel"),
+        (["--topics", "/none"], "expected topics of the bag to copy, got /none"),
+        (["--outputs", "depth"], "expected outputs among semantic, instance, confidence, detections, overlay"),
+        (["--object-classes", "road"], "got 'road'"),
+        (["--set", "mask_threshold=7"], "expected mask_threshold"),
+        (["--precision", "int4"], "expected precision to be one of"),
+        (["--precision", "int8"], "expected the ranges for precision int8"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
+) -> None:
+    source = make_bag(tmp_path / "drive", drive(1))
+    assert main(["bag", str(source), str(tmp_path / "out"), *arguments, *more]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["ros1.bag", "text.mcap", "empty folder", "metadata"])
+def test_what_is_no_bag_is_said(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    source = tmp_path / kind
+    if "." in kind:
+        source.write_text("something")
+    else:
+        source.mkdir()
+        if kind == "metadata":
+            (source / "metadata.yaml").write_text("rosbag2_bagfile_information: 3")
+    assert main(["bag", str(source), str(tmp_path / "out"), *arguments]) == 1
+    assert "expected a " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_options_are_read_once_and_kept(options: BagOptions) -> None:
+    assert replace(options, object_classes="car").model.wanted_classes == {8}
+    assert options.model.settings.flat()["overlap_threshold"] == 1.0
