@@ -7,7 +7,8 @@ The rules:
 - Birth: an object without a match gets the next id in turn, 1 to 65535 and from the start again, skipping those in use.
 - Loss: a track without a match is remembered for `MEMORY_FRAMES` frames, then forgotten; its id may come again after
   65535 others.
-- Reset: `reset` forgets all and begins with id 1, as does an image of another size.
+- Reset: `reset` forgets all and begins with id 1, as does an image of another size, or one whose stamp goes back (a bag
+  that begins again).
 """
 
 from __future__ import annotations
@@ -69,24 +70,26 @@ class InstanceTracker:
         self._min_overlap = min_overlap
         self._tracks: list[_Track] = []
         self._next_id = 1
+        self._stamp_ns = 0  # of the last frame
         self._size: tuple[int, ...] = ()
 
     def reset(self) -> None:
         """Forget all objects."""
-        self._tracks, self._next_id = [], 1
+        self._tracks, self._next_id, self._stamp_ns = [], 1, 0
 
-    def update(self, result: PanopticResult) -> np.ndarray:
+    def update(self, result: PanopticResult, stamp_ns: int = 0) -> np.ndarray:
         """Return the lasting id of each of a frame's objects, in the order of its table.
 
         Args:
             result: Of the next frame, as the pipeline gave it.
+            stamp_ns: The frame's stamp; 0 where frames have none.
 
         Returns:
             (n,) uint16, 1 to 65535, all different.
         """
-        if result.instance.shape != self._size:
+        if result.instance.shape != self._size or stamp_ns < self._stamp_ns:
             self.reset()
-            self._size = result.instance.shape
+        self._size, self._stamp_ns = result.instance.shape, stamp_ns
         objects = _silhouettes(result)
         matches = _match(objects, [track.seen for track in self._tracks], self._min_overlap)
         for track in self._tracks:
@@ -114,6 +117,7 @@ class InstanceTracker:
         return {
             "size": np.array(self._size, np.int64),
             "next_id": np.array(self._next_id, np.int64),
+            "stamp_ns": np.array(self._stamp_ns, np.int64),
             "tracks": np.array(rows, np.int64).reshape(-1, 8),
             "masks": np.packbits(np.concatenate([np.zeros(0, bool), *masks])),
         }
@@ -121,7 +125,7 @@ class InstanceTracker:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from where `state` was taken."""
         self._size = tuple(state["size"].tolist())
-        self._next_id = int(state["next_id"])
+        self._next_id, self._stamp_ns = int(state["next_id"]), int(state["stamp_ns"])
         pixels = np.unpackbits(state["masks"]).astype(bool)
         self._tracks = []
         for number, missed, class_id, x, y, area, height, width in state["tracks"].tolist():

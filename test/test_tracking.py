@@ -164,3 +164,16 @@ def test_a_tracker_restored_at_any_frame_gives_the_same_ids(
 
 def _touch(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return a[1] < b[1] + b[3] and b[1] < a[1] + a[3] and a[2] < b[2] + b[4] and b[2] < a[2] + a[4]
+
+
+def test_a_stamp_that_goes_back_forgets_all() -> None:
+    tracker = InstanceTracker()
+    objects = frame((8, 10, 10, 20, 20))
+    assert tracker.update(frame(), 10).tolist() == []
+    assert tracker.update(objects, 20).tolist() == [1]
+    moved = frame((8, 60, 60, 20, 20))
+    assert tracker.update(moved, 20).tolist() == [2]
+    restored = InstanceTracker()
+    restored.restore(tracker.state())
+    for same in (tracker, restored):
+        assert same.update(moved, 19).tolist() == [1]

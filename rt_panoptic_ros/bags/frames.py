@@ -18,7 +18,6 @@ from rt_panoptic_ros.tracking import InstanceTracker
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.bags.options import BagOptions
-    from rt_panoptic_ros.records import PanopticResult
 
 
 class FrameLabeller:
@@ -28,12 +27,14 @@ class FrameLabeller:
         """Begin without a camera."""
         self._options = options
         self._pipeline: PanopticPipeline | None = None
-        self._trackers: dict[int, _CameraTracker] = {}
+        self._trackers: dict[int, InstanceTracker] = {}
 
     def restore(self, camera: int, state: bytes) -> None:
         """Go on behind the frame of a camera whose record has `state`."""
         if self._options.tracking:
-            self._trackers[camera] = _CameraTracker(state)
+            self._trackers[camera] = tracker = InstanceTracker()
+            with np.load(io.BytesIO(state), allow_pickle=False) as arrays:
+                tracker.restore(arrays)
 
     def label(self, camera: int, data: bytes, message_type: str) -> FrameRecord:
         """Return what a camera's next frame gives; one that is broken or not a camera's gives why it is skipped.
@@ -47,21 +48,22 @@ class FrameLabeller:
             UnavailableError: The engine, or a library for the encoding, can't be had here.
         """
         options, model = self._options, self._options.model
-        tracker = self._trackers.setdefault(camera, _CameraTracker()) if options.tracking else None
+        tracker = self._trackers.setdefault(camera, InstanceTracker()) if options.tracking else None
         checksum = zlib.crc32(data)
         try:
             message = read_image_message(data, message_type)
             image = camera_image(message)
         except (InvalidInputError, SerdeError) as error:
-            return FrameRecord(checksum, problem=first_line(error), state=tracker.state() if tracker else b"")
+            return FrameRecord(checksum, problem=first_line(error), state=_kept(tracker))
         if self._pipeline is None:
             self._pipeline = open_pipeline(**options.pipeline)
         result = self._pipeline(image, confidence="confidence" in options.outputs)
         if model.wanted_classes is not None:
             result = keep_classes(result, model.wanted_classes)
-        ids = tracker.update(message.header.stamp, result) if tracker else None
+        stamp = message.header.stamp
+        ids = tracker.update(result, stamp.sec * 10**9 + stamp.nanosec) if tracker else None
         messages = frame_messages(options.outputs, image, result, ids, model.bundle.classes, message.header)
-        return FrameRecord(checksum, outputs=messages, state=tracker.state() if tracker else b"")
+        return FrameRecord(checksum, outputs=messages, state=_kept(tracker))
 
     def describe(self) -> str:
         """Return what labelled the frames; nothing where there was none to label."""
@@ -73,26 +75,11 @@ class FrameLabeller:
             self._pipeline.close()
 
 
-class _CameraTracker:
-    """A camera's lasting ids; they begin anew where its stamps go back, as in the node."""
-
-    def __init__(self, state: bytes = b"") -> None:
-        self._tracker = InstanceTracker()
-        self._stamp_ns = 0
-        if state:
-            with np.load(io.BytesIO(state), allow_pickle=False) as arrays:
-                self._stamp_ns = int(arrays["stamp_ns"])
-                self._tracker.restore(arrays)
-
-    def update(self, stamp: Any, result: PanopticResult) -> np.ndarray:
-        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
-        if stamp_ns < self._stamp_ns:
-            self._tracker.reset()
-        self._stamp_ns = stamp_ns
-        return self._tracker.update(result)
-
-    def state(self) -> bytes:
-        file = io.BytesIO()
-        arrays: dict[str, Any] = {"stamp_ns": np.array(self._stamp_ns), **self._tracker.state()}
-        np.savez(file, **arrays)
-        return file.getvalue()
+def _kept(tracker: InstanceTracker | None) -> bytes:
+    """Return a tracker's state for a file."""
+    if tracker is None:
+        return b""
+    file = io.BytesIO()
+    arrays: dict[str, Any] = tracker.state()
+    np.savez(file, **arrays)
+    return file.getvalue()

@@ -62,7 +62,6 @@ class CameraStream:
         self._rate_limit = RateLimit()
         self._watch = CameraWatch()
         self._tracker = InstanceTracker()
-        self._tracked_ns = 0
         self._forget_tracks = threading.Event()
 
     def begin(
@@ -118,12 +117,10 @@ class CameraStream:
 
     def track(self, header: Header, result: PanopticResult, *, tracking: bool) -> np.ndarray | None:
         """Return the objects' lasting ids, in the worker thread; None without tracking."""
-        stamp_ns = Time.from_msg(header.stamp).nanoseconds
-        back, self._tracked_ns = stamp_ns < self._tracked_ns, stamp_ns  # a bag that begins again
-        if back or self._forget_tracks.is_set() or not tracking:
+        if self._forget_tracks.is_set() or not tracking:
             self._forget_tracks.clear()
             self._tracker.reset()
-        return self._tracker.update(result) if tracking else None
+        return self._tracker.update(result, Time.from_msg(header.stamp).nanoseconds) if tracking else None
 
     def health(self, now_s: float, *, active: bool) -> tuple[CameraHealth, Finding]:
         """Return the camera's state for one report, and what is to be told of it."""
