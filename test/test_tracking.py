@@ -171,7 +171,7 @@ def test_a_stamp_that_goes_back_forgets_all() -> None:
     objects = frame((8, 10, 10, 20, 20))
     assert tracker.update(frame(), 10).tolist() == []
     assert tracker.update(objects, 20).tolist() == [1]
-    moved = frame((8, 60, 60, 20, 20))
+    moved = frame((8, 60, 30, 20, 20))
     assert tracker.update(moved, 20).tolist() == [2]
     restored = InstanceTracker()
     restored.restore(tracker.state())
