@@ -6,23 +6,14 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from node_cases import Camera, activated, counts, picture
+from node_cases import set_parameters as change
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.ros.node_settings import NodeSettings, node_setting_infos
+from rt_panoptic_ros.ros.node_settings import Change, NodeSettings, node_setting_infos
 from rt_panoptic_ros.ros.reference_page import OUTPUTS, reference_page
 from rt_panoptic_ros.settings import PostprocessSettings, setting_infos
-
-
-def change(node, **values):
-    return node.set_parameters_atomically([Parameter(name, value=value) for name, value in values.items()])
-
-
-def activated(node):
-    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-    return node
 
 
 def test_every_parameter_is_described_with_its_range(fake_node):
@@ -108,6 +99,32 @@ def test_a_rejected_change_says_why_and_changes_nothing(fake_node, values, words
 def test_setting_the_same_value_is_no_change(fake_node):
     node = activated(fake_node())
     assert change(node, model="fake").successful
+
+
+ANOTHER = {  # value of each live parameter of the node that isn't its default
+    "max_rate_hz": 1000.0, "enabled_outputs": "semantic", "lazy": False, "object_classes": "pedestrian",
+    "tracking": True, "overlay_opacity": 0.25, "palette": "colorblind",
+}  # fmt: skip
+
+
+def test_every_live_parameter_changes_while_frames_flow(graph, fake_node):
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph).connected()
+    pipeline = node.pipelines[0]
+    assert sorted(ANOTHER) == sorted(entry.info.name for entry in node_setting_infos() if entry.change is Change.LIVE)
+    stages = {info.name: next(choice for choice in info.choices if choice != node.get_parameter(info.name).value)
+              if info.choices else type(info.default)(info.maximum) for info in setting_infos()}  # fmt: skip
+    for number, (name, value) in enumerate({**ANOTHER, **stages}.items(), start=1):
+        before = node.get_parameter(name).value
+        camera.send(picture(number))
+        assert change(node, **{name: value}).successful, name
+        assert node.get_parameter(name).value == value != before, name
+        graph.spin_until(lambda number=number: counts(node).received == number, "for the frame")
+    # Again and again, as the rate limit leaves out what comes too soon.
+    graph.spin_until(lambda: camera.send(picture(99)) or pipeline.seen[-1][0].flat[0] == 99, "for the last frame")
+    assert pipeline.seen[-1][1].flat() == stages
+    assert {name: getattr(node.settings, name) for name in ANOTHER} == ANOTHER
+    assert (counts(node).failed, counts(node).refused) == (0, 0)
 
 
 def test_structure_changes_while_inactive_and_takes_effect_on_activation(fake_node):
