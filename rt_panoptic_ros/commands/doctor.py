@@ -34,7 +34,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--node", default="", help="name of the node to look at (default: all panoptic nodes)")
     command.add_argument(
         "--seconds", type=float, default=5.0,
-        help="how long to look for nodes, and then how long to listen, at most (default: %(default)s)",
+        help="how long to listen to cameras and outputs, once the nodes are found (default: %(default)s)",
     )  # fmt: skip
     command.add_argument("--ros-args", nargs=argparse.REMAINDER, help="what follows is for ROS")
 

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.ros.doctor.output_rules import judge_outputs
 from rt_panoptic_ros.ros.doctor.records import COMPRESSED, IMAGE, LOST_SHARE, Endpoint, Verdict
-from rt_panoptic_ros.ros.doctor.remedies import carry_large_images, see_log, set_parameters, take_camera
+from rt_panoptic_ros.ros.doctor.remedies import (
+    carry_large_images,
+    do_without_gpu,
+    lacks_gpu,
+    see_log,
+    set_parameters,
+    take_camera,
+)
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.ros.doctor.records import CameraSeen, GraphSeen, NodeSeen
@@ -41,6 +48,13 @@ def judge_camera(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> list[V
 def _no_publisher(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
     if camera.publishers:
         return None
+    counted = camera.after.number("camera publishers") if camera.after is not None else None
+    if counted:
+        return Verdict(
+            f"The node counts {counted:.0f} publisher(s) of {camera.topic}, but none is seen from here.",
+            "Look again, on the machine of the node",
+            (f"ros2 topic info -v {camera.topic}",),
+        )
     compressed, base = node.takes_compressed, _base(camera)
     other = base if compressed else f"{base}/compressed"
     if graph.image_topics.get(other) == (IMAGE if compressed else COMPRESSED):
@@ -113,12 +127,11 @@ def _nothing_arrives(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> V
     new = camera.new("received")
     if new or (camera.images.received and (camera.subscription is None or camera.after is None)):
         return None  # without a subscription the outputs' rules say why
-    publisher = camera.publishers[0].node
     lost = max(camera.new("lost"), camera.images.lost)
     if lost:
         return Verdict(
             f"All images of {camera.topic} are lost in transport: {lost} within {graph.seconds:g} s.",
-            *carry_large_images(graph, f"the camera {publisher}"),
+            *carry_large_images(graph, f"the camera {_drivers(camera)}"),
         )
     if 0 < camera.images.received < _FEW:
         return None  # the node may have got them after its report
@@ -126,12 +139,12 @@ def _nothing_arrives(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> V
         return Verdict(
             f"{camera.images.received} images of {camera.topic} ({camera.images.layout}) arrived here within "
             f"{graph.seconds:g} s, but none at the node.",
-            *carry_large_images(graph, f"the camera {publisher}"),
+            *carry_large_images(graph, f"the camera {_drivers(camera)}"),
         )
     return Verdict(
-        f"{publisher} is there as publisher of {camera.topic} but sent nothing within {graph.seconds:g} s.",
+        f"{_drivers(camera)} is there as publisher of {camera.topic} but sent nothing within {graph.seconds:g} s.",
         "See whether the driver runs, has opened its device, or is paused, and whether images come anywhere",
-        (f"ros2 topic hz {camera.topic}", f"ros2 node info {publisher}"),
+        (f"ros2 topic hz {camera.topic}", f"ros2 node info {camera.publishers[0].node}"),
     )
 
 
@@ -208,7 +221,7 @@ def _lost(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | No
     return Verdict(
         f"{lost} of {lost + received} images of {camera.topic} ({camera.images.layout or 'none seen here'}) were lost "
         f"in transport within {graph.seconds:g} s.",
-        *carry_large_images(graph, f"the camera {camera.publishers[0].node}"),
+        *carry_large_images(graph, f"the camera {_drivers(camera)}"),
     )
 
 
@@ -223,7 +236,11 @@ def _refused(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | 
     refused = camera.new("refused")
     if not refused:
         return None
-    return Verdict(f"{refused} frames of {camera.topic} were refused within {graph.seconds:g} s.", *see_log(node))
+    words, commands = see_log(node)
+    if node.log and lacks_gpu(node.log[-1]):
+        commands = do_without_gpu(node)
+    cause = f"{refused} frames of {camera.topic} were refused within {graph.seconds:g} s."
+    return Verdict(cause, words, commands)
 
 
 def _overloaded(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
@@ -279,6 +296,10 @@ def _duration(time_ms: float) -> str:
     seconds = time_ms / 1e3
     days = seconds / 86400
     return f"{seconds:.2f} s" if seconds < 3600 else f"{seconds / 3600:.1f} h" if days < 3 else f"{days:.0f} days"
+
+
+def _drivers(camera: CameraSeen) -> str:
+    return " and ".join(dict.fromkeys(publisher.node for publisher in camera.publishers))
 
 
 def _kind(node: NodeSeen) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rt_panoptic_ros.resources import DEFAULT_MODEL
 from rt_panoptic_ros.ros.doctor.camera_rules import judge_camera
 from rt_panoptic_ros.ros.doctor.records import ERROR, IMAGE, WARN, Verdict
-from rt_panoptic_ros.ros.doctor.remedies import lifecycle, see_log, set_parameters
+from rt_panoptic_ros.ros.doctor.remedies import do_without_gpu, lacks_gpu, lifecycle, see_log, set_parameters
 from rt_panoptic_ros.ros.node_settings import NodeSettings, parse_outputs
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _no_node(graph: GraphSeen) -> Verdict:
     )
     topic = next((topic for topic, kind in graph.image_topics.items() if kind == IMAGE), "/camera/image_raw")
     return Verdict(
-        f"There is no {which} on this graph within {graph.seconds:g} s, and {others}. Seen from here with "
+        f"There is no {which} on this graph within {graph.seconds:.0f} s, and {others}. Seen from here with "
         f"{', '.join(here)}.",
         "Start it, or, if it runs, see that these variables are the same in its terminal as in this one",
         (f"ros2 launch rt_panoptic_ros panoptic.launch.py image_topic:={topic}", "env | grep -E '^(ROS|RMW)_'"),
@@ -56,8 +56,8 @@ def _mute(node: NodeSeen, graph: GraphSeen) -> Verdict | None:
         return None
     said = f"Its lifecycle is {node.state}" if node.state else "Its lifecycle service does not answer"
     return Verdict(
-        f"{said}, and no status of it came on /diagnostics within {graph.seconds:g} s: it loads a model, hangs, or was "
-        "killed some seconds ago and is still known to the graph.",
+        f"{said}, and no status of it came on /diagnostics within {graph.seconds:.0f} s: it loads a model, hangs, or "
+        "was killed some seconds ago and is still known to the graph.",
         "See whether its process runs, what it said last, and whether it is still there in half a minute",
         ("pgrep -af panoptic_node", "ros2 node list"),
     )
@@ -95,11 +95,11 @@ def _not_active(node: NodeSeen, _graph: GraphSeen) -> Verdict | None:
             cause, f"Give it a model that exists here, such as the shipped one (now: {node.setting('model')})",
             set_parameters(node, model=DEFAULT_MODEL),
         )  # fmt: skip
-    if any(word in problem for word in ("CUDA", "GPU", "TensorRT", "tensorrt")):
+    if lacks_gpu(problem):
         asked = ", ".join(f"{name} is {node.setting(name)}" for name in ("device", "backend"))
         return Verdict(
             f"{cause} ({asked})", "See whether the GPU is there, or let the node do without",
-            ("nvidia-smi", *set_parameters(node, device="auto", backend="auto")),
+            do_without_gpu(node),
         )  # fmt: skip
     steps = ["activate"] if node.state == "inactive" else ["configure", "activate"]
     return Verdict(

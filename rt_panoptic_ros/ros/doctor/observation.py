@@ -6,6 +6,7 @@ import os
 import time
 from collections import defaultdict, deque
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import rclpy
@@ -38,16 +39,19 @@ from rt_panoptic_ros.ros.doctor.records import (
 from rt_panoptic_ros.ros.node_settings import node_setting_infos, parse_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rclpy.node import Node
 
+    _Listener = ImageListener | OutputListener
     _Reports = dict[tuple[str, str], Status]  # by node and part: panoptic, camera or camera NAME
 
 _ENVIRONMENT = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")
 _ENVIRONMENT_IF_SET = ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "RMW_IMPLEMENTATION")
 _OWN_NAME = "panoptic_doctor_"  # and a number: several may look at once, and none counts as a listener
-_SETTLE_S = 1.0  # in which further nodes may be discovered
+_DISCOVERY_S = 10.0  # after which there is no node: Fast DDS may miss a new process's first announcements
+_SETTLE_S = 3.2  # in which further nodes may be discovered: its participants announce themselves every 3 s
+_ANSWER_S = 5.0  # after which a node that does not answer is busy or gone
 _LAST_WORDS_S = 3.0  # in which the reports, at 1 Hz, are waited for that cover all the time of listening
 _SPIN_S = 0.1
 _WARN = 30  # level of rcl_interfaces/msg/Log
@@ -61,7 +65,7 @@ def examine(seconds: float, wanted: str = "", ros_arguments: Sequence[str] = ())
     """Look at the graph of this terminal.
 
     Args:
-        seconds: How long nodes are looked for, and how long images and outputs are listened to, each.
+        seconds: How long images and outputs are listened to.
         wanted: Name of the only panoptic node to look at, in full or its last part; empty for all.
         ros_arguments: What ROS is told on the command line, from --ros-args on.
 
@@ -110,6 +114,7 @@ class _Examination:
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor, wanted: str) -> None:
         self._node, self._executor, self._wanted = node, executor, wanted
+        self._names: list[str] = []  # of the nodes that are looked at
         self._reports: _Reports = {}  # the latest
         self._reported_s: dict[str, float] = {}  # by node
         self._log: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=5))
@@ -125,24 +130,30 @@ class _Examination:
     def run(self, seconds: float) -> GraphSeen:
         """Find the nodes, listen, and return all that was seen."""
         begin_s = time.monotonic()
+        self._spin(_DISCOVERY_S, "looking for panoptic nodes", lambda: bool(self._found()))
 
         def settled() -> bool:
-            answered = [self._answered(name) for name in self._names()]
-            return bool(answered) and all(answered) and _since(begin_s) > _SETTLE_S
+            answered = [self._answered(name) for name in self._found()]
+            return all(answered) and _since(begin_s) > _SETTLE_S
 
-        self._spin(seconds, "looking for panoptic nodes", settled)
+        self._spin(_ANSWER_S, "asking them", settled)
+        self._names = self._found()
         before = dict(self._reports)
-        cameras = {name: self._cameras(name, before) for name in self._names() if self._state(name) == "active"}
-        listeners = [listener for name in cameras for listener in self._listen(name, cameras[name])]
+        cameras = {name: self._cameras(name, before) for name in self._names if self._state(name) == "active"}
+        listeners: dict[str, _Listener] = {}
+        for name, seen in cameras.items():
+            for topic, listen in self._to_hear(name, seen):
+                if topic not in listeners:  # cameras may be shared
+                    listeners[topic] = listen()
         if cameras:
             begin_s = time.monotonic()
             reported = lambda name: self._reported_s.get(name, 0.0) > begin_s + seconds  # noqa: E731
             self._spin(
                 seconds + _LAST_WORDS_S,
-                f"listening to {', '.join(listener.topic for listener in listeners) or '/diagnostics'}",
+                f"listening to {', '.join(listeners) or '/diagnostics'}",
                 lambda: _since(begin_s) > seconds and all(map(reported, cameras)),
             )
-        return self._seen(before, {listener.topic: listener for listener in listeners}, seconds)
+        return self._seen(before, listeners, seconds if cameras else _since(begin_s))
 
     def _spin(self, limit_s: float, words: str, enough: Callable[[], bool]) -> None:
         begin_s = time.monotonic()
@@ -167,7 +178,7 @@ class _Examination:
         if log.level >= _WARN:
             self._log[log.name].append(log.msg)
 
-    def _names(self, *, all_of_them: bool = False) -> list[str]:
+    def _found(self, *, all_of_them: bool = False) -> list[str]:
         """Return the panoptic nodes' full names, by what they serve and what they tell."""
         services = {name for name, _ in self._node.get_service_names_and_types()}
         serving = {name.removesuffix(_MARK) for name in services if name.endswith(_MARK)}
@@ -246,25 +257,25 @@ class _Examination:
 
     # What arrives --------------------------------------------------------------------------------------------------
 
-    def _listen(self, name: str, cameras: Sequence[CameraSeen]) -> Iterator[ImageListener | OutputListener]:
-        """Subscribe to a node's cameras, and to some outputs, which also makes a lazy node work."""
+    def _to_hear(self, name: str, cameras: Sequence[CameraSeen]) -> Iterator[tuple[str, Callable[[], _Listener]]]:
+        """Yield topics and what subscribes to them: a node's cameras, and some outputs, so that a lazy node works."""
         node = NodeSeen(name, parameters=self._settings(name))
-        kind = COMPRESSED if node.takes_compressed else IMAGE
+        kind, message = (COMPRESSED, CompressedImage) if node.takes_compressed else (IMAGE, Image)
         enabled = parse_outputs(node.setting("enabled_outputs"))
         for camera in cameras:
             if any(publisher.kind == kind for publisher in camera.publishers):
-                yield ImageListener(self._node, CompressedImage if kind == COMPRESSED else Image, camera.topic)
+                yield camera.topic, partial(ImageListener, self._node, message, camera.topic)
             # The small detections, and an image if there is one: preferably what others listen to as well.
             outputs = sorted(camera.outputs, key=lambda output: (not output.subscribers, _COST.get(output.name, 0)))
-            for wanted, message in _OUTPUT_KINDS.items():
+            for wanted, output_message in _OUTPUT_KINDS.items():
                 fit = [o for o in outputs if o.publisher.kind == wanted and (not o.name or o.name in enabled)]
                 if fit:
-                    yield OutputListener(self._node, message, fit[0].topic)
+                    yield fit[0].topic, partial(OutputListener, self._node, output_message, fit[0].topic)
 
-    def _seen(self, before: _Reports, listeners: dict[str, Any], seconds: float) -> GraphSeen:
+    def _seen(self, before: _Reports, listeners: Mapping[str, _Listener], seconds: float) -> GraphSeen:
         """Put together what was seen."""
         nodes = []
-        for name in self._names():
+        for name in self._names:
             cameras = []
             for camera in self._cameras(name, before):
                 images = listeners.get(camera.topic)
@@ -273,7 +284,7 @@ class _Examination:
                     output if listener is None else replace(output, received=listener.received, lost=listener.lost)
                     for output, listener in heard
                 ]
-                seen = ImagesSeen() if images is None else images.seen()
+                seen = images.seen() if isinstance(images, ImageListener) else ImagesSeen()
                 cameras.append(replace(camera, images=seen, outputs=tuple(outputs)))
             nodes.append(
                 NodeSeen(
@@ -281,7 +292,7 @@ class _Examination:
                     tuple(cameras), tuple(self._log[name.strip("/").replace("/", ".")]),
                 )
             )  # fmt: skip
-        panoptic = set(self._names(all_of_them=True))
+        panoptic = set(self._found(all_of_them=True))
         everyone = {f"{space.rstrip('/')}/{name}" for name, space in self._node.get_node_names_and_namespaces()}
         others = everyone - {node.name for node in nodes}
         image_topics = {

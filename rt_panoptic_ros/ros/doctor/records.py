@@ -104,13 +104,10 @@ class CameraSeen:
     def describe(self) -> str:
         """Return one line on what the doctor received."""
         images = self.images
-        came = ", ".join(
-            f"{output.received} of {output.topic}" for output in self.outputs if output.received is not None
-        )
-        megabytes = images.largest / 1e6
+        heard = [f"{output.received} of {output.topic}" for output in self.outputs if output.received is not None]
         return (
-            f"{self.topic}: {images.received} images of {images.layout}, {megabytes:.1f} MB, at {images.rate_hz:.1f} Hz; "
-            f"meanwhile {came or 'no outputs listened to'}"
+            f"{self.topic}: {images.received} images of {images.layout}, {images.largest / 1e6:.1f} MB, at "
+            f"{images.rate_hz:.1f} Hz; outputs: {', '.join(heard) or 'not listened to'}"
         )
 
     def new(self, fate: str) -> int:

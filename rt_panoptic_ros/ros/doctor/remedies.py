@@ -66,6 +66,16 @@ def carry_large_images(graph: GraphSeen, sender: str) -> tuple[str, tuple[str, .
     return words, tuple(f"export {variable}={shlex.quote(shipped_profile())}" for variable in PROFILE_VARIABLES)
 
 
+def lacks_gpu(problem: str) -> bool:
+    """Return whether what the node says is about a GPU, or an engine that needs one."""
+    return any(word in problem for word in ("CUDA", "GPU", "TensorRT", "tensorrt"))
+
+
+def do_without_gpu(node: NodeSeen) -> tuple[str, ...]:
+    """Return the commands that look for the GPU, and that let the node work without."""
+    return ("nvidia-smi", *set_parameters(node, device="auto", backend="auto"))
+
+
 def see_log(node: NodeSeen) -> tuple[str, tuple[str, ...]]:
     """Return the newest that the node's log says in words, and the command that shows more of it."""
     words = f"Its log says: {node.log[-1]}" if node.log else "Its log says more"
