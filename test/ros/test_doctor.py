@@ -358,22 +358,27 @@ def test_an_encoding_that_is_no_cameras(graph, fake_node, encoding):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(1024, 2048), (2048, 4096)])
-def test_large_images_without_the_profile_are_lost(graph, programs, small_bundle, tmp_path, size):
-    """By Fast DDS's defaults most frames of 6 MB, and all of 25 MB, vanish between processes."""
+@pytest.mark.parametrize(
+    ("sender", "size"),
+    [("/image_player", (1024, 2048)), ("/image_player", (2048, 4096)), ("/panoptic_node", (1024, 2048))],
+)
+def test_large_images_without_the_profile_are_lost(graph, programs, small_bundle, tmp_path, sender, size):
+    """By Fast DDS's defaults most images of some megabytes vanish between processes; the sender is to mend it."""
     cv2.imwrite(str(tmp_path / "frame.bmp"), np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8))
-    for variable in PROFILE_VARIABLES:
-        programs.environment.pop(variable, None)
     reports = Camera(graph, ())
     reports.node.destroy_publisher(reports.publisher)
+    environment = programs.environment
+    without = {name: text for name, text in environment.items() if name not in PROFILE_VARIABLES}
+    programs.environment = without if sender == "/panoptic_node" else environment
     programs.start("panoptic_node", model=small_bundle.path, network_size="64x128", lazy=False)
     reports.await_report(lambda status: value(status, "subscribed to camera") == "True", index=1)
-    programs.start("play_images", source=tmp_path / "frame.bmp", rate_hz=8.0, loop=True)
-    reports.await_report(lambda status: value(status, "frames lost") != "0", index=1)
-    verdict = first_fault(graph, seconds=3.0)
-    assert "lost in transport" in verdict.cause
-    assert "in the terminal of the camera /image_player" in verdict.remedy
-    assert verdict.commands[0] == f"export {PROFILE_VARIABLES[0]}={shipped_profile()}"
+    programs.environment = without if sender == "/image_player" else environment
+    programs.start("play_images", source=tmp_path / "frame.bmp", rate_hz=5.0, loop=True)
+    reports.await_report(lambda status: value(status, "frames received") != "0", index=1)
+    lost = next(verdict for verdict in see_doctor(graph, seconds=3.0) if "lost" in verdict.cause)
+    assert lost.is_fault
+    assert f"in the terminal of the {'node' if sender == '/panoptic_node' else 'camera'} {sender}" in lost.remedy
+    assert lost.commands[0] == f"export {PROFILE_VARIABLES[0]}={shipped_profile()}"
 
 
 def test_a_rate_limit_that_lets_nothing_through(graph, fake_node):
@@ -453,13 +458,13 @@ def test_a_pipeline_that_never_returns(graph, fake_node):
     Driver(graph)
     planner(graph)
     verdict = first_fault(graph)
-    assert "but none was labelled within 2 s" in verdict.cause
+    assert re.search(r"but none was labelled within \d s", verdict.cause)
     node.pipelines[0].gate.set()
 
 
 def run_command(graph, *arguments):
     """Return the exit status and the output of the command line in a process of its own."""
-    command = [sys.executable, "-m", "rt_panoptic_ros", "doctor", "--seconds", "2", *arguments]
+    command = [sys.executable, *arguments, "--seconds", "2"]
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(subprocess.run, command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
         graph.spin_until(done.done, "for the command")
@@ -470,9 +475,10 @@ def test_the_command_line_tells_and_its_status_says_whether_there_are_faults(gra
     node = activated(fake_node())
     driver = Driver(graph)
     planner(graph)
-    status, report = run_command(graph)
+    status, report = run_command(graph, "-m", "rt_panoptic_ros", "doctor")
     assert (status, report.splitlines()[0]) == (0, "/panoptic_node: healthy"), report
     assert call(graph, driver.node, SetBool, "/panoptic_node/enable", SetBool.Request(data=False)).success
-    status, report = run_command(graph, "--node", node.get_name(), "--ros-args", "-r", "__ns:=/anywhere")
+    as_ros2_run = "import sys; from rt_panoptic_ros.commands.doctor import main; sys.exit(main())"
+    status, report = run_command(graph, "-c", as_ros2_run, "--node", node.get_name())
     assert (status, report.splitlines()[0]) == (1, "/panoptic_node: 1 fault(s)"), report
     assert "ros2 service call /panoptic_node/enable" in report

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from rt_panoptic_ros.ros.doctor.output_rules import judge_outputs
 from rt_panoptic_ros.ros.doctor.records import COMPRESSED, IMAGE, LOST_SHARE, Endpoint, Verdict
 from rt_panoptic_ros.ros.doctor.remedies import (
-    carry_large_images,
     do_without_gpu,
     lacks_gpu,
+    mend_transport,
     see_log,
     set_parameters,
     take_camera,
@@ -80,7 +80,7 @@ def _no_publisher(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdi
     transport = "compressed" if is_other != compressed else "raw"
     return Verdict(
         f"Nobody publishes on {camera.topic}, where the node expects images. Topics of images here: {listed}.",
-        "Have the node take one of them",
+        "Have the node take one of them; where it has to be started again, with its other arguments as before",
         take_camera(node, camera.name, first.removesuffix("/compressed"), transport if is_other else ""),
     )
 
@@ -130,19 +130,19 @@ def _nothing_arrives(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> V
     lost = max(camera.new("lost"), camera.images.lost)
     if lost:
         return Verdict(
-            f"All images of {camera.topic} are lost in transport: {lost} within {graph.seconds:g} s.",
-            *carry_large_images(graph, f"the camera {_drivers(camera)}"),
+            f"All images of {camera.topic} are lost in transport: {lost} within {graph.seconds:.0f} s.",
+            *mend_transport(graph, f"the camera {_drivers(camera)}", camera.images.largest),
         )
     if 0 < camera.images.received < _FEW:
         return None  # the node may have got them after its report
     if camera.images.received:
         return Verdict(
             f"{camera.images.received} images of {camera.topic} ({camera.images.layout}) arrived here within "
-            f"{graph.seconds:g} s, but none at the node.",
-            *carry_large_images(graph, f"the camera {_drivers(camera)}"),
+            f"{graph.seconds:.0f} s, but none at the node.",
+            *mend_transport(graph, f"the camera {_drivers(camera)}", camera.images.largest),
         )
     return Verdict(
-        f"{_drivers(camera)} is there as publisher of {camera.topic} but sent nothing within {graph.seconds:g} s.",
+        f"{_drivers(camera)} is there as publisher of {camera.topic} but sent nothing within {graph.seconds:.0f} s.",
         "See whether the driver runs, has opened its device, or is paused, and whether images come anywhere",
         (f"ros2 topic hz {camera.topic}", f"ros2 node info {camera.publishers[0].node}"),
     )
@@ -150,7 +150,7 @@ def _nothing_arrives(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> V
 
 def _unfit(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
     images = camera.images
-    if not images.unfit:
+    if not images.why_unfit:
         return None
     others = [topic for topic in graph.image_topics if topic != camera.topic]
     elsewhere = f" (other topics of images here: {', '.join(others[:_LISTED])})" if others else ""
@@ -220,8 +220,8 @@ def _lost(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | No
         return None
     return Verdict(
         f"{lost} of {lost + received} images of {camera.topic} ({camera.images.layout or 'none seen here'}) were lost "
-        f"in transport within {graph.seconds:g} s.",
-        *carry_large_images(graph, f"the camera {_drivers(camera)}"),
+        f"in transport within {graph.seconds:.0f} s.",
+        *mend_transport(graph, f"the camera {_drivers(camera)}", camera.images.largest),
     )
 
 
@@ -229,17 +229,19 @@ def _failed(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | N
     failed = camera.new("failed")
     if not failed:
         return None
-    return Verdict(f"{failed} frames failed with an unexpected error within {graph.seconds:g} s.", *see_log(node))
+    return Verdict(
+        f"{failed} frames failed with an unexpected error within {graph.seconds:.0f} s.", *see_log(node, "failed")
+    )
 
 
 def _refused(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
     refused = camera.new("refused")
     if not refused:
         return None
-    words, commands = see_log(node)
-    if node.log and lacks_gpu(node.log[-1]):
+    words, commands = see_log(node, "refused")
+    if lacks_gpu(words):
         commands = do_without_gpu(node)
-    cause = f"{refused} frames of {camera.topic} were refused within {graph.seconds:g} s."
+    cause = f"{refused} frames of {camera.topic} were refused within {graph.seconds:.0f} s."
     return Verdict(cause, words, commands)
 
 
@@ -247,13 +249,13 @@ def _overloaded(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict
     processed, late = camera.new("processed"), camera.new("late")
     others = sum(camera.new(fate) for fate in ("refused", "failed", "skipped"))
     ease = (
-        "Lower the camera's rate, or take less work or a faster engine; what the node may do about it",
+        "Lower the camera's rate, or give the node less work (int8 needs a model with ranges, as the shipped one has)",
         _less_work(node),
     )
     if not processed and not others and camera.new("received") >= _FEW:
         return Verdict(
             f"{camera.new('received')} images of {camera.topic} arrived, but none was labelled within "
-            f"{graph.seconds:g} s: the first image of a size loads the engine, or a frame takes longer than that.",
+            f"{graph.seconds:.0f} s: the first image of a size loads the engine, or a frame takes longer than that.",
             *ease,
         )
     if late <= LATE_SHARE * processed:
@@ -278,7 +280,7 @@ def _rate_limited(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdi
     limit = node.setting("max_rate_hz")
     return Verdict(
         f"max_rate_hz is {limit}, so {skipped} of {camera.new('received')} images were skipped within "
-        f"{graph.seconds:g} s.",
+        f"{graph.seconds:.0f} s.",
         "Raise it, or take all",
         set_parameters(node, max_rate_hz="0.0"),
         is_fault=not camera.new("processed"),

@@ -49,9 +49,8 @@ class ImageListener(OutputListener):
         self._begin_s = self._end_s = time.monotonic()
         self._ages_ms: deque[float] = deque(maxlen=100)
         self._layout = ""
-        self._largest = self._unstamped = self._unfit = 0
-        self._why_unfit = ""
-        self._judged: dict[tuple[object, ...], list[str]] = {}  # layout: what was found, empty for fit ones
+        self._largest = self._unstamped = 0
+        self._judged: dict[tuple[object, ...], list[str]] = {}  # layout: why images are unfit, empty for fit ones
 
     def _on_message(self, msg: Image | CompressedImage) -> None:
         super()._on_message(msg)
@@ -64,12 +63,10 @@ class ImageListener(OutputListener):
         else:
             self._ages_ms.append((time.time() - stamp.sec - stamp.nanosec / 1e9) * 1e3)
         self._largest = max(self._largest, len(msg.data))
-        reason = self._judge(msg)
-        self._unfit += bool(reason)
-        self._why_unfit = reason or self._why_unfit
+        self._judge(msg)
 
-    def _judge(self, msg: Image | CompressedImage) -> str:
-        """Return why the node would refuse an image, empty if it would not; raw ones of a known layout are alike."""
+    def _judge(self, msg: Image | CompressedImage) -> None:
+        """Find out whether the node would refuse an image; raw ones of a known layout are alike."""
         if isinstance(msg, CompressedImage):
             key: tuple[object, ...] = (msg.format,)
             self._layout, trials = msg.format, _DECODED
@@ -83,19 +80,18 @@ class ImageListener(OutputListener):
                 found.append("")
             except RtPanopticError as error:
                 found.append(str(error))
-        return found[-1]
 
     def seen(self) -> ImagesSeen:
         """Return what was seen up to now."""
         span_s = self._end_s - self._begin_s
+        reasons = [reason for found in self._judged.values() for reason in found]
         return ImagesSeen(
             received=self.received,
             lost=self.lost,
             rate_hz=(self.received - 1) / span_s if span_s > 0 else 0.0,
             layout=self._layout,
             largest=self._largest,
-            unfit=self._unfit,
-            why_unfit=self._why_unfit,
+            why_unfit=reasons[-1] if reasons and all(reasons) else "",
             unstamped=self._unstamped,
             age_ms=float(np.median(self._ages_ms)) if self._ages_ms else None,
         )

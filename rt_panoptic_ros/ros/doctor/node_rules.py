@@ -27,7 +27,8 @@ def _judge_node(node: NodeSeen, graph: GraphSeen) -> list[Verdict]:
         verdict = rule(node, graph)
         if verdict is not None:
             return [verdict]
-    verdicts = [verdict for camera in node.cameras for verdict in judge_camera(node, camera, graph)]
+    verdicts = [] if node.parameters else [_unanswered(node)]
+    verdicts += [verdict for camera in node.cameras for verdict in judge_camera(node, camera, graph)]
     # Stable: faults first, but otherwise in the rules' order.
     verdicts.sort(key=lambda verdict: not verdict.is_fault)
     status = node.status
@@ -105,6 +106,13 @@ def _not_active(node: NodeSeen, _graph: GraphSeen) -> Verdict | None:
     return Verdict(
         cause, "Set what it names (`ros2 param set` while it is not active), then go on",
         (f"ros2 param list {node.name}", *lifecycle(node, *steps)),
+    )  # fmt: skip
+
+
+def _unanswered(node: NodeSeen) -> Verdict:
+    return Verdict(
+        "Its parameter services did not answer, so its parameters are taken to be the defaults here.",
+        commands=(f"ros2 param dump {node.name}",), is_fault=False,
     )  # fmt: skip
 
 

@@ -138,7 +138,7 @@ class _Examination:
 
         self._spin(_ANSWER_S, "asking them", settled)
         self._names = self._found()
-        before = dict(self._reports)
+        before, before_s = dict(self._reports), dict(self._reported_s)
         cameras = {name: self._cameras(name, before) for name in self._names if self._state(name) == "active"}
         listeners: dict[str, _Listener] = {}
         for name, seen in cameras.items():
@@ -153,7 +153,9 @@ class _Examination:
                 f"listening to {', '.join(listeners) or '/diagnostics'}",
                 lambda: _since(begin_s) > seconds and all(map(reported, cameras)),
             )
-        return self._seen(before, listeners, seconds if cameras else _since(begin_s))
+        # The counts are those between two reports.
+        spans_s = [self._reported_s[name] - before_s[name] for name in cameras if name in before_s]
+        return self._seen(before, listeners, max(spans_s, default=_since(begin_s)))
 
     def _spin(self, limit_s: float, words: str, enough: Callable[[], bool]) -> None:
         begin_s = time.monotonic()
@@ -253,7 +255,7 @@ class _Examination:
     def _subscriptions(self, topic: str) -> list[Endpoint]:
         """Return the subscriptions of all but doctors."""
         endpoints = map(_endpoint, self._node.get_subscriptions_info_by_topic(topic))
-        return [endpoint for endpoint in endpoints if not endpoint.node.startswith(f"/{_OWN_NAME}")]
+        return [endpoint for endpoint in endpoints if not _is_doctor(endpoint.node)]
 
     # What arrives --------------------------------------------------------------------------------------------------
 
@@ -307,7 +309,7 @@ class _Examination:
         return GraphSeen(
             nodes=tuple(nodes),
             wanted=self._wanted,
-            others=tuple(sorted(name for name in others if not name.startswith(f"/{_OWN_NAME}"))),
+            others=tuple(sorted(name for name in others if not _is_doctor(name))),
             image_topics=image_topics,
             clock_publishers=self._node.count_publishers("/clock"),
             rmw=get_rmw_implementation_identifier(),
@@ -325,6 +327,10 @@ def _endpoint(info: Any) -> Endpoint:
         profile.durability.name.lower(),
         profile.deadline.nanoseconds / 1e9,
     )
+
+
+def _is_doctor(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(_OWN_NAME)
 
 
 def _since(begin_s: float) -> float:

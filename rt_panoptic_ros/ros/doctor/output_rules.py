@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.ros.doctor.records import LOST_SHARE, Verdict
-from rt_panoptic_ros.ros.doctor.remedies import carry_large_images, see_log, set_parameters
+from rt_panoptic_ros.ros.doctor.remedies import mend_transport, see_log, set_parameters
 from rt_panoptic_ros.ros.node_settings import OUTPUTS, parse_outputs
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def judge_outputs(node: NodeSeen, camera: CameraSeen, graph: GraphSeen, *, expla
     if not came and not lost and not explained:
         where = ", ".join(output.topic for output in listened) or "the outputs"
         found.insert(0, Verdict(
-            f"Images arrive and the node is active, but nothing came on {where} within {graph.seconds:g} s.",
+            f"Images arrive and the node is active, but nothing came on {where} within {graph.seconds:.0f} s.",
             *see_log(node),
         ))  # fmt: skip
     if not any(output.subscribers for output in camera.outputs):
@@ -61,8 +61,8 @@ def _judge_output(node: NodeSeen, output: OutputSeen, graph: GraphSeen) -> list[
     if output.lost > LOST_SHARE * (output.lost + received):
         verdicts.append(Verdict(
             f"{output.lost} of {output.lost + received} messages of {output.topic} were lost on their way here within "
-            f"{graph.seconds:g} s.",
-            *carry_large_images(graph, f"the node {node.name}"),
+            f"{graph.seconds:.0f} s.",
+            *mend_transport(graph, f"the node {node.name}"),
         ))  # fmt: skip
     return verdicts
 

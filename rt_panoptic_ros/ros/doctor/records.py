@@ -70,8 +70,7 @@ class ImagesSeen:
     rate_hz: float = 0.0
     layout: str = ""  # such as rgb8 640x480
     largest: int = 0  # bytes of an image's data
-    unfit: int = 0  # that the node cannot use
-    why_unfit: str = ""
+    why_unfit: str = ""  # if the node can use none of them
     unstamped: int = 0  # with a stamp of zero
     age_ms: float | None = None  # median at arrival, by the wall clock here
 

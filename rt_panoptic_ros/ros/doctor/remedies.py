@@ -11,6 +11,8 @@ from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES, shipped_profile
 if TYPE_CHECKING:
     from rt_panoptic_ros.ros.doctor.records import GraphSeen, NodeSeen
 
+_SMALL = 100_000  # bytes; what Fast DDS's default buffers carry several of
+
 _CHANGES = {entry.info.name: entry.change for entry in node_setting_infos()}
 
 
@@ -54,8 +56,20 @@ def take_camera(node: NodeSeen, camera: str, topic: str, transport: str = "") ->
     return (restart(node, f"-r image:={topic}", *(f"-p {name}:={value}" for name, value in values.items())),)
 
 
-def carry_large_images(graph: GraphSeen, sender: str) -> tuple[str, tuple[str, ...]]:
-    """Return words and commands that keep large images from being lost on their way from `sender`, in words."""
+def mend_transport(graph: GraphSeen, sender: str, largest: int = 0) -> tuple[str, tuple[str, ...]]:
+    """Return words and commands that keep messages from being lost.
+
+    Args:
+        graph: The graph.
+        sender: What sends them, in words.
+        largest: Bytes of the largest that arrived, 0 if none did.
+    """
+    if 0 < largest < _SMALL:
+        return (
+            "They are too small for the middleware's buffers to be the cause: look for a weak network or a machine "
+            "without idle time between the two",
+            ("top", "ping -c 20 HOST_OF_THE_CAMERA"),
+        )
     if "fastrtps" not in graph.rmw:
         words = f"Enlarge the buffers for large messages of {graph.rmw or 'the middleware'} on both machines"
         return words, ("sudo sysctl -w net.core.rmem_max=2147483647",)
@@ -76,7 +90,9 @@ def do_without_gpu(node: NodeSeen) -> tuple[str, ...]:
     return ("nvidia-smi", *set_parameters(node, device="auto", backend="auto"))
 
 
-def see_log(node: NodeSeen) -> tuple[str, tuple[str, ...]]:
-    """Return the newest that the node's log says in words, and the command that shows more of it."""
-    words = f"Its log says: {node.log[-1]}" if node.log else "Its log says more"
+def see_log(node: NodeSeen, about: str = "") -> tuple[str, tuple[str, ...]]:
+    """Return the newest that the node's log says about something, and the command that shows more."""
+    lines = next((text.strip().splitlines() for text in reversed(node.log) if about in text), [])
+    # Of a traceback, the two lines that tell.
+    words = f"Its log says: {' ... '.join(dict.fromkeys((lines[0], lines[-1])))}" if lines else "Its log says more"
     return words, ("ros2 topic echo /rosout",)
