@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.commands import bags, benchmarks, bundles, engines, labelling, learning
+from rt_panoptic_ros.commands import bags, benchmarks, bundles, doctor, engines, labelling, learning
 from rt_panoptic_ros.errors import RtPanopticError
 
 if TYPE_CHECKING:
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 for an error that the user can mend, 130 when stopped."""
+    """Run the command line and return its exit status: 0, 1 for what the user can mend, 130 when stopped."""
     options = _parser().parse_args(arguments)
     options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except RtPanopticError as error:
         print(f"rt-panoptic: {error}", file=sys.stderr)
         return 1
@@ -35,7 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rt-panoptic: stopped; what was written so far stays", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +42,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="rt-panoptic", description="Real-time panoptic segmentation from dense detections."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (labelling, bags, learning, bundles, engines, benchmarks):
+    for group in (labelling, bags, learning, bundles, engines, benchmarks, doctor):
         group.add_commands(commands)
     return parser

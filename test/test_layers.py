@@ -67,6 +67,7 @@ def test_import_rules(name: str) -> None:
         ("rt_panoptic_ros.cli", {"numpy", "cv2", "warp", "torch", "onnx", "onnxruntime", "rclpy"}),
         ("rt_panoptic_ros.pipeline", {"torch", "onnx", "onnxruntime", "rclpy"}),
         ("rt_panoptic_ros.inference.onnx_graph", {"torch"}),
+        ("rt_panoptic_ros.ros.doctor.node_rules", {"rclpy", "sensor_msgs"}),
     ],
 )
 def test_heavy_modules_load_lazily(module: str, without: set[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -23,7 +24,9 @@ except ImportError:  # Humble
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rclpy.callback_groups import CallbackGroup
     from rclpy.node import Node
+    from rclpy.qos import QoSProfile
     from rclpy.subscription import Subscription
 
 
@@ -141,18 +144,11 @@ class CameraSubscription:
             )
 
     def _subscribe(self) -> Subscription:
-        gate = self._gate = _Gate(self._node)
-
-        def create(**options: Any) -> Subscription:
-            kind = CompressedImage if self._compressed else Image
-            return self._node.create_subscription(
-                kind, self.topic, self._receive, self._profile, callback_group=gate, **options
-            )
-
-        try:
-            return create(event_callbacks=SubscriptionEventCallbacks(message_lost=self._notice_loss))
-        except UnsupportedEventTypeError:  # of this middleware; silence is still noticed
-            return create()
+        kind = CompressedImage if self._compressed else Image
+        self._gate = _Gate(self._node)
+        return subscribe_noticing_loss(
+            self._node, kind, self.topic, self._receive, self._profile, self._notice_loss, self._gate
+        )
 
     def _receive(self, msg: Image | CompressedImage) -> None:
         self._any_received = True
@@ -178,3 +174,30 @@ class CameraSubscription:
             if chosen:
                 remedy += f" (here {chosen[0]} is set, but it is the sender's profile that counts)"
         self._node.get_logger().warning(f"{symptom}: {remedy}")
+
+
+def subscribe_noticing_loss(
+    node: Node,
+    kind: Any,
+    topic: str,
+    on_message: Callable[[Any], None],
+    profile: QoSProfile,
+    on_loss: Callable[[Any], None],
+    group: CallbackGroup | None = None,
+) -> Subscription:
+    """Return a subscription that tells of messages that the middleware finds missing, where that can tell.
+
+    Args:
+        node: The node; its executor calls the two callbacks.
+        kind: The messages' class.
+        topic: Their topic.
+        on_message: Is given every message.
+        profile: The quality of service.
+        on_loss: Is given an event with `total_count` and `total_count_change`.
+        group: Says when the executor may wait for messages; None for the node's own.
+    """
+    create = partial(node.create_subscription, kind, topic, on_message, profile, callback_group=group)
+    try:
+        return create(event_callbacks=SubscriptionEventCallbacks(message_lost=on_loss))
+    except UnsupportedEventTypeError:  # of this middleware; silence is still noticed
+        return create()

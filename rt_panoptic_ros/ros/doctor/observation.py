@@ -1,0 +1,337 @@
+"""Looks at a running graph for a bounded time: what nodes, services and topics tell, and what arrives here."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict, deque
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import GetState
+from rcl_interfaces.msg import Log
+from rcl_interfaces.srv import GetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.parameter import parameter_value_to_python
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.utilities import get_rmw_implementation_identifier
+from sensor_msgs.msg import CompressedImage, Image
+from tqdm import tqdm
+
+from rt_panoptic_ros.errors import InvalidInputError, first_line
+from rt_panoptic_ros.msg import PanopticDetectionArray
+from rt_panoptic_ros.ros.doctor.listening import ImageListener, OutputListener
+from rt_panoptic_ros.ros.doctor.records import (
+    COMPRESSED,
+    IMAGE,
+    CameraSeen,
+    Endpoint,
+    GraphSeen,
+    ImagesSeen,
+    NodeSeen,
+    OutputSeen,
+    Status,
+)
+from rt_panoptic_ros.ros.node_settings import node_setting_infos, parse_outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from rclpy.node import Node
+
+    _Listener = ImageListener | OutputListener
+    _Reports = dict[tuple[str, str], Status]  # by node and part: panoptic, camera or camera NAME
+
+_ENVIRONMENT = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")
+_ENVIRONMENT_IF_SET = ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "RMW_IMPLEMENTATION")
+_OWN_NAME = "panoptic_doctor_"  # and a number: several may look at once, and none counts as a listener
+_DISCOVERY_S = 10.0  # after which there is no node: Fast DDS may miss a new process's first announcements
+_SETTLE_S = 3.2  # in which further nodes may be discovered: its participants announce themselves every 3 s
+_ANSWER_S = 5.0  # after which a node that does not answer is busy or gone
+_LAST_WORDS_S = 3.0  # in which the reports, at 1 Hz, are waited for that cover all the time of listening
+_SPIN_S = 0.1
+_WARN = 30  # level of rcl_interfaces/msg/Log
+_MARK = "/reset_tracking"  # a service that only a panoptic node has
+_OUTPUT_KINDS = {"rt_panoptic_ros/msg/PanopticDetectionArray": PanopticDetectionArray, IMAGE: Image}
+_COST = {"confidence": 1, "overlay": 2}  # of making an output that nobody has asked for yet
+_PARAMETERS = [*(entry.info.name for entry in node_setting_infos()), "use_sim_time"]
+
+
+def examine(seconds: float, wanted: str = "", ros_arguments: Sequence[str] = ()) -> GraphSeen:
+    """Look at the graph of this terminal.
+
+    Args:
+        seconds: How long images and outputs are listened to.
+        wanted: Name of the only panoptic node to look at, in full or its last part; empty for all.
+        ros_arguments: What ROS is told on the command line, from --ros-args on.
+
+    Raises:
+        InvalidInputError: `ros_arguments` are none.
+    """
+    context = rclpy.Context()
+    try:
+        rclpy.init(args=list(ros_arguments), context=context)
+    except rclpy_implementation.RCLError as error:
+        raise InvalidInputError(
+            f"expected valid arguments after --ros-args, got some that are not: {first_line(error)}"
+        ) from None
+    try:
+        node = rclpy.create_node(
+            f"{_OWN_NAME}{os.getpid()}", context=context, enable_rosout=False, start_parameter_services=False
+        )
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        try:
+            return _Examination(node, executor, wanted).run(seconds)
+        finally:
+            executor.shutdown()
+            node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+
+
+class _Question:
+    """Asks a service once, as soon as it is there."""
+
+    def __init__(self, node: Node, kind: Any, service: str, request: Any) -> None:
+        self._client = node.create_client(kind, service)
+        self._request = request
+        self._future: Any = None
+
+    def answer(self) -> Any:
+        """Return the answer, None until it is there."""
+        if self._future is None and self._client.service_is_ready():
+            self._future = self._client.call_async(self._request)
+        return self._future.result() if self._future is not None and self._future.done() else None
+
+
+class _Examination:
+    """The doctor's node, its questions, and what they brought."""
+
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, wanted: str) -> None:
+        self._node, self._executor, self._wanted = node, executor, wanted
+        self._names: list[str] = []  # of the nodes that are looked at
+        self._reports: _Reports = {}  # the latest
+        self._reported_s: dict[str, float] = {}  # by node
+        self._log: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=5))
+        self._states: dict[str, _Question] = {}
+        self._parameters: dict[str, _Question] = {}
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        # What was said before is wanted too, as far as the publishers keep it.
+        kept = QoSProfile(
+            depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+        )
+        node.create_subscription(Log, "/rosout", self._on_log, kept)
+
+    def run(self, seconds: float) -> GraphSeen:
+        """Find the nodes, listen, and return all that was seen."""
+        begin_s = time.monotonic()
+        self._spin(_DISCOVERY_S, "looking for panoptic nodes", lambda: bool(self._found()))
+
+        def settled() -> bool:
+            answered = [self._answered(name) for name in self._found()]
+            return all(answered) and _since(begin_s) > _SETTLE_S
+
+        self._spin(_ANSWER_S, "asking them", settled)
+        self._names = self._found()
+        before, before_s = dict(self._reports), dict(self._reported_s)
+        cameras = {name: self._cameras(name, before) for name in self._names if self._state(name) == "active"}
+        listeners: dict[str, _Listener] = {}
+        for name, seen in cameras.items():
+            for topic, listen in self._to_hear(name, seen):
+                if topic not in listeners:  # cameras may be shared
+                    listeners[topic] = listen()
+        if cameras:
+            begin_s = time.monotonic()
+            reported = lambda name: self._reported_s.get(name, 0.0) > begin_s + seconds  # noqa: E731
+            self._spin(
+                seconds + _LAST_WORDS_S,
+                f"listening to {', '.join(listeners) or '/diagnostics'}",
+                lambda: _since(begin_s) > seconds and all(map(reported, cameras)),
+            )
+        # The counts are those between two reports.
+        spans_s = [self._reported_s[name] - before_s[name] for name in cameras if name in before_s]
+        return self._seen(before, listeners, max(spans_s, default=_since(begin_s)))
+
+    def _spin(self, limit_s: float, words: str, enough: Callable[[], bool]) -> None:
+        begin_s = time.monotonic()
+        form = "{desc}: {n:.0f} of at most {total:.0f} s"
+        with tqdm(total=limit_s, desc=words, leave=False, bar_format=form) as bar:
+            while (passed_s := _since(begin_s)) < limit_s and not enough():
+                self._executor.spin_once(timeout_sec=_SPIN_S)
+                bar.update(passed_s - bar.n)
+
+    # What is told --------------------------------------------------------------------------------------------------
+
+    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        for status in array.status:
+            node, found, part = status.name.rpartition(": ")
+            if found and (part in ("panoptic", "camera") or part.startswith("camera ")):
+                level = int.from_bytes(status.level, "little")
+                values = {item.key: item.value for item in status.values}
+                self._reports[f"/{node}", part] = Status(level, status.message, values)
+                self._reported_s[f"/{node}"] = time.monotonic()
+
+    def _on_log(self, log: Log) -> None:
+        if log.level >= _WARN:
+            self._log[log.name].append(log.msg)
+
+    def _found(self, *, all_of_them: bool = False) -> list[str]:
+        """Return the panoptic nodes' full names, by what they serve and what they tell."""
+        services = {name for name, _ in self._node.get_service_names_and_types()}
+        serving = {name.removesuffix(_MARK) for name in services if name.endswith(_MARK)}
+        telling = {node for node, part in self._reports if part == "panoptic"}
+        names = sorted({name for name in serving if f"{name}/get_state" in services} | telling)
+        return [name for name in names if all_of_them or self._wanted in ("", name, name.rpartition("/")[2])]
+
+    def _answered(self, name: str) -> bool:
+        """Return whether a node has told all it is asked for; ask it when it is new."""
+        if name not in self._states:
+            self._states[name] = _Question(self._node, GetState, f"{name}/get_state", GetState.Request())
+            request = GetParameters.Request(names=_PARAMETERS)
+            self._parameters[name] = _Question(self._node, GetParameters, f"{name}/get_parameters", request)
+        told = self._states[name].answer() is not None and self._parameters[name].answer() is not None
+        return told and (name, "panoptic") in self._reports
+
+    def _state(self, name: str) -> str:
+        answer = self._states[name].answer() if name in self._states else None
+        report = self._reports.get((name, "panoptic"))
+        return str(answer.current_state.label) if answer else report.values.get("state", "") if report else ""
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        answer = self._parameters[name].answer() if name in self._parameters else None
+        values = [] if answer is None else [parameter_value_to_python(value) for value in answer.values]
+        return dict(zip(_PARAMETERS, values, strict=True)) if len(values) == len(_PARAMETERS) else {}
+
+    # What is connected ---------------------------------------------------------------------------------------------
+
+    def _cameras(self, name: str, before: _Reports) -> list[CameraSeen]:
+        """Return a node's cameras, as far as the graph shows them."""
+        outputs = [
+            (topic, publisher)
+            for topic, kinds in self._node.get_topic_names_and_types()
+            if _OUTPUT_KINDS.keys() & set(kinds)
+            for publisher in self._publishers(topic)
+            if publisher.node == name and publisher.kind in _OUTPUT_KINDS
+        ]
+        reports = {
+            part: status for (node, part), status in self._reports.items() if node == name and part != "panoptic"
+        }
+        cameras = []
+        for part, after in reports.items():
+            camera = part.removeprefix("camera").strip()
+            prefix = f"{name}/{camera}/" if camera else f"{name}/"
+            topic = after.values.get("topic", "")
+            subscriptions = [endpoint for endpoint in self._subscriptions(topic) if endpoint.node == name]
+            cameras.append(
+                CameraSeen(
+                    name=camera,
+                    topic=topic,
+                    publishers=tuple(self._publishers(topic)),
+                    subscription=subscriptions[0] if subscriptions else None,
+                    outputs=tuple(
+                        OutputSeen(
+                            name=place.removeprefix(prefix) if place.startswith(prefix) else "",
+                            topic=place,
+                            publisher=publisher,
+                            subscribers=tuple(self._subscriptions(place)),
+                        )
+                        for place, publisher in outputs
+                        if place.startswith(prefix) or len(reports) == 1  # others may be remapped
+                    ),
+                    before=before.get((name, part)),
+                    after=after,
+                )
+            )
+        return cameras
+
+    def _publishers(self, topic: str) -> list[Endpoint]:
+        return [_endpoint(info) for info in self._node.get_publishers_info_by_topic(topic)]
+
+    def _subscriptions(self, topic: str) -> list[Endpoint]:
+        """Return the subscriptions of all but doctors."""
+        endpoints = map(_endpoint, self._node.get_subscriptions_info_by_topic(topic))
+        return [endpoint for endpoint in endpoints if not _is_doctor(endpoint.node)]
+
+    # What arrives --------------------------------------------------------------------------------------------------
+
+    def _to_hear(self, name: str, cameras: Sequence[CameraSeen]) -> Iterator[tuple[str, Callable[[], _Listener]]]:
+        """Yield topics and what subscribes to them: a node's cameras, and some outputs, so that a lazy node works."""
+        node = NodeSeen(name, parameters=self._settings(name))
+        kind, message = (COMPRESSED, CompressedImage) if node.takes_compressed else (IMAGE, Image)
+        enabled = parse_outputs(node.setting("enabled_outputs"))
+        for camera in cameras:
+            if any(publisher.kind == kind for publisher in camera.publishers):
+                yield camera.topic, partial(ImageListener, self._node, message, camera.topic)
+            # The small detections, and an image if there is one: preferably what others listen to as well.
+            outputs = sorted(camera.outputs, key=lambda output: (not output.subscribers, _COST.get(output.name, 0)))
+            for wanted, output_message in _OUTPUT_KINDS.items():
+                fit = [o for o in outputs if o.publisher.kind == wanted and (not o.name or o.name in enabled)]
+                if fit:
+                    yield fit[0].topic, partial(OutputListener, self._node, output_message, fit[0].topic)
+
+    def _seen(self, before: _Reports, listeners: Mapping[str, _Listener], seconds: float) -> GraphSeen:
+        """Put together what was seen."""
+        nodes = []
+        for name in self._names:
+            cameras = []
+            for camera in self._cameras(name, before):
+                images = listeners.get(camera.topic)
+                heard = [(output, listeners.get(output.topic)) for output in camera.outputs]
+                outputs = [
+                    output if listener is None else replace(output, received=listener.received, lost=listener.lost)
+                    for output, listener in heard
+                ]
+                seen = images.seen() if isinstance(images, ImageListener) else ImagesSeen()
+                cameras.append(replace(camera, images=seen, outputs=tuple(outputs)))
+            nodes.append(
+                NodeSeen(
+                    name, self._state(name), self._settings(name), self._reports.get((name, "panoptic")),
+                    tuple(cameras), tuple(self._log[name.strip("/").replace("/", ".")]),
+                )
+            )  # fmt: skip
+        panoptic = set(self._found(all_of_them=True))
+        everyone = {f"{space.rstrip('/')}/{name}" for name, space in self._node.get_node_names_and_namespaces()}
+        others = everyone - {node.name for node in nodes}
+        image_topics = {
+            topic: kind
+            for topic, kinds in self._node.get_topic_names_and_types()
+            for kind in (IMAGE, COMPRESSED)
+            if kind in kinds
+            and any(publisher.kind == kind and publisher.node not in panoptic for publisher in self._publishers(topic))
+        }
+        environment: dict[str, str | None] = {name: os.environ.get(name) for name in _ENVIRONMENT}
+        environment |= {name: os.environ[name] for name in _ENVIRONMENT_IF_SET if name in os.environ}
+        return GraphSeen(
+            nodes=tuple(nodes),
+            wanted=self._wanted,
+            others=tuple(sorted(name for name in others if not _is_doctor(name))),
+            image_topics=image_topics,
+            clock_publishers=self._node.count_publishers("/clock"),
+            rmw=get_rmw_implementation_identifier(),
+            environment=environment,
+            seconds=seconds,
+        )
+
+
+def _endpoint(info: Any) -> Endpoint:
+    profile = info.qos_profile
+    return Endpoint(
+        f"{info.node_namespace.rstrip('/')}/{info.node_name}",
+        info.topic_type,
+        profile.reliability.name.lower(),
+        profile.durability.name.lower(),
+        profile.deadline.nanoseconds / 1e9,
+    )
+
+
+def _is_doctor(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(_OWN_NAME)
+
+
+def _since(begin_s: float) -> float:
+    return time.monotonic() - begin_s
