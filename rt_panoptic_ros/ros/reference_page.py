@@ -88,8 +88,8 @@ With `cameras: front=/front/image_raw,rear=/rear/image_raw`, those topics (or `T
 model serves all, and the cameras take turns.
 
 A camera's images are received only while someone subscribes to one of its outputs (`lazy`). The newest image wins: one
-that still waits when the next comes is dropped and counted. While the engine is behind, a camera is looked at 25 times a
-second at most; what it sends in between is passed over and not counted. An image that can't be used is counted as
+that still waits when the next comes is dropped and counted. While the engine is behind, a camera is looked at 25 times
+a second at most; what it sends in between is passed over and not counted. An image that can't be used is counted as
 refused, and the log says why.
 
 ## Published
