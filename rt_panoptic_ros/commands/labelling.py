@@ -74,4 +74,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--source", required=True, help="image, folder of images, video, or camera number")
     command.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results")
     command.add_argument("--model", help="folder of a model bundle, or the name of a shipped one")
-    command.add_argument("--frames", type=natural, default=150, help="frames of the source to play at most; 0: all")
+    command.add_argument(
+        "--frames",
+        type=natural,
+        default=150,
+        help="frames of the source to play at most; 0: all (default: %(default)s)",
+    )

@@ -254,10 +254,11 @@ class PanopticNode(LifecycleNode):
         settings = self.settings
         when = "while someone listens" if settings.lazy else "all the time"
         subscribed = ", ".join(stream.subscription.topic for stream in self._streams if stream.subscription is not None)
-        published = ", ".join(topic for stream in self._streams for topic in stream.outputs.topics)
+        enabled = parse_outputs(settings.enabled_outputs)
+        published = ", ".join(topic for stream in self._streams for topic in stream.outputs.topics(enabled))
         return (
             f"active: {self._pipeline.describe()}; receives {subscribed} ({settings.image_reliability}) {when}; "
-            f"publishes {published} ({settings.output_reliability})"
+            f"publishes {published or 'nothing'} ({settings.output_reliability})"
         )
 
     # A frame's way ----------------------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import rclpy
@@ -44,6 +46,12 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
     Returns:
         The process's exit status.
     """
+    if {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
+        print(
+            f"usage: {Path(sys.argv[0]).name} --ros-args -p NAME:=VALUE -r NAME:=TOPIC ...\n"
+            "`ros2 param describe NODE NAME` and docs/topics_and_parameters.md tell of the node's parameters."
+        )
+        return 0
     keep_image_buffers()
     log_to_ros()
     finished = threading.Event()

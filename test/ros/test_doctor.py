@@ -374,7 +374,9 @@ def test_large_images_without_the_profile_are_lost(graph, programs, small_bundle
     reports.await_report(lambda status: value(status, "subscribed to camera") == "True", index=1)
     programs.environment = without if sender == "/image_player" else environment
     programs.start("play_images", source=tmp_path / "frame.bmp", rate_hz=5.0, loop=True)
-    reports.await_report(lambda status: value(status, "frames received") != "0", index=1)
+    reports.await_report(
+        lambda status: {value(status, f"frames {fate}") for fate in ("received", "lost")} != {"0"}, index=1
+    )
     lost = next(verdict for verdict in see_doctor(graph, seconds=3.0) if "lost" in verdict.cause)
     assert lost.is_fault
     assert f"in the terminal of the {'node' if sender == '/panoptic_node' else 'camera'} {sender}" in lost.remedy

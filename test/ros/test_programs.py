@@ -200,3 +200,10 @@ def test_build_only_loads_the_engine_and_ends(programs, small_bundle):
     programs.start("panoptic_node", model=small_bundle.path, network_size="64x96", backend="tensorrt", build_only=True)
     assert programs.wait("panoptic_node") == 1
     assert "expected a CUDA GPU for the tensorrt backend" in programs.log("panoptic_node")
+
+
+def test_help_is_printed_and_nothing_started(programs):
+    programs.start("panoptic_node", "--help")
+    assert programs.wait("panoptic_node") == 0
+    assert "usage: " in programs.log("panoptic_node")
+    assert "ready" not in programs.log("panoptic_node")
