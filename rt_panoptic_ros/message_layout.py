@@ -70,6 +70,11 @@ class _Compact:
     data: Any
 
 
+def stamp_ns(header: Any) -> int:
+    """Return the stamp of a std_msgs/Header in ns."""
+    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
+
+
 def is_color_encoding(encoding: str) -> bool:
     """Return whether an image's encoding, or a compressed image's format, may be that of a camera's colours.
 
@@ -106,9 +111,8 @@ def decode_image(msg: ImageFields, converter: Callable[[], Converter] | None = N
         raise InvalidInputError(
             f"expected a step of at least width x {channels} = {width * channels} bytes for {msg.encoding}, got {step}"
         )
-    shape, strides = (height, width, channels), (step, channels, 1)
-    if color_order == "mono":
-        shape, strides = shape[:2], strides[:2]  # type: ignore[assignment]
+    axes = 2 if color_order == "mono" else 3
+    shape, strides = (height, width, channels)[:axes], (step, channels, 1)[:axes]
     return CameraImage(np.ndarray(shape, np.uint8, buffer=msg.data, strides=strides), color_order)
 
 

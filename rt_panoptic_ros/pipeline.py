@@ -17,7 +17,7 @@ from rt_panoptic_ros.input_image import check_image, plan_geometry, prepare_inpu
 from rt_panoptic_ros.model_bundle import read_bundle
 from rt_panoptic_ros.panoptic.postprocess import Postprocessor
 from rt_panoptic_ros.records import CameraImage, ImageGeometry, PanopticResult
-from rt_panoptic_ros.settings import BACKENDS, DEVICES, PRECISIONS, PostprocessSettings
+from rt_panoptic_ros.settings import PostprocessSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.records import DenseDetections
 
     EngineOpener = Callable[[str, ModelBundle, tuple[int, int], str, str], Backend]  # the arguments of `open_backend`
-
-__all__ = ["BACKENDS", "DEVICES", "PRECISIONS", "PanopticPipeline", "open_pipeline"]
 
 wp.config.log_level = wp.LOG_WARNING  # its banner would go to standard output
 
@@ -236,9 +234,9 @@ def open_pipeline(
 
     Args:
         model: Folder of a bundle, or the name of one that comes with the package.
-        backend: One of `BACKENDS`; auto takes the best of this machine.
+        backend: One of `settings.BACKENDS`; auto takes the best of this machine.
         device: auto, cpu or cuda.
-        precision: One of `PRECISIONS`; int8 is faster and needs a bundle with ranges (`rt-panoptic calibrate`).
+        precision: One of `settings.PRECISIONS`; int8 is faster and needs ranges (`rt-panoptic calibrate`).
         network_size: (height, width) px that images are brought to, in place of the card's.
         settings: Post-processing settings by name, over the card's.
 

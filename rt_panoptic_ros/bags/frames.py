@@ -13,6 +13,7 @@ from rt_panoptic_ros.bags.journal import FrameRecord
 from rt_panoptic_ros.bags.messages import camera_image, frame_messages, read_image_message
 from rt_panoptic_ros.class_filter import keep_classes
 from rt_panoptic_ros.errors import InvalidInputError, first_line
+from rt_panoptic_ros.message_layout import stamp_ns
 from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
 from rt_panoptic_ros.tracking import InstanceTracker
 
@@ -60,8 +61,7 @@ class FrameLabeller:
         result = self._pipeline(image, confidence="confidence" in options.outputs)
         if model.wanted_classes is not None:
             result = keep_classes(result, model.wanted_classes)
-        stamp = message.header.stamp
-        ids = tracker.update(result, stamp.sec * 10**9 + stamp.nanosec) if tracker else None
+        ids = tracker.update(result, stamp_ns(message.header)) if tracker else None
         messages = frame_messages(options.outputs, image, result, ids, model.bundle.classes, message.header)
         return FrameRecord(checksum, outputs=messages, state=_kept(tracker))
 

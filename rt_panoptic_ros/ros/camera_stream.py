@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rclpy.time import Time
 
+from rt_panoptic_ros.message_layout import stamp_ns
 from rt_panoptic_ros.ros.camera_subscription import CameraSubscription
 from rt_panoptic_ros.ros.diagnostics import CameraHealth, CameraWatch
 from rt_panoptic_ros.ros.rate_limit import RateLimit
@@ -120,7 +121,7 @@ class CameraStream:
         if self._forget_tracks.is_set() or not tracking:
             self._forget_tracks.clear()
             self._tracker.reset()
-        return self._tracker.update(result, Time.from_msg(header.stamp).nanoseconds) if tracking else None
+        return self._tracker.update(result, stamp_ns(header)) if tracking else None
 
     def health(self, now_s: float, *, active: bool) -> tuple[CameraHealth, Finding]:
         """Return the camera's state for one report, and what is to be told of it."""

@@ -31,13 +31,13 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.message_layout import stamp_ns
 from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
 from rt_panoptic_ros.ros.frame_statistics import percentiles_ms
 from rt_panoptic_ros.ros.latency_benchmark import DOMAIN
 from rt_panoptic_ros.ros.latency_benchmark_driver import memory_mb
-from rt_panoptic_ros.ros.latency_benchmark_subjects import stamp_ns
 from rt_panoptic_ros.ros.processes import exit_on_sigterm, local_environment, running
 from rt_panoptic_ros.sources import open_source
 

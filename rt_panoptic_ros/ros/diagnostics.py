@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from rt_panoptic_ros.ros.frame_statistics import FrameCounts
+from rt_panoptic_ros.ros.frame_statistics import FUTURE_MS, LATE_SHARE, FrameCounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +27,7 @@ SILENCE_S = 5.0
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 _CALM = 3  # reports without new trouble after which a warning or error ends
-_LATE_BEGINS, _LATE_ENDS, _LATE_REPORTS = 0.5, 0.2, 3  # share of late frames, in so many reports one after the other
-_FUTURE_MS = -50.0  # age at arrival below which clocks differ
+_LATE_ENDS, _LATE_REPORTS = 0.2, 3  # share of late frames again, in so many reports one after the other
 _NO_STAMP_MS = 1e12  # some 30 years: the stamp is zero, or counts from the robot's start
 
 
@@ -113,7 +112,7 @@ class CameraWatch:
                 "the images' stamps are no time of day: have the camera's driver set them",
             ),
             (
-                age_ms < _FUTURE_MS, _WARN,
+                age_ms < FUTURE_MS, _WARN,
                 f"the images' stamps are {-age_ms / 1e3:.2f} s in the future: synchronise the machines' clocks",
             ),
             (
@@ -128,7 +127,7 @@ class CameraWatch:
     def _judge_lateness(self, since: FrameCounts) -> bool:
         if since.processed:
             share = since.late / since.processed
-            against = share < _LATE_ENDS if self._late else share > _LATE_BEGINS
+            against = share < _LATE_ENDS if self._late else share > LATE_SHARE
             self._turning = self._turning + 1 if against else 0
             if self._turning == _LATE_REPORTS:
                 self._late, self._turning = not self._late, 0

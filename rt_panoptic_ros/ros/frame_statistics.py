@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 WINDOW = 100
 """Latest frames that percentiles are taken over."""
 
+LATE_SHARE = 0.5
+"""Share of late frames from which there are too many."""
+
+FUTURE_MS = -50.0
+"""Age at arrival below which the clocks of camera and node differ."""
+
 _RHYTHM = 10  # intervals between arrivals from which a camera's period is known
 
 Percentiles = dict[str, tuple[float, float]]  # {what: (p50, p95)}

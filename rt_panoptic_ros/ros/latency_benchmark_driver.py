@@ -18,10 +18,10 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 
 from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.message_layout import stamp_ns
 from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
-from rt_panoptic_ros.ros.latency_benchmark_subjects import stamp_ns
 from rt_panoptic_ros.ros.recording import StampMatcher
 
 if TYPE_CHECKING:

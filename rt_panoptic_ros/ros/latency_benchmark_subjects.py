@@ -24,6 +24,7 @@ from rt_panoptic_ros.benchmark.scenes import street_scene
 from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.inference.backends import resolve_device
 from rt_panoptic_ros.inference.base import Backend
+from rt_panoptic_ros.message_layout import stamp_ns
 from rt_panoptic_ros.model_bundle import InputSpec, ModelBundle
 from rt_panoptic_ros.msg import PanopticDetection, PanopticDetectionArray
 from rt_panoptic_ros.pipeline import PanopticPipeline
@@ -233,11 +234,6 @@ def stand_in_pipeline(
         return StandInBackend(scene, size, where, precision, subject.network_ms)
 
     return PanopticPipeline(bundle, settings=card.replaced(settings), engine_opener=open_stand_in, **arguments)
-
-
-def stamp_ns(header: Header) -> int:
-    """Return a header's stamp in ns."""
-    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
 
 
 def _detection(instance_id: int, width: int) -> PanopticDetection:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import lru_cache
 from typing import Any, get_type_hints
 
 from rt_panoptic_ros.errors import InvalidInputError
@@ -153,6 +154,7 @@ def parse_cameras(text: str) -> dict[str, str]:
     return cameras
 
 
+@lru_cache(maxsize=8)  # asked for every frame
 def parse_outputs(text: str) -> frozenset[str]:
     """Return the outputs that a text such as semantic,instance names.
 

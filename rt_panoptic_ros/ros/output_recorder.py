@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from rt_panoptic_ros.errors import RtPanopticError, UnavailableError
 from rt_panoptic_ros.files import atomic_path
+from rt_panoptic_ros.message_layout import stamp_ns
 from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_from_msg
@@ -145,17 +146,16 @@ class OutputRecorder(Node):
         if self._done_s is not None:
             return
         self._messages[topic] += 1
-        stamp = message.header.stamp
-        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
-        parts = self._matcher.add(topic, stamp_ns, message)
+        stamp = stamp_ns(message.header)
+        parts = self._matcher.add(topic, stamp, message)
         if parts is None:
             return
-        self._latencies_ms.append((self.get_clock().now().nanoseconds - stamp_ns) / 1e6)
+        self._latencies_ms.append((self.get_clock().now().nanoseconds - stamp) / 1e6)
         self._arrivals_s.append(self._last_message_s)
         self._progress.update()
         self._objects += len(parts["detections"].detections)
         self._image_size = parts["detections"].height, parts["detections"].width
-        self._pictures.put(image_from_msg(parts["overlay"]).pixels, stamp_ns / 1e9)
+        self._pictures.put(image_from_msg(parts["overlay"]).pixels, stamp / 1e9)
         if len(self._arrivals_s) == self.settings.max_frames:
             self._done_s, self._ended_by = self._last_message_s, "max_frames"
 

@@ -338,7 +338,7 @@ class PanopticNode(LifecycleNode):
     # Health -----------------------------------------------------------------------------------------------------------
 
     def _publish_diagnostics(self) -> None:
-        self._diagnosed_s = time.monotonic()
+        now_s = self._diagnosed_s = time.monotonic()
         health = diagnostics.NodeHealth(
             state="active" if self._worker else "inactive" if self._pipeline else "unconfigured",
             engine=self._pipeline.describe() if self._pipeline is not None else "none loaded",
@@ -346,7 +346,6 @@ class PanopticNode(LifecycleNode):
             building=self._building,
             problem=self._problem,
         )
-        now_s = time.monotonic()
         cameras = [stream.health(now_s, active=self._worker is not None) for stream in self._streams]
         stamp = self.get_clock().now().to_msg()
         self._diagnostics_publisher.publish(

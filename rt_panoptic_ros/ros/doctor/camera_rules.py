@@ -14,18 +14,13 @@ from rt_panoptic_ros.ros.doctor.remedies import (
     set_parameters,
     take_camera,
 )
+from rt_panoptic_ros.ros.frame_statistics import FUTURE_MS, LATE_SHARE
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.ros.doctor.records import CameraSeen, GraphSeen, NodeSeen
 
-FUTURE_MS = -50.0
-"""Age at arrival below which clocks differ, as in `diagnostics.py`."""
-
 PAST_MS = 1000.0
 """Age at arrival above which a stamp is of another clock: no camera takes so long."""
-
-LATE_SHARE = 0.5
-"""Share of late frames from which a node is overloaded, as in `diagnostics.py`."""
 
 _FEW = 3  # images from which what did not happen to them is telling
 _LISTED = 8

@@ -147,11 +147,11 @@ class _Examination:
                     listeners[topic] = listen()
         if cameras:
             begin_s = time.monotonic()
-            reported = lambda name: self._reported_s.get(name, 0.0) > begin_s + seconds  # noqa: E731
+            until_s = time.monotonic() + seconds
             self._spin(
                 seconds + _LAST_WORDS_S,
                 f"listening to {', '.join(listeners) or '/diagnostics'}",
-                lambda: _since(begin_s) > seconds and all(map(reported, cameras)),
+                lambda: all(self._reported_s.get(name, 0.0) > until_s for name in cameras),
             )
         # The counts are those between two reports.
         spans_s = [self._reported_s[name] - before_s[name] for name in cameras if name in before_s]
