@@ -12,13 +12,13 @@ import numpy as np
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.labels import FONT, draw_labels, text_scale
 from rt_panoptic_ros.palettes import recolored
-from rt_panoptic_ros.records import VOID
+from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
+from rt_panoptic_ros.settings import PALETTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rt_panoptic_ros.class_table import ClassTable
-    from rt_panoptic_ros.records import PanopticResult
 
 _SHEET_BACKGROUND = (24, 24, 27)
 _SHEET_TEXT = (228, 228, 231)
@@ -71,6 +71,20 @@ def render_overlay(
         _draw_outlines(overlay, result.instance, shades)
         draw_labels(overlay, result, classes, ids, shades)
     return overlay
+
+
+def warm_overlay(classes: ClassTable) -> None:
+    """Draw an object of these classes in every palette, so that no later picture waits for palettes or fonts."""
+    corner = np.array([[0, 0, 31, 31]])
+    things = np.array(classes.thing_ids[:1], np.uint8)
+    rows = len(things)  # 0 where nothing is countable
+    table = DetectionTable(
+        things, np.ones(rows, np.float32), corner[:rows].astype(np.float32), corner[:rows].astype(np.int32),
+        np.full(rows, 1024, np.uint32),
+    )  # fmt: skip
+    result = PanopticResult(np.zeros((32, 32), np.uint8), np.full((32, 32), rows, np.uint16), table)
+    for palette in PALETTES:
+        render_overlay(np.zeros((32, 32, 3), np.uint8), result, classes, palette=palette)
 
 
 def instance_colors(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rt_panoptic_ros.msg import PanopticDetectionArray
@@ -91,10 +93,21 @@ def set_parameters(node, **values):
     return node.set_parameters_atomically([Parameter(name, value=value) for name, value in values.items()])
 
 
-def call(graph, node, kind, name, request):
-    """Call a service and return its answer."""
+def called(graph, node, kind, name, request):
+    """Call a service and return the future of its answer."""
     client = node.create_client(kind, name)
     graph.spin_until(client.service_is_ready, "for the service")
-    answer = client.call_async(request)
+    return client.call_async(request)
+
+
+def call(graph, node, kind, name, request):
+    """Call a service and return its answer."""
+    answer = called(graph, node, kind, name, request)
     graph.spin_until(answer.done, "for its answer")
     return answer.result()
+
+
+def requested(graph, node, transition):
+    """Request a transition of the panoptic node as ros2 lifecycle does; return the future of the answer."""
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return called(graph, node, ChangeState, "/panoptic_node/change_state", request)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rclpy.time import Time
+from rclpy.impl.implementation_singleton import rclpy_implementation
 
+from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.message_layout import stamp_ns
 from rt_panoptic_ros.ros.camera_subscription import CameraSubscription
 from rt_panoptic_ros.ros.diagnostics import CameraHealth, CameraWatch
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.ros.frame_statistics import FrameStatistics
     from rt_panoptic_ros.ros.node_settings import NodeSettings
     from rt_panoptic_ros.ros.outputs import PanopticOutputs
+
+LOG_PERIOD_S = 5.0
+"""How often at most the same kind of trouble is logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,17 @@ class CameraStream:
             topic: Of its images, as `CameraSubscription` takes it.
             outputs: Where its results go.
             statistics: Its ledger.
+
+        Raises:
+            InvalidInputError: ROS can't have a topic of that name.
         """
+        try:
+            self.topic = str(node.resolve_topic_name(topic))
+        except rclpy_implementation.RCLError as error:
+            raise InvalidInputError(
+                f"expected the topic of camera '{name}' to be a name that ROS can have, such as /{name}/image_raw, got "
+                f"'{topic}' ({first_line(error)}): correct the parameter cameras"
+            ) from None
         self.name = name
         self.outputs = outputs
         self.statistics = statistics
@@ -78,11 +93,15 @@ class CameraStream:
 
         def on_image(msg: Image | CompressedImage) -> bool:
             now_s = time.monotonic()
-            self.statistics.arrive(now_s, self.age_ms(msg.header))
-            if not self._rate_limit.admits(now_s, max_rate_hz()):
-                self.statistics.count("skipped")
+            try:
+                self.statistics.arrive(now_s, self.age_ms(msg.header))
+                if not self._rate_limit.admits(now_s, max_rate_hz()):
+                    self.statistics.count("skipped")
+                    return False
+                replaced = deliver(ArrivedImage(self, msg, now_s))
+            except Exception:
+                self.fail()
                 return False
-            replaced = deliver(ArrivedImage(self, msg, now_s))
             if replaced:
                 self.statistics.count("dropped")
             return replaced
@@ -108,9 +127,16 @@ class CameraStream:
         self.subscription.follow(demand)
 
     def age_ms(self, header: Header) -> float:
-        """Return how long ago a stamp was, by the node's clock."""
-        clock = self._node.get_clock()
-        return float((clock.now() - Time.from_msg(header.stamp, clock_type=clock.clock_type)).nanoseconds) / 1e6
+        """Return how long ago a stamp was, by the node's clock; any stamp, before 1970 as well."""
+        return float(self._node.get_clock().now().nanoseconds - stamp_ns(header)) / 1e6
+
+    def fail(self) -> None:
+        """Count a frame that met the error being handled, and tell of it."""
+        self.statistics.count("failed")
+        self._node.get_logger().error(
+            f"frame of {self.topic} failed with an unexpected error:\n{traceback.format_exc()}",
+            throttle_duration_sec=LOG_PERIOD_S,
+        )
 
     def forget_tracks(self) -> None:
         """Have ids begin with 1 again from the next image on."""
@@ -130,7 +156,7 @@ class CameraStream:
             subscription.warn_of_silence()
         health = CameraHealth(
             name=self.name,
-            topic=self._node.resolve_topic_name(self._topic) if subscription is None else subscription.topic,
+            topic=self.topic if subscription is None else subscription.topic,
             subscribed=subscription is not None and subscription.subscribed,
             publishers=0 if subscription is None else subscription.publisher_count(),
             silence_s=0.0 if subscription is None else subscription.silence_s(),

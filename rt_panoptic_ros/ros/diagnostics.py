@@ -35,11 +35,13 @@ _NO_STAMP_MS = 1e12  # some 30 years: the stamp is zero, or counts from the robo
 class NodeHealth:
     """The node's state beside its frames."""
 
-    state: str  # unconfigured, inactive or active
+    state: str  # of the lifecycle, such as active
     engine: str  # what is loaded, or why nothing is
     enabled: bool  # by the service ~/enable
     building: str  # what is built or waited for while configuring, empty when nothing is
     problem: str  # why the node cannot do its work, empty if it can
+    callback_errors: int = 0  # since the node was started
+    trouble: Finding | None = None  # with its own callbacks, beside the cameras' frames
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,11 @@ class Finding:
     message: str
 
 
-class _Trouble:
+class Trouble:
     """A kind of trouble that is told from its first report until some reports have been free of it."""
 
     def __init__(self, level: bytes, words: str) -> None:
+        """Begin without trouble; `words` has {} for the number of cases."""
         self._finding = Finding(level, words)
         self._number = 0
         self._calm = _CALM
@@ -81,15 +84,20 @@ class _Trouble:
         return Finding(self._finding.level, self._finding.message.format(self._number))
 
 
+def callback_trouble() -> Trouble:
+    """Return the trouble that callbacks meet which belong to no camera's frame."""
+    return Trouble(_ERROR, "{} callbacks failed with an unexpected error: see the node's log")
+
+
 class CameraWatch:
     """Judges one camera's reports, with hysteresis, so that a level doesn't flicker."""
 
     def __init__(self) -> None:
         """Begin without trouble."""
         self._troubles = {
-            "failed": _Trouble(_ERROR, "{} frames failed with an unexpected error: see the node's log"),
-            "refused": _Trouble(_WARN, "{} frames refused: see the node's log"),
-            "lost": _Trouble(_WARN, "{} frames lost in transport: see the node's log"),
+            "failed": Trouble(_ERROR, "{} frames failed with an unexpected error: see the node's log"),
+            "refused": Trouble(_WARN, "{} frames refused: see the node's log"),
+            "lost": Trouble(_WARN, "{} frames lost in transport: see the node's log"),
         }
         self._late = False
         self._turning = 0  # reports that speak for the other state
@@ -164,6 +172,7 @@ def diagnostic_array(
             "enabled": str(health.enabled),
             "engine": health.engine,
             "cameras": str(len(cameras)),
+            "callbacks failed": str(health.callback_errors),
             "rate (Hz)": f"{rate_hz:.2f}",
             **_counts(totals),
             **_times(stages_ms),
@@ -199,6 +208,8 @@ def _of_node(health: NodeHealth, cameras: Sequence[tuple[str, Finding]], rate_hz
     cases = (
         (bool(health.building), _WARN, health.building),
         (bool(health.problem), _ERROR, health.problem),
+        *([(True, health.trouble.level, health.trouble.message)] if health.trouble else []),
+        (health.state == "finalized", _OK, "finalized: it works again when its process is started anew"),
         (worst.level != _OK, worst.level, f"{name}: {worst.message}" if name else worst.message),
         (health.state != "active", _OK, health.state),
         (not health.enabled, _OK, "disabled by the service ~/enable"),

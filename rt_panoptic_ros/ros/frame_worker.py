@@ -1,34 +1,48 @@
-"""A thread that always works on the newest items: in each slot, a newer item replaces the one still waiting."""
+"""The thread that owns the pipeline: it does jobs one after the other and, between them, works on the newest frames."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class FrameWorker(Generic[Item]):
-    """Calls `work` with one item at a time, in a thread of its own; the slots take turns."""
+    """Calls `work` with one item at a time: in each slot, a newer item replaces the one still waiting.
 
-    def __init__(self, work: Callable[[Item], None], name: str) -> None:
-        """Start the thread.
+    The slots take turns. Jobs (loading, stopping, freeing) come before items.
+    """
+
+    def __init__(self, work: Callable[[Item], None], name: str, on_error: Callable[[Item, Exception], None]) -> None:
+        """Start the thread. It doesn't keep the process alive.
 
         Args:
-            work: Handles one item; it must handle its own errors.
+            work: Handles one item.
             name: The thread's.
+            on_error: Is told what `work` raised; the thread goes on.
         """
         self._work = work
+        self._on_error = on_error
         self._changed = threading.Condition()
+        self._jobs: deque[tuple[Callable[[], object], Future[object]]] = deque()
         self._waiting: dict[Hashable, Item] = {}
         self._turns: dict[Hashable, int] = {}  # slot: when it had its last turn
         self._turn = 0
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name=name)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread has not ended."""
+        return self._thread.is_alive()
 
     def put(self, item: Item, slot: Hashable = None) -> bool:
         """Leave an item for the thread, without waiting; return whether it replaced one in its slot."""
@@ -38,11 +52,29 @@ class FrameWorker(Generic[Item]):
             self._changed.notify()
         return replaced
 
-    def stop(self) -> list[Item]:
-        """Let the thread finish the item at hand and end; return the items that waited and were dropped."""
+    def submit(self, job: Callable[[], Result]) -> Future[Result]:
+        """Have the thread do a job as soon as it is done with what is at hand; return its result to come."""
+        future: Future[Result] = Future()
         with self._changed:
-            dropped = list(self._waiting.values())
+            self._jobs.append((job, future))  # type: ignore[arg-type]
+            self._changed.notify()
+        return future
+
+    def run(self, job: Callable[[], Result]) -> Result:
+        """Do a job in the thread and return its result; at once where the thread itself asks."""
+        return job() if threading.current_thread() is self._thread else self.submit(job).result()
+
+    def clear(self) -> list[Item]:
+        """Take the items that wait."""
+        with self._changed:
+            waiting = list(self._waiting.values())
             self._waiting.clear()
+        return waiting
+
+    def stop(self) -> list[Item]:
+        """Let the thread finish what is at hand and all jobs, and end; return the items that waited, now dropped."""
+        dropped = self.clear()
+        with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
@@ -51,12 +83,29 @@ class FrameWorker(Generic[Item]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._waiting)
-                if self._stopping:
+                self._changed.wait_for(lambda: self._stopping or self._jobs or self._waiting)
+                if self._jobs:
+                    turn = self._jobs.popleft()
+                elif self._stopping:
                     return
-                slot = min(self._waiting, key=lambda slot: self._turns.get(slot, 0))  # the longest without a turn
-                item = self._waiting.pop(slot)
-                self._turn += 1
-                self._turns[slot] = self._turn
-            self._work(item)
+                else:
+                    slot = min(self._waiting, key=lambda slot: self._turns.get(slot, 0))  # the longest without a turn
+                    item = self._waiting.pop(slot)
+                    self._turn += 1
+                    self._turns[slot] = self._turn
+                    turn = None
+            if turn is not None:
+                _do(*turn)
+                continue
+            try:
+                self._work(item)
+            except Exception as error:
+                self._on_error(item, error)
             del item  # a frame of megabytes must not outlive its turn
+
+
+def _do(job: Callable[[], object], future: Future[object]) -> None:
+    try:
+        future.set_result(job())
+    except BaseException as error:  # whoever waits must learn of it
+        future.set_exception(error)

@@ -1,28 +1,34 @@
 """The lifecycle node: camera images in, panoptic labels out.
 
-Configure loads and warms the engine, activate subscribes, deactivate stops, cleanup frees. The executor only leaves
-each camera's newest image for the worker thread, which converts, calls the pipeline, converts and publishes.
+Configure loads and warms the engine, activate subscribes, deactivate stops, cleanup frees. The executor's thread serves
+services and leaves each camera's newest image for the worker thread, which owns the pipeline: transitions and frames
+are its work, one after the other.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
+import sys
 import threading
 import time
 import traceback
+from concurrent.futures import Future
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
 from rt_panoptic_ros.class_filter import keep_classes, parse_class_names
-from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
+from rt_panoptic_ros.errors import CancelledError, InvalidInputError, RtPanopticError, first_line
 from rt_panoptic_ros.inference import engine_cache
 from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
 from rt_panoptic_ros.ros import diagnostics, qos
-from rt_panoptic_ros.ros.camera_stream import ArrivedImage, CameraStream
+from rt_panoptic_ros.ros.camera_stream import LOG_PERIOD_S, ArrivedImage, CameraStream
 from rt_panoptic_ros.ros.conversions import camera_image
 from rt_panoptic_ros.ros.frame_statistics import FrameStatistics, Latencies
 from rt_panoptic_ros.ros.frame_worker import FrameWorker
@@ -31,19 +37,24 @@ from rt_panoptic_ros.ros.outputs import ModelTopics, PanopticOutputs
 from rt_panoptic_ros.ros.parameters import NodeParameters
 from rt_panoptic_ros.ros.spinning import run_node
 from rt_panoptic_ros.settings import parse_size
+from rt_panoptic_ros.visualize import warm_overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from lifecycle_msgs.srv import ChangeState
     from rclpy.lifecycle import LifecycleState
+    from rclpy.service import Service
     from rclpy.timer import Timer
 
+    from rt_panoptic_ros.class_table import ClassTable
     from rt_panoptic_ros.ros.node_settings import NodeSettings
 
 DEMAND_PERIOD_S = 0.2
 """How often subscribers are looked for: events that tell of them exist only since Iron."""
 
-_LOG_PERIOD_S = 5.0
+END_S = 0.8
+"""How long an end waits for the work at hand, of which no library's call can be interrupted."""
 
 
 class PanopticNode(LifecycleNode):
@@ -68,24 +79,36 @@ class PanopticNode(LifecycleNode):
         """
         super().__init__("panoptic_node", automatically_declare_parameters_from_overrides=True, **node_options)
         self._open_pipeline = pipeline_factory
-        self._pipeline: PanopticPipeline | None = None
-        self._model_topics: ModelTopics | None = None
-        self._streams: list[CameraStream] = []
-        self._statistics: dict[str, FrameStatistics] = {}  # by camera; a camera's outlives its stream
-        self._latencies = Latencies()
-        self._built_for: dict[str, object] | None = None
-        self._worker: FrameWorker[ArrivedImage] | None = None
-        self._enabled = True
-        self._demand_timer: Timer | None = None
-        self._problem = ""
-        self._building = ""
-        self._diagnosed_s = 0.0
         self._finished = finished
         self._exit_status = 0
-        self._finalized = False
-        self._node_parameters = NodeParameters(self, lambda: self._worker is not None, self._wanted_classes)
+        self._ending = threading.Event()
+        self._enabled = True
+        self._worker = FrameWorker(self._process, "panoptic worker", lambda image, _: image.stream.fail())
+        # Of the worker thread alone:
+        self._pipeline: PanopticPipeline | None = None
+        self._model_topics: ModelTopics | None = None
+        self._built_for: dict[str, object] | None = None
+        # Changed by the worker thread, whole; read by the executor's:
+        self._active = False
+        self._classes: ClassTable | None = None
+        self._engine = "none loaded"
+        self._busy_with = ""
+        self._problem = ""
+        self._latencies = Latencies()
+        # Used by both, under the lock:
+        self._lock = threading.RLock()
+        self._streams: list[CameraStream] = []
+        self._statistics: dict[str, FrameStatistics] = {}  # by camera; a camera's outlives its stream
+        self._demand_timer: Timer | None = None
+        # Of the executor's thread:
+        self._callback_errors = self._callback_errors_told = 0
+        self._callback_trouble = diagnostics.callback_trouble()
+        self._node_parameters = NodeParameters(self, lambda: self._active, self._wanted_classes)
         # Of steady time: with simulated time, nothing would be told while it stands still.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._rclpy_change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._on_change_state
+        _answer_when_done(self._service_change_state)
         self.create_service(Trigger, "~/reset_tracking", self._on_reset_tracking)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
@@ -96,23 +119,60 @@ class PanopticNode(LifecycleNode):
         """The node's settings now."""
         return self._node_parameters.settings
 
-    def start(self) -> None:
-        """Configure and activate, unless the parameter autostart leaves that to someone else.
+    @property
+    def cut_off(self) -> bool:
+        """Whether the node was finished while a library's call was still at work, which goes on."""
+        return self._ending.is_set() and self._worker.alive
 
-        With build_only, only configure, and finish.
+    def start(self) -> None:
+        """Have the node configured and activated, unless the parameter autostart leaves that to someone else.
+
+        With build_only, it is only configured, and finishes.
         """
-        if self.settings.build_only:
-            self._exit_status = int(self.trigger_configure() != TransitionCallbackReturn.SUCCESS)
-            if self._finished is not None:
-                self._finished.set()
-        elif self.settings.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+        if self.settings.build_only or self.settings.autostart:
+            self._worker.submit(self._start)
+
+    def outlive(self, error: Exception) -> None:
+        """Count an error that a callback met, and tell of it."""
+        self._callback_errors += 1
+        words = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self.get_logger().error(f"a callback failed:\n{words}", throttle_duration_sec=LOG_PERIOD_S)
 
     def finish(self) -> int:
-        """Shut down, whatever the state; return the exit status."""
-        if not self._finalized:
-            self.trigger_shutdown()
+        """Shut down, whatever the state; return the exit status.
+
+        What is loading gives up, and a frame at hand is finished, if that takes no longer than `END_S`.
+        """
+        self._ending.set()
+        ended = self._worker.submit(self._finish)
+        if not concurrent.futures.wait([ended], END_S / 8).done:
+            self.get_logger().info(f"ending: waiting for {self._busy_with or 'the frame at hand'}")
+            if not concurrent.futures.wait([ended], END_S * 7 / 8).done:
+                self.get_logger().warning("ended without waiting any longer, since that call can't be interrupted")
+                return self._exit_status
+        self._worker.stop()
+        self._publish_diagnostics()
         return self._exit_status
+
+    def _start(self) -> None:
+        try:
+            configured = self.trigger_configure() == TransitionCallbackReturn.SUCCESS
+            if configured and not self.settings.build_only:
+                self.trigger_activate()
+        except rclpy_implementation.RCLError as error:  # someone else was quicker
+            self.get_logger().warning(f"not started by itself, as its state had changed: {first_line(error)}")
+            configured = False
+        if self.settings.build_only:
+            self._exit_status = int(not configured)
+            if self._finished is not None:
+                self._finished.set()
+
+    def _finish(self) -> None:
+        if self._state() != "finalized":
+            self.trigger_shutdown()
+
+    def _state(self) -> str:
+        return str(self._state_machine.current_state[1])
 
     # Transitions ------------------------------------------------------------------------------------------------------
 
@@ -127,6 +187,7 @@ class PanopticNode(LifecycleNode):
             if self._built_for != _setup(self.settings):
                 self._release()
                 self._acquire()
+            self._check_ending()
             LifecycleNode.on_activate(self, state)  # enables the publishers
             self._begin()
             self.get_logger().info(self._summary())
@@ -135,28 +196,46 @@ class PanopticNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop, with the frame at hand finished."""
-        self._end()
+        self._worker.run(self._end)
         return super().on_deactivate(state)
 
     def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything that configuring acquired."""
-        self._release()
+        self._worker.run(self._release)
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and free everything."""
-        self._end()
-        self._release()
-        self._finalized = True
+        self._worker.run(self._stop)
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, so that the node can be configured again."""
-        self._end()
-        self._release()
+        self._worker.run(self._stop)
         return TransitionCallbackReturn.SUCCESS
 
+    def _on_change_state(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> Future[ChangeState.Response]:
+        """Answer when the worker has done what is asked, or when the state doesn't allow it."""
+
+        def change() -> ChangeState.Response:
+            try:
+                return self._rclpy_change_state(request, response)
+            except rclpy_implementation.RCLError:  # up to Jazzy, rclpy would not answer
+                wanted = request.transition.label or f"transition {request.transition.id}"
+                self.get_logger().error(f"{wanted} refused: the state {self._state()} doesn't allow it")
+                response.success = False
+                return response
+
+        return self._worker.submit(change)
+
     def _attempt(self, name: str, transition: Callable[[], None], undo: Callable[[], None]) -> TransitionCallbackReturn:
+        return self._worker.run(lambda: self._attempt_here(name, transition, undo))
+
+    def _attempt_here(
+        self, name: str, transition: Callable[[], None], undo: Callable[[], None]
+    ) -> TransitionCallbackReturn:
         try:
             transition()
         except RtPanopticError as error:
@@ -178,6 +257,29 @@ class PanopticNode(LifecycleNode):
                 "expected the parameter model to be the path of a model bundle or the name of one that comes with the "
                 "package, got nothing: start with `-p model:=PATH`, or set it and configure again"
             )
+        begin_s = time.monotonic()
+        self._busy_with = f"loading {settings.model}"
+        try:
+            with engine_cache.observing(self._tell_building):
+                self._load(settings)
+        finally:
+            self._busy_with = ""
+        assert self._pipeline is not None
+        self._wanted_classes(settings)  # a name that this model doesn't have is said now
+        self._node_parameters.follow(self._pipeline)
+        with self._lock:
+            self._model_topics = ModelTopics(self)
+            for name, topic in (parse_cameras(settings.cameras) or {"": "image"}).items():
+                statistics = self._statistics.setdefault(name, FrameStatistics(time.monotonic()))
+                outputs = PanopticOutputs(self, f"~/{name}" if name else "~", settings.output_reliability)
+                self._streams.append(CameraStream(self, name, topic, outputs, statistics))
+        self._built_for = _setup(settings)
+        self._latencies.clear()
+        took_s = time.monotonic() - begin_s
+        self.get_logger().info(f"ready: {self._engine}, engine and warm-up took {took_s:.1f} s")
+
+    def _load(self, settings: NodeSettings) -> None:
+        """Open the pipeline, and warm all that a listener can ask for."""
         self._pipeline = self._open_pipeline(
             settings.model,
             backend=settings.backend,
@@ -186,43 +288,36 @@ class PanopticNode(LifecycleNode):
             network_size=parse_size("network_size", settings.network_size),
             settings=self._node_parameters.given,
         )
-        begin_s = time.monotonic()
-        try:
-            with engine_cache.observing(self._tell_building):
-                self._pipeline.prepare(parse_size("camera_size", settings.camera_size))
-        finally:
-            self._building = ""
+        self._pipeline.prepare(parse_size("camera_size", settings.camera_size))
         if settings.build_only and not self._pipeline.loaded:
             raise InvalidInputError(
                 f"expected network_size or camera_size with build_only, as {settings.model} takes images of any size, "
                 "got neither: set one of them"
             )
-        self._wanted_classes(settings)  # a name that this model doesn't have is said now
-        self._node_parameters.follow(self._pipeline)
-        self._model_topics = ModelTopics(self)
-        for name, topic in (parse_cameras(settings.cameras) or {"": "image"}).items():
-            statistics = self._statistics.setdefault(name, FrameStatistics(time.monotonic()))
-            outputs = PanopticOutputs(self, f"~/{name}" if name else "~", settings.output_reliability)
-            self._streams.append(CameraStream(self, name, topic, outputs, statistics))
-        self._built_for = _setup(settings)
-        self._latencies.clear()
-        took_s = time.monotonic() - begin_s
-        self.get_logger().info(f"ready: {self._pipeline.describe()}, engine and warm-up took {took_s:.1f} s")
+        self._classes, self._engine = self._pipeline.classes, self._pipeline.describe()
+        warm_overlay(self._pipeline.classes)
 
     def _tell_building(self, words: str) -> None:
-        """Tell on /diagnostics what configuring is busy with, from whatever thread builds."""
-        self._building = words
-        if time.monotonic() - self._diagnosed_s >= diagnostics.PERIOD_S:
-            self._publish_diagnostics()
+        self._busy_with = words
+
+    def _check_ending(self) -> None:
+        if self._ending.is_set():
+            raise CancelledError("the node was told to end")
+
+    def _stop(self) -> None:
+        self._end()
+        self._release()
 
     def _release(self) -> None:
         self._built_for = None
         self._node_parameters.unfollow()
-        while self._streams:
-            self._streams.pop().outputs.destroy()
-        if self._model_topics is not None:
-            self._model_topics.destroy()
-            self._model_topics = None
+        with self._lock:
+            while self._streams:
+                self._streams.pop().outputs.destroy()
+            if self._model_topics is not None:
+                self._model_topics.destroy()
+                self._model_topics = None
+        self._classes, self._engine = None, "none loaded"
         if self._pipeline is not None:
             self._pipeline.close()
             self._pipeline = None
@@ -231,33 +326,33 @@ class PanopticNode(LifecycleNode):
         assert self._pipeline is not None and self._model_topics is not None  # noqa: PT018 - configured before
         settings, stages = self._node_parameters.now()
         self._model_topics.publish(self._pipeline.classes, stages.fusion.score_threshold)
-        self._worker = FrameWorker(self._process, "panoptic worker")
-        for stream in self._streams:
-            stream.begin(settings, lambda: self.settings.max_rate_hz, self._deliver)
-        self._demand_timer = self.create_timer(DEMAND_PERIOD_S, self._follow_demand, clock=self._steady_clock)
-        self._follow_demand()
+        with self._lock:
+            for stream in self._streams:
+                stream.begin(settings, lambda: self.settings.max_rate_hz, self._deliver)
+            self._active = True
+            self._demand_timer = self.create_timer(DEMAND_PERIOD_S, self._follow_demand, clock=self._steady_clock)
+            self._follow_demand()
 
     def _end(self) -> None:
-        if self._demand_timer is not None:
-            self.destroy_timer(self._demand_timer)
-            self._demand_timer = None
-        for stream in self._streams:
-            stream.end()
-        if self._worker is not None:
-            for image in self._worker.stop():
-                image.stream.statistics.count("dropped")
-            self._worker = None
+        with self._lock:
+            self._active = False
+            if self._demand_timer is not None:
+                self.destroy_timer(self._demand_timer)
+                self._demand_timer = None
+            for stream in self._streams:
+                stream.end()
+        for image in self._worker.clear():
+            image.stream.statistics.count("dropped")
 
     def _summary(self) -> str:
         """Return one line on what the node does now."""
-        assert self._pipeline is not None
         settings = self.settings
         when = "while someone listens" if settings.lazy else "all the time"
         subscribed = ", ".join(stream.subscription.topic for stream in self._streams if stream.subscription is not None)
         enabled = parse_outputs(settings.enabled_outputs)
         published = ", ".join(topic for stream in self._streams for topic in stream.outputs.topics(enabled))
         return (
-            f"active: {self._pipeline.describe()}; receives {subscribed} ({settings.image_reliability}) {when}; "
+            f"active: {self._engine}; receives {subscribed} ({settings.image_reliability}) {when}; "
             f"publishes {published or 'nothing'} ({settings.output_reliability})"
         )
 
@@ -267,66 +362,68 @@ class PanopticNode(LifecycleNode):
         """Receive each camera's images only while someone wants what is made of them."""
         settings = self.settings
         enabled = parse_outputs(settings.enabled_outputs)
-        for stream in self._streams:
-            stream.follow(self._enabled and (not settings.lazy or bool(stream.outputs.wanted(enabled))))
+        with self._lock:
+            for stream in self._streams if self._active else ():
+                stream.follow(self._enabled and (not settings.lazy or bool(stream.outputs.wanted(enabled))))
 
     def _deliver(self, image: ArrivedImage) -> bool:
         """Leave an image for the worker; return whether it replaced one that waited."""
-        return self._worker is not None and self._worker.put(image, image.stream)
+        return self._worker.put(image, image.stream)
 
     def _process(self, image: ArrivedImage) -> None:
-        """Convert, run, convert, publish: in the worker thread."""
-        pipeline, stream, header = self._pipeline, image.stream, image.msg.header
-        assert pipeline is not None  # the worker ends before it is freed
-        settings, stages = self._node_parameters.now()
+        """Give an image its turn, in the worker thread."""
+        if not self._active or image.stream not in self._streams:  # it arrived while the node was deactivated
+            image.stream.statistics.count("dropped")
+            return
         try:
-            start_s = time.perf_counter()
-            pixels = camera_image(image.msg)
-            wanted = stream.outputs.wanted(parse_outputs(settings.enabled_outputs))
-            decoded_s = time.perf_counter()
-            result = pipeline(pixels, settings=stages, confidence="confidence" in wanted)
-            labelled_s = time.perf_counter()
-            classes = self._wanted_classes(settings)
-            result = result if classes is None else keep_classes(result, classes)
-            ids = stream.track(header, result, tracking=settings.tracking)
-            tracked_s = time.perf_counter()
-            stream.outputs.publish(
-                wanted, pixels, result, ids, pipeline.classes, header, settings.overlay_opacity, settings.palette
-            )
-            published_s = time.perf_counter()
+            stages_ms = self._label(image)
         except RtPanopticError as error:
-            stream.statistics.count("refused")
-            self.get_logger().warning(f"frame refused: {error}", throttle_duration_sec=_LOG_PERIOD_S)
+            image.stream.statistics.count("refused")
+            self.get_logger().warning(f"frame refused: {error}", throttle_duration_sec=LOG_PERIOD_S)
             return
-        except Exception:  # the next frame may fare better, and diagnostics tell
-            stream.statistics.count("failed")
-            self.get_logger().error(
-                f"frame failed with an unexpected error:\n{traceback.format_exc()}", throttle_duration_sec=_LOG_PERIOD_S
-            )
-            return
-        self._note(
-            image,
-            {
-                "decode": (decoded_s - start_s) * 1e3,
-                **pipeline.timings_ms,
-                **({} if ids is None else {"tracking": (tracked_s - labelled_s) * 1e3}),
-                "publish": (published_s - tracked_s) * 1e3,
-            },
+        self._note(image, stages_ms)
+
+    def _label(self, image: ArrivedImage) -> dict[str, float]:
+        """Convert, run, convert, publish; return what each stage took, ms."""
+        pipeline, stream, header = self._pipeline, image.stream, image.msg.header
+        assert pipeline is not None  # while the node is active
+        settings, stages = self._node_parameters.now()
+        start_s = time.perf_counter()
+        pixels = camera_image(image.msg)
+        wanted = stream.outputs.wanted(parse_outputs(settings.enabled_outputs))
+        decoded_s = time.perf_counter()
+        result = pipeline(pixels, settings=stages, confidence="confidence" in wanted)
+        labelled_s = time.perf_counter()
+        self._engine = pipeline.describe()
+        classes = self._wanted_classes(settings)
+        result = result if classes is None else keep_classes(result, classes)
+        ids = stream.track(header, result, tracking=settings.tracking)
+        tracked_s = time.perf_counter()
+        stream.outputs.publish(
+            wanted, pixels, result, ids, pipeline.classes, header, settings.overlay_opacity, settings.palette
         )
+        published_s = time.perf_counter()
+        return {
+            "decode": (decoded_s - start_s) * 1e3,
+            **pipeline.timings_ms,
+            **({} if ids is None else {"tracking": (tracked_s - labelled_s) * 1e3}),
+            "publish": (published_s - tracked_s) * 1e3,
+        }
 
     def _note(self, image: ArrivedImage, stages_ms: Mapping[str, float]) -> None:
         """Enter a frame that has been published, and its stages, in the ledger."""
         self._latencies.add(stages_ms)
-        since_arrival_ms = (time.monotonic() - image.arrival_s) * 1e3
-        image.stream.statistics.finish(since_arrival_ms, image.stream.age_ms(image.msg.header))
+        since_arrival_ms, age_ms = (time.monotonic() - image.arrival_s) * 1e3, image.stream.age_ms(image.msg.header)
+        image.stream.statistics.finish(since_arrival_ms, age_ms)
 
     def _wanted_classes(self, settings: NodeSettings) -> frozenset[int] | None:
         """Return the ids of the classes whose objects are wanted, None for all or without a model."""
-        return None if self._pipeline is None else parse_class_names(settings.object_classes, self._pipeline.classes)
+        return None if self._classes is None else parse_class_names(settings.object_classes, self._classes)
 
     def _on_reset_tracking(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        for stream in self._streams:
-            stream.forget_tracks()
+        with self._lock:
+            for stream in self._streams:
+                stream.forget_tracks()
         response.success, response.message = True, "ids begin with 1 again from the next image on"
         return response
 
@@ -338,21 +435,41 @@ class PanopticNode(LifecycleNode):
     # Health -----------------------------------------------------------------------------------------------------------
 
     def _publish_diagnostics(self) -> None:
-        now_s = self._diagnosed_s = time.monotonic()
+        now_s = time.monotonic()
+        errors, self._callback_errors_told = self._callback_errors - self._callback_errors_told, self._callback_errors
         health = diagnostics.NodeHealth(
-            state="active" if self._worker else "inactive" if self._pipeline else "unconfigured",
-            engine=self._pipeline.describe() if self._pipeline is not None else "none loaded",
+            state=self._state(),
+            engine=self._engine,
             enabled=self._enabled,
-            building=self._building,
+            building=self._busy_with,
             problem=self._problem,
+            callback_errors=self._callback_errors,
+            trouble=self._callback_trouble.update(errors),
         )
-        cameras = [stream.health(now_s, active=self._worker is not None) for stream in self._streams]
+        with self._lock:
+            cameras = [stream.health(now_s, active=self._active) for stream in self._streams]
         stamp = self.get_clock().now().to_msg()
         self._diagnostics_publisher.publish(
             diagnostics.diagnostic_array(
                 self.get_fully_qualified_name().lstrip("/"), stamp, health, cameras, self._latencies.percentiles()
             )
         )
+
+
+def _answer_when_done(service: Service) -> None:
+    """Let a service's callback return the future of an answer, so that the executor need not wait for it."""
+    send = service.send_response
+
+    def send_later(answer: Future[Any], header: object) -> None:
+        try:
+            send(answer.result(), header)
+        except rclpy_implementation.InvalidHandle:  # the node has ended meanwhile
+            return
+
+    def respond(answer: Future[Any], header: object) -> None:
+        answer.add_done_callback(lambda done: send_later(done, header))
+
+    service.send_response = respond
 
 
 def _setup(settings: NodeSettings) -> dict[str, object]:
@@ -363,4 +480,16 @@ def _setup(settings: NodeSettings) -> dict[str, object]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node as a process."""
-    return run_node(lambda finished: PanopticNode(finished=finished), args)
+    nodes: list[PanopticNode] = []
+
+    def make(finished: threading.Event) -> PanopticNode:
+        nodes.append(PanopticNode(finished=finished))
+        return nodes[0]
+
+    status = run_node(make, args)
+    if any(node.cut_off for node in nodes):
+        # What the call still uses must not be taken apart under it, as the interpreter would.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status

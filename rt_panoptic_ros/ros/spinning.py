@@ -7,7 +7,7 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -31,6 +31,14 @@ class RunnableNode(Protocol):
 
     def finish(self) -> int:
         """End the work, after the last callback; return the process's exit status."""
+
+
+@runtime_checkable
+class EnduringNode(Protocol):
+    """A node that goes on when one of its callbacks fails; others end."""
+
+    def outlive(self, error: Exception) -> None:
+        """Count the error and tell of it."""
 
 
 AnyNode = TypeVar("AnyNode", bound=RunnableNode)
@@ -87,7 +95,8 @@ def _run(node: RunnableNode, finished: threading.Event) -> int:
     failures: list[Exception] = []
     spinner = threading.Thread(target=_spin, args=(executor, node, stop, finished, failures), name="executor")
     try:
-        node.start()
+        if not finished.is_set():
+            node.start()
         spinner.start()
         # The main thread only waits, so that Python can run signal handlers, which it does in this thread alone.
         finished.wait()
@@ -110,11 +119,11 @@ def _spin(
     while not stop.is_set():
         try:
             executor.spin_once()  # spin_until_future_complete adds a callback to the future for every callback it runs
-        except rclpy_implementation.RCLError as error:
-            # Up to Jazzy, a lifecycle transition that the present state does not allow comes out here. That is the
-            # caller's mistake and no reason to end.
-            node.get_logger().error(f"a request could not be served: {error}")  # type: ignore[attr-defined]
-        except Exception as error:  # whatever it is, the process must end with it in the log
+        except Exception as error:
+            if rclpy.ok() and isinstance(node, EnduringNode):
+                node.outlive(error)
+                continue
+            # Whatever it is, the process must end with it in the log.
             message = f"ending, since a callback failed:\n{traceback.format_exc()}"
             node.get_logger().fatal(message)  # type: ignore[attr-defined]
             failures.append(error)

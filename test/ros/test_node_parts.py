@@ -36,9 +36,13 @@ class Gate:
         self.done.append(item)
 
 
+def fails(item: int, error: Exception) -> None:
+    pytest.fail(f"{item}: {error}")
+
+
 def test_the_newest_item_wins():
     gate = Gate()
-    worker = FrameWorker(gate, "test")
+    worker = FrameWorker(gate, "test", fails)
     assert not worker.put(1)
     assert gate.begun.acquire(timeout=TIMEOUT_S)
     assert [worker.put(item) for item in (2, 3, 4)] == [False, True, True]
@@ -50,7 +54,7 @@ def test_the_newest_item_wins():
 
 def test_stop_finishes_the_item_at_hand_and_drops_the_waiting_one():
     gate = Gate()
-    worker = FrameWorker(gate, "test")
+    worker = FrameWorker(gate, "test", fails)
     worker.put(1)
     assert gate.begun.acquire(timeout=TIMEOUT_S)
     worker.put(2)
@@ -63,11 +67,45 @@ def test_stop_finishes_the_item_at_hand_and_drops_the_waiting_one():
     assert gate.done == [1]
 
 
+def test_an_item_that_fails_is_told_and_the_next_has_its_turn():
+    told, done = [], threading.Event()
+
+    def work(item: str) -> None:
+        if item == "bad":
+            raise KeyError(item)
+        done.set()
+
+    worker = FrameWorker(work, "test", lambda item, error: told.append((item, type(error))))
+    worker.put("bad", 1)
+    worker.put("good", 2)
+    assert done.wait(TIMEOUT_S)
+    worker.stop()
+    assert told == [("bad", KeyError)]
+
+
+def test_jobs_come_before_items_in_their_order_and_one_within_another_at_once():
+    gate = Gate()
+    worker = FrameWorker(gate, "test", fails)
+    worker.put(1)
+    assert gate.begun.acquire(timeout=TIMEOUT_S)
+    worker.put(2)
+    jobs = [worker.submit(lambda number=number: worker.run(lambda: gate.done.append(number))) for number in (10, 11)]
+    failing = worker.submit(lambda: 1 // 0)
+    gate.open.set()
+    for job in jobs:
+        job.result(TIMEOUT_S)
+    with pytest.raises(ZeroDivisionError):
+        failing.result(TIMEOUT_S)
+    assert gate.begun.acquire(timeout=TIMEOUT_S)
+    worker.stop()
+    assert gate.done == [1, 10, 11, 2]
+
+
 @given(st.lists(st.sampled_from("abc"), min_size=3, max_size=60))
 def test_slots_take_turns_however_often_one_is_filled(fills):
     """While one item is worked on, slots are filled as drawn, and all three at least once."""
     gate = Gate()
-    worker = FrameWorker(gate, "test")
+    worker = FrameWorker(gate, "test", fails)
     worker.put("first", "a")
     assert gate.begun.acquire(timeout=TIMEOUT_S)
     for slot in (*fills, "a", "b", "c"):

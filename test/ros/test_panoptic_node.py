@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
 from node_cases import (
     FAILURE,
     KINDS,
@@ -22,6 +23,7 @@ from node_cases import (
     call,
     counts,
     picture,
+    requested,
     set_parameters,
     state,
     value,
@@ -133,10 +135,12 @@ def test_what_configuring_builds_is_told_on_diagnostics(graph, fake_node, tmp_pa
     camera.await_report(lambda status: status.message == "unconfigured")
     make_pipeline = node._open_pipeline
 
+    seen = threading.Event()
+
     def build(progress):
         for share in (0.4, 0.8):
-            node._diagnosed_s = 0.0  # as if a second had passed
             progress(share)
+        assert seen.wait(TIMEOUT_S)
         return b"engine"
 
     def prepare(camera_size):
@@ -149,8 +153,11 @@ def test_what_configuring_builds_is_told_on_diagnostics(graph, fake_node, tmp_pa
         return pipeline
 
     node._open_pipeline = opened
-    assert node.trigger_configure() == SUCCESS
+    answer = requested(graph, camera.node, Transition.TRANSITION_CONFIGURE)
     status = camera.await_report(lambda status: status.message.endswith("80 %"))
+    seen.set()
+    graph.spin_until(answer.done, "for configure's answer")
+    assert answer.result().success
     assert status.message == "building the tensorrt engine of fake at 64x96 in float16: 80 %"
     assert status.level == DiagnosticStatus.WARN
     camera.await_report(lambda status: status.message == "inactive")
@@ -172,15 +179,16 @@ def test_an_unexpected_error_while_configuring_leaves_the_node_usable(graph, fak
     activated(node)
 
 
-def test_start_honours_autostart(fake_node):
+def test_start_honours_autostart(graph, fake_node):
     node = fake_node()
     node.start()
-    assert state(node) == "active"
+    graph.spin_until(lambda: state(node) == "active", "for the node to start")
 
 
 def test_start_leaves_the_lifecycle_to_others(fake_node):
     node = fake_node(autostart=False)
     node.start()
+    node._worker.run(lambda: None)  # whatever it was given has been done
     assert state(node) == "unconfigured"
 
 
