@@ -273,6 +273,9 @@ class PanopticNode(LifecycleNode):
                 statistics = self._statistics.setdefault(name, FrameStatistics(time.monotonic()))
                 outputs = PanopticOutputs(self, f"~/{name}" if name else "~", settings.output_reliability)
                 self._streams.append(CameraStream(self, name, topic, outputs, statistics))
+        topics = [stream.topic for stream in self._streams]
+        if len(set(topics)) < len(topics):
+            raise InvalidInputError(f"expected every camera to have a topic of its own, got {', '.join(topics)}")
         self._built_for = _setup(settings)
         self._latencies.clear()
         took_s = time.monotonic() - begin_s

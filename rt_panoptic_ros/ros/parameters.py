@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -91,7 +92,7 @@ class NodeParameters:
         self._given: dict[str, object] = {}  # post-processing settings that the user gave
         self._pipeline: HasSettings | None = None
         self._adopting = False
-        self._changing = threading.Lock()
+        self._changing = threading.RLock()  # the executor's thread sets parameters, the worker's follows a pipeline
         self.settings = self._declare()
         node.add_on_set_parameters_callback(self._on_change)
 
@@ -107,19 +108,24 @@ class NodeParameters:
 
     def follow(self, pipeline: HasSettings) -> None:
         """Show `pipeline`'s settings as the parameters' values, and change them whenever the parameters change."""
-        self._pipeline = pipeline
-        own = {name: value for name, value in pipeline.settings.flat().items() if name not in self._given}
-        self._adopting = True
-        try:
-            result = self._node.set_parameters_atomically([Parameter(name, value=value) for name, value in own.items()])
-        finally:
-            self._adopting = False
+        with self._changing:
+            pipeline.settings = pipeline.settings.replaced(self._given)  # more may have been given while it was opened
+            self._pipeline = pipeline
+            own = {name: value for name, value in pipeline.settings.flat().items() if name not in self._given}
+            self._adopting = True
+            try:
+                result = self._node.set_parameters_atomically(
+                    [Parameter(name, value=value) for name, value in own.items()]
+                )
+            finally:
+                self._adopting = False
         if not result.successful:
             raise InvalidInputError(f"expected a model card whose settings are in range, got one where {result.reason}")
 
     def unfollow(self) -> None:
         """Let go of the pipeline."""
-        self._pipeline = None
+        with self._changing:
+            self._pipeline = None
 
     def _declare(self) -> NodeSettings:
         overrides = _take_overrides(self._node, (*self._infos, *self._stage_infos))
@@ -139,9 +145,14 @@ class NodeParameters:
     def _on_change(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         """Accept a change and apply it, or say why not; several parameters together change all or none."""
         try:
-            self._apply({parameter.name: parameter.value for parameter in parameters})
+            with self._changing:
+                self._apply({parameter.name: parameter.value for parameter in parameters})
         except InvalidInputError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        except Exception as error:  # unanswered, whoever asked would wait for ever
+            self._node.get_logger().error(f"a change of parameters failed:\n{traceback.format_exc()}")
+            reason = f"an unexpected {type(error).__name__} came: {error}"
+            return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
     def _apply(self, values: dict[str, Any]) -> None:
@@ -160,10 +171,9 @@ class NodeParameters:
         self._check(settings)
         if not self._adopting:
             self._given.update(stage_values)
-        with self._changing:
-            self.settings = settings
-            if self._pipeline is not None and stage_values:
-                self._pipeline.settings = replaced
+        self.settings = settings
+        if self._pipeline is not None and stage_values:
+            self._pipeline.settings = replaced
 
     def _refuse_while_active(self, name: str, value: object) -> None:
         if self._infos[name].change is Change.INACTIVE and self._is_active() and value != getattr(self.settings, name):

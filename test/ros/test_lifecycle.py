@@ -1,0 +1,184 @@
+"""Transitions of the node: what it answers while it loads, refuses, and gives up when it is told to end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from node_cases import FAILURE, SUCCESS, Camera, activated, call, counts, picture, requested, set_parameters, state
+from rcl_interfaces.srv import GetParameters
+from std_srvs.srv import SetBool
+
+TIMEOUT_S = 60.0
+
+
+class SlowLoading:
+    """Holds a node in the middle of configuring until it is let go."""
+
+    def __init__(self, node):
+        self.begun, self.go = threading.Event(), threading.Event()
+        make_pipeline = node._open_pipeline
+
+        def opened(model, **arguments):
+            self.begun.set()
+            assert self.go.wait(TIMEOUT_S)
+            return make_pipeline(model, **arguments)
+
+        node._open_pipeline = opened
+
+
+@pytest.fixture
+def asker(graph):
+    return graph.node("asker")
+
+
+def test_services_answer_while_the_model_loads(graph, fake_node, asker):
+    node = fake_node()
+    loading = SlowLoading(node)
+    camera = Camera(graph, ())
+    configured = requested(graph, asker, Transition.TRANSITION_CONFIGURE)
+    graph.spin_until(loading.begun.is_set, "for loading to begin")
+    activated_too = requested(graph, asker, Transition.TRANSITION_ACTIVATE)
+
+    asked = call(graph, asker, GetState, "/panoptic_node/get_state", GetState.Request())
+    assert asked.current_state.label == "configuring"
+    values = call(
+        graph, asker, GetParameters, "/panoptic_node/get_parameters", GetParameters.Request(names=["model"])
+    ).values
+    assert values[0].string_value == "fake"
+    assert set_parameters(node, mask_threshold=0.65).successful
+    assert call(graph, asker, SetBool, "/panoptic_node/enable", SetBool.Request(data=True)).success
+    status = camera.await_report(lambda status: status.message == "loading fake")
+    assert status.level == DiagnosticStatus.WARN
+    assert not configured.done()
+
+    loading.go.set()
+    graph.spin_until(lambda: configured.done() and activated_too.done(), "for the transitions")
+    assert (configured.result().success, activated_too.result().success) == (True, True)
+    assert state(node) == "active"
+    assert node.pipelines[0].settings.masks.mask_threshold == 0.65  # set while it loaded
+
+
+@pytest.mark.parametrize(
+    "forbidden",
+    [Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP, 200],
+)
+def test_a_transition_that_the_state_forbids_is_answered(graph, fake_node, asker, forbidden):
+    node = fake_node()
+    answer = requested(graph, asker, forbidden)
+    graph.spin_until(answer.done, "for the refusal")
+    assert not answer.result().success
+    assert state(node) == "unconfigured"
+    activated(node)
+
+
+def test_a_transition_of_an_unknown_label_is_answered(graph, fake_node, asker):
+    fake_node()
+    request = ChangeState.Request(transition=Transition(label="levitate"))
+    assert not call(graph, asker, ChangeState, "/panoptic_node/change_state", request).success
+
+
+def test_told_to_end_while_it_loads_the_node_never_activates(graph, fake_node):
+    node = fake_node()
+    loading = SlowLoading(node)
+    node.start()
+    assert loading.begun.wait(TIMEOUT_S)
+    ending = threading.Thread(target=node.finish)
+    ending.start()
+    graph.spin_until(node._ending.is_set, "for the node to be told")
+    loading.go.set()
+    ending.join(TIMEOUT_S)
+    graph.spin_until(lambda: state(node) == "finalized", "for the node to end")
+    assert not node._active
+    assert all(pipeline.closed for pipeline in node.pipelines)
+
+
+def test_a_call_that_cannot_be_interrupted_is_told_and_not_waited_for(graph, fake_node, capfd):
+    node = fake_node()
+    loading = SlowLoading(node)
+    node.start()
+    assert loading.begun.wait(TIMEOUT_S)
+    assert node.finish() == 0
+    assert node.cut_off
+    said = "".join(capfd.readouterr())
+    assert "ending: waiting for loading fake" in said
+    assert "ended without waiting any longer" in said
+    loading.go.set()
+    node._worker.stop()
+    assert not node.cut_off
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_process_in_the_middle_of_a_call_that_blocks(graph, programs, small_bundle, tmp_path, number):
+    """The model's weights are a pipe that nobody writes to, so that reading them never ends."""
+    bundle = tmp_path / "blocked"
+    shutil.copytree(small_bundle.path, bundle)
+    weights = bundle / "weights.safetensors"
+    weights.unlink()
+    os.mkfifo(weights)
+    camera = Camera(graph, ())
+    programs.start("panoptic_node", model=bundle, network_size="32x64")
+    camera.await_report(lambda status: status.message == f"loading {bundle}")
+    assert programs.stop("panoptic_node", number) == 0
+    log = programs.log("panoptic_node")
+    assert f"ending: waiting for loading {bundle}" in log
+    assert "active" not in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("cameras", ["front=/a/1b", "front=/a/b__,rear=/c/2", "front=image,rear=/image"])
+def test_cameras_that_ros_cannot_have_are_refused_by_configure(graph, fake_node, cameras):
+    node = fake_node(cameras=cameras, autostart=False)
+    assert node.trigger_configure() == FAILURE
+    camera = Camera(graph, ())
+    status = camera.await_report(lambda status: status.level == DiagnosticStatus.ERROR)
+    assert "cannot configure: expected" in status.message
+    assert set_parameters(node, cameras="front=/front/image").successful
+    activated(node)
+    camera.await_report(lambda status: status.message == "waiting for a subscriber")
+
+
+def test_a_finalized_node_says_so(graph, fake_node, asker):
+    node = activated(fake_node())
+    answer = requested(graph, asker, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    graph.spin_until(answer.done, "for the answer")
+    assert answer.result().success
+    status = Camera(graph, ()).await_report(lambda status: "finalized" in status.message)
+    assert {item.key: item.value for item in status.values}["state"] == "finalized"
+    assert node.pipelines[0].closed
+    refused = requested(graph, asker, Transition.TRANSITION_CONFIGURE)
+    graph.spin_until(refused.done, "for the refusal")
+    assert not refused.result().success
+
+
+def test_an_image_that_arrives_while_the_node_is_deactivated_is_in_the_ledger(graph, fake_node):
+    node = activated(fake_node(image_reliability="reliable"))
+    camera = Camera(graph).connected()
+    stream = node._streams[0]
+    deliver = stream.subscription._on_image
+    assert node.trigger_deactivate() == SUCCESS
+    deliver(picture(1))  # as the executor does with an image that it had taken before
+    node._worker.run(lambda: None)
+    assert node._worker.clear() == []
+    assert (counts(node).received, counts(node).dropped, counts(node).processed) == (1, 1, 0)
+    assert node.trigger_activate() == SUCCESS
+    camera.connected()
+    camera.send(picture(2))
+    camera.await_outputs(1)
+
+
+def test_a_callback_that_fails_is_told_and_outlived(graph, fake_node, capfd):
+    node = activated(fake_node())
+    camera = Camera(graph, ())
+    node.outlive(IndexError("a surprise"))
+    status = camera.await_report(lambda status: status.level == DiagnosticStatus.ERROR)
+    assert status.message == "1 callbacks failed with an unexpected error: see the node's log"
+    assert "IndexError" in "".join(capfd.readouterr())
+    camera.await_report(lambda status: status.level == DiagnosticStatus.OK)
