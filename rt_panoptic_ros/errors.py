@@ -15,6 +15,10 @@ class UnavailableError(RtPanopticError, RuntimeError):
     """Something that the request needs (a package, a device, a library) is not on this machine."""
 
 
+class CancelledError(RtPanopticError):
+    """Work was called off, by what `progress.observing` was given, before it was done."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, or its kind where it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)

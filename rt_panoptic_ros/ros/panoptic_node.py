@@ -19,8 +19,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from rt_panoptic_ros.class_filter import keep_classes, parse_class_names
 from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
-from rt_panoptic_ros.inference import engine_cache
 from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
+from rt_panoptic_ros.progress import observing
 from rt_panoptic_ros.ros import diagnostics, qos
 from rt_panoptic_ros.ros.camera_stream import ArrivedImage, CameraStream
 from rt_panoptic_ros.ros.conversions import camera_image
@@ -188,7 +188,7 @@ class PanopticNode(LifecycleNode):
         )
         begin_s = time.monotonic()
         try:
-            with engine_cache.observing(self._tell_building):
+            with observing(self._tell_building):
                 self._pipeline.prepare(parse_size("camera_size", settings.camera_size))
         finally:
             self._building = ""
