@@ -16,7 +16,7 @@ class UnavailableError(RtPanopticError, RuntimeError):
 
 
 class CancelledError(RtPanopticError):
-    """Work was given up between two steps, since it is not wanted any more."""
+    """Work was called off, by what `progress.observing` was given, before it was done."""
 
 
 def first_line(error: BaseException) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import numpy as np
+
+
+_ROOM_BYTES = 16 << 20
+"""What a process should find room for in a cache: all kernels take a tenth of it."""
 
 
 @contextmanager
@@ -78,7 +85,58 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def user_cache() -> Path:
+    """Return the user's cache folder: `$XDG_CACHE_HOME`, by default ~/.cache.
+
+    Raises:
+        UnavailableError: The variable is not set, and this user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        raise UnavailableError(
+            "expected a home folder for caches, this user has none: set HOME, or XDG_CACHE_HOME to a folder"
+        ) from None
+
+
 def cache_directory() -> Path:
-    """Return this package's cache folder: `$XDG_CACHE_HOME/rt_panoptic_ros`, by default under ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "rt_panoptic_ros"
+    """Return this package's folder in `user_cache`.
+
+    Raises:
+        UnavailableError: There is none.
+    """
+    return user_cache() / "rt_panoptic_ros"
+
+
+def why_unwritable(folder: Path) -> str | None:
+    """Return what hinders files of some megabytes in `folder`, which is made where it is missing; None for nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, _ROOM_BYTES)
+    except OSError as error:
+        return error.strerror
+    return None
+
+
+def process_folder(name: str) -> Path:
+    """Return a folder by this name that is removed when the process ends, for what no cache can keep.
+
+    Raises:
+        UnavailableError: No temporary folder can be written.
+    """
+    folder = _process_folder() / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@functools.cache
+def _process_folder() -> Path:
+    try:
+        folder = tempfile.mkdtemp(prefix="rt_panoptic_ros-")
+    except OSError as error:
+        raise UnavailableError(
+            f"expected a temporary folder, got {error.strerror}: set TMPDIR to a folder that can be written"
+        ) from None
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

@@ -11,11 +11,12 @@ import numpy as np
 import warp as wp
 
 from rt_panoptic_ros.frame_graph import FrameGraph
-from rt_panoptic_ros.inference.backends import check_choice, open_backend
+from rt_panoptic_ros.inference.backends import check_choice, open_backend, resolve_device
 from rt_panoptic_ros.inference.base import CapturableBackend
 from rt_panoptic_ros.input_image import check_image, plan_geometry, prepare_input
 from rt_panoptic_ros.model_bundle import read_bundle
-from rt_panoptic_ros.panoptic.postprocess import Postprocessor
+from rt_panoptic_ros.panoptic.postprocess import Postprocessor, load_postprocessing
+from rt_panoptic_ros.progress import report
 from rt_panoptic_ros.records import CameraImage, ImageGeometry, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.records import DenseDetections
 
     EngineOpener = Callable[[str, ModelBundle, tuple[int, int], str, str], Backend]  # the arguments of `open_backend`
-
-wp.config.log_level = wp.LOG_WARNING  # its banner would go to standard output
 
 _ENGINES_KEPT = 4
 """Network sizes that stay loaded at once, for cameras or folders of images of mixed sizes."""
@@ -138,14 +137,18 @@ class PanopticPipeline:
         return bool(self._engines)
 
     def prepare(self, camera_size: tuple[int, int] | None = None) -> None:
-        """Load and warm everything for images of `camera_size` (height, width) px.
+        """Load and warm everything, the confidence too, for images of `camera_size` (height, width) px.
 
-        Without it, for the network size of the argument or the card; where neither says one, nothing can be done yet
-        and the first image does it.
+        Without it, for the network size of the argument or the card; where neither says one, only the kernels can be
+        loaded yet, and the first image does the rest. `progress.observing` hears of each step and can call it off;
+        what was loaded by then stays, and is not loaded again.
         """
+        load_postprocessing(resolve_device(self._device))
         size = camera_size or self._network_size or self._bundle.input.size
         if size is not None:
-            self(CameraImage(np.zeros((*size, 3), np.uint8), "rgb"))
+            for confidence in (False, True):
+                report("labelling a first image")
+                self(CameraImage(np.zeros((*size, 3), np.uint8), "rgb"), confidence=confidence)
 
     def __call__(
         self, image: CameraImage, *, settings: PostprocessSettings | None = None, confidence: bool = False

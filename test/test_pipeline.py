@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from rt_panoptic_ros.cli import main
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import CancelledError, InvalidInputError
 from rt_panoptic_ros.input_image import plan_geometry, prepare_input
 from rt_panoptic_ros.model_bundle import InputSpec, ModelBundle
 from rt_panoptic_ros.pipeline import open_pipeline
+from rt_panoptic_ros.progress import observing
 from rt_panoptic_ros.records import CameraImage, ColorOrder, ImageGeometry
 from rt_panoptic_ros.settings import PALETTES
 
@@ -70,6 +74,54 @@ def test_settings_change_between_frames_and_timings_are_kept(small_bundle: Model
     pipeline.close()
     assert "not loaded" in pipeline.describe()
     assert len(pipeline(CameraImage(picture(), "rgb")).detections) == 0
+
+
+def test_preparing_can_be_called_off_at_every_step_and_taken_up_again(
+    small_bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # so that the graph is made
+    pipeline = open_pipeline(small_bundle.path, backend="onnxruntime", device="cpu", settings=VISIBLE)
+    steps: list[str] = []
+
+    def tell(words: str) -> None:
+        if words not in steps:
+            steps.append(words)
+            raise CancelledError("the node ends")
+
+    for count in range(1, 100):
+        try:
+            with observing(tell):
+                pipeline.prepare((90, 130))
+        except CancelledError:
+            assert len(steps) == count
+        else:
+            break
+    for step in ("loading kernels", "ONNX graph", "loading onnxruntime", "labelling a first image"):
+        assert any(step in words for words in steps)
+    assert len(pipeline(CameraImage(picture(), "rgb")).detections) > 0
+
+
+def test_after_preparing_no_kernel_is_loaded(small_bundle: ModelBundle) -> None:
+    """In a process of its own; Warp tells on standard output of each module that it loads or compiles."""
+    code = f"""
+import numpy as np, warp as wp
+from rt_panoptic_ros.pipeline import open_pipeline
+from rt_panoptic_ros.records import CameraImage
+pipeline = open_pipeline({str(small_bundle.path)!r}, backend="onnxruntime", device="cpu", settings={VISIBLE})
+wp.config.log_level = wp.LOG_INFO
+pipeline.prepare()
+print("prepared", flush=True)
+settings = pipeline.settings.replaced({{"stuff_area_min": 10, "similarity": "iou"}})
+for size in ((90, 130), (64, 96)):
+    image = CameraImage(np.zeros((*size, 3), np.uint8), "rgb")
+    pipeline(image)
+    pipeline(image, settings=settings, confidence=True)
+    pipeline.dense_arrays()
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    before, after = told.split("prepared\n")
+    assert before.count("Module rt_panoptic_ros.panoptic") == 4
+    assert "Module" not in after
 
 
 def test_more_sizes_than_engines_stay_loaded(small_bundle: ModelBundle) -> None:

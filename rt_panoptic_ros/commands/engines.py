@@ -23,6 +23,7 @@ def _build_engine(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.inference import engine_cache, tensorrt_runtime
     from rt_panoptic_ros.inference.tensorrt_backend import build_engine
     from rt_panoptic_ros.model_bundle import read_bundle
+    from rt_panoptic_ros.progress import observing
 
     bundle = read_bundle(options.model)
     size = _network_size(options.size, bundle)
@@ -42,7 +43,7 @@ def _build_engine(options: argparse.Namespace) -> None:
                 bar.n = int(share[1]) if share else bar.n
                 bar.refresh()
 
-            with engine_cache.observing(show):
+            with observing(show):
                 identity, plan, found = build_engine(
                     bundle, size, _PRECISIONS[options.precision], runtime, gpu, target, limits, folder
                 )

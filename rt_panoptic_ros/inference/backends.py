@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import warp as wp
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require_package
+from rt_panoptic_ros.progress import report
 from rt_panoptic_ros.settings import BACKENDS, DEVICES, PRECISIONS
+from rt_panoptic_ros.warp_runtime import start_warp
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.inference.base import Backend
@@ -42,11 +44,12 @@ def check_choice(backend: str, device: str, precision: str) -> None:
 
 
 def resolve_device(device: str) -> str:
-    """Return Warp's device name for auto, cpu or cuda.
+    """Start Warp and return its device name for auto, cpu or cuda.
 
     Raises:
         UnavailableError: cuda, and no usable CUDA GPU.
     """
+    start_warp()
     if device == "cpu" or (device == "auto" and not wp.is_cuda_available()):
         return "cpu"
     if not wp.is_cuda_available():
@@ -90,5 +93,7 @@ def _open(name: str, bundle: ModelBundle, network_size: tuple[int, int], device:
     module, class_name, library, remedy = _ENGINES[name]
     if library:  # TensorRT is looked for by `tensorrt_runtime`, in two packages
         require_package(library, f"the {name} backend", f"`{remedy}`")
+    report(f"loading {name}")
     engine: type[Backend] = getattr(importlib.import_module(f"rt_panoptic_ros.inference.{module}"), class_name)
+    report(f"opening the model with {name}")
     return engine(bundle, network_size, device, precision)

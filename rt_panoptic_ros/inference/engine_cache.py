@@ -10,11 +10,11 @@ import os
 import stat
 import time
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.files import atomic_path, cache_directory
+from rt_panoptic_ros.progress import observer, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1  # of the sidecar
 _LOG_PERIOD_S = 5.0
-
-_observer: ContextVar[Callable[[str], None] | None] = ContextVar("engine build observer", default=None)
+_WAIT_PERIOD_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,6 @@ class EngineIdentity:
         """The file name without suffix: readable, and a key of everything."""
         key = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:24]
         return f"{self.model}-{self.size}-{self.precision}-{self.runtime}-sm{self.compute_capability}-{key}"
-
-
-@contextmanager
-def observing(tell: Callable[[str], None]) -> Iterator[None]:
-    """Have `tell` called with a few words now and then while this thread builds an engine or waits for one."""
-    token = _observer.set(tell)
-    try:
-        yield
-    finally:
-        _observer.reset(token)
 
 
 def engine_folder() -> Path:
@@ -168,37 +157,40 @@ def _lock(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _tell("waiting for another process that builds the same engine")
-            fcntl.flock(handle, fcntl.LOCK_EX)  # the kernel frees a killed builder's lock
+        if not _try_lock(handle):
+            words = "waiting for another process that builds the same engine"
+            _LOG.info("%s", words)
+            while not _try_lock(handle):  # the kernel frees a killed builder's lock
+                report(words)
+                time.sleep(_WAIT_PERIOD_S)
         yield True
     finally:
         os.close(handle)
 
 
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _progress_teller(identity: EngineIdentity) -> Callable[[float], None]:
-    observer = _observer.get()  # of this thread: the builder may call from another
+    tell_observer = observer()  # of this thread: the builder may call from another
     name = f"{identity.model} at {identity.size} in {identity.precision}"
-    _tell(f"building the {identity.runtime} engine of {name}, once for this GPU and version")
+    first = f"building the {identity.runtime} engine of {name}, once for this GPU and version"
+    _LOG.info("%s", first)
+    tell_observer(first)
 
     told_s = time.monotonic()
 
     def tell(share: float) -> None:
         nonlocal told_s
         words = f"building the {identity.runtime} engine of {name}: {100 * share:.0f} %"
-        if observer is not None:
-            observer(words)
+        tell_observer(words)
         if time.monotonic() - told_s >= _LOG_PERIOD_S:
             told_s = time.monotonic()
             _LOG.info("%s", words)
 
     return tell
-
-
-def _tell(words: str) -> None:
-    _LOG.info("%s", words)
-    observer = _observer.get()
-    if observer is not None:
-        observer(words)

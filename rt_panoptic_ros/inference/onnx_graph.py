@@ -35,6 +35,7 @@ from rt_panoptic_ros.architecture import (
     NetworkConfig,
     efficientnet_lite0_blocks,
 )
+from rt_panoptic_ros.progress import report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,6 +121,7 @@ class _Builder:
 
         `precise` ones are never 8-bit, and `exact` ones are float32 always.
         """
+        report("making the network's ONNX graph")
         kernel = weight.shape[-1]
         if exact or precise or self.ranges is None:
             source = self.as_float(x) if exact else x if precise else self.rounded(x)

@@ -57,7 +57,7 @@ class Runtime:
         Args:
             onnx: The graph, its types written out.
             options: How.
-            progress: Called with the share that is done, 0 to 1, from whatever thread.
+            progress: Called with the share that is done, 0 to 1, from whatever thread; what it raises ends the build.
 
         Raises:
             UnavailableError: This TensorRT can't parse or build the graph; the layer and a remedy are named.
@@ -76,9 +76,11 @@ class Runtime:
         if options.workspace_mb:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
         cache = self._load_timings(config, options.timing_cache)
-        config.progress_monitor = _make_monitor(trt, progress)
+        config.progress_monitor = monitor = _make_monitor(trt, progress)
         self._logger.last_error = ""
         plan = builder.build_serialized_network(network, config)
+        if monitor.stopped_by is not None:
+            raise monitor.stopped_by
         if plan is None:
             raise UnavailableError(self._build_message())
         if cache is not None and options.timing_cache is not None:
@@ -276,6 +278,7 @@ def _make_monitor(trt: Any, progress: Callable[[float], None]) -> Any:
             self._lock = threading.Lock()
             self._phases: dict[str, tuple[str | None, int, int]] = {}
             self._told_s = float("-inf")
+            self.stopped_by: Exception | None = None  # what `progress` raised
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             with self._lock:
@@ -288,10 +291,13 @@ def _make_monitor(trt: Any, progress: Callable[[float], None]) -> Any:
                     self._phases[phase] = (parent, step + 1, steps)
                 share = self._share()
             now = time.monotonic()
-            if now - self._told_s >= _TOLD_PERIOD_S:
+            if self.stopped_by is None and now - self._told_s >= _TOLD_PERIOD_S:
                 self._told_s = now
-                progress(share)
-            return True
+                try:
+                    progress(share)
+                except Exception as error:  # TensorRT's threads can't carry it; `build` raises it
+                    self.stopped_by = error
+            return self.stopped_by is None
 
         def phase_finish(self, phase: str) -> None:
             with self._lock:

@@ -6,15 +6,18 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rt_panoptic_ros.panoptic import confidence, fusion_kernels, masks, query_boxes
 from rt_panoptic_ros.panoptic.confidence import ConfidencePainter
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
+from rt_panoptic_ros.warp_runtime import load_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
+    import warp as wp
 
     from rt_panoptic_ros.records import DenseDetections, ImageGeometry, PanopticResult, QueryBoxes
     from rt_panoptic_ros.settings import PostprocessSettings
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
 def untimed(_stage: str) -> AbstractContextManager[None]:
     """Surround a stage with nothing."""
     return nullcontext()
+
+
+def load_postprocessing(device: wp.Device | str) -> None:
+    """Load the kernels of all stages, those of the confidence too; see `load_kernels`."""
+    load_kernels((query_boxes, masks, fusion_kernels, confidence), device)
 
 
 class Postprocessor:
@@ -46,6 +54,7 @@ class Postprocessor:
             geometry: How the camera's image lies in the network's input.
             capturable: As `QueryBoxSelector`'s.
         """
+        load_postprocessing(dense.semantic_logits.device)
         self._geometry = geometry
         self._selector = QueryBoxSelector(dense, capturable=capturable)
         self._constructor = MaskConstructor(dense, thing_ids)

@@ -277,7 +277,7 @@ def _pick_survivors(
         doubled[word] = wp.uint32(0)
     kept = int(0)
     for word in range(words):
-        valid = wp.uint32(0xFFFFFFFF)
+        valid = ~wp.uint32(0)
         if total[0] - 32 * word < 32:
             valid = word_with_bit(wp.uint32(0), total[0] - 32 * word) - wp.uint32(1)
         alive = valid & ~covered[word]
@@ -293,7 +293,7 @@ def _pick_survivors(
                 out_scores[kept] = scores[rank]
                 out_labels[kept] = labels[rank]
                 kept += 1
-            above = wp.uint32(0xFFFFFFFF) << wp.uint32(bit)
+            above = ~wp.uint32(0) << wp.uint32(bit)
             valid = valid & (above & ~word_with_bit(wp.uint32(0), bit))
             alive = valid & ~covered[word]
     out_count[0] = kept

@@ -25,8 +25,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from rt_panoptic_ros.class_filter import keep_classes, parse_class_names
 from rt_panoptic_ros.errors import CancelledError, InvalidInputError, RtPanopticError, first_line
-from rt_panoptic_ros.inference import engine_cache
 from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
+from rt_panoptic_ros.progress import observing
 from rt_panoptic_ros.ros import diagnostics, qos
 from rt_panoptic_ros.ros.camera_stream import LOG_PERIOD_S, ArrivedImage, CameraStream
 from rt_panoptic_ros.ros.conversions import camera_image
@@ -260,7 +260,7 @@ class PanopticNode(LifecycleNode):
         begin_s = time.monotonic()
         self._busy_with = f"loading {settings.model}"
         try:
-            with engine_cache.observing(self._tell_building):
+            with observing(self._tell_step):
                 self._load(settings)
         finally:
             self._busy_with = ""
@@ -300,7 +300,9 @@ class PanopticNode(LifecycleNode):
         self._classes, self._engine = self._pipeline.classes, self._pipeline.describe()
         warm_overlay(self._pipeline.classes)
 
-    def _tell_building(self, words: str) -> None:
+    def _tell_step(self, words: str) -> None:
+        """Keep what loading is busy with, or call it off: from whatever thread builds."""
+        self._check_ending()
         self._busy_with = words
 
     def _check_ending(self) -> None:
@@ -379,11 +381,14 @@ class PanopticNode(LifecycleNode):
             image.stream.statistics.count("dropped")
             return
         try:
-            stages_ms = self._label(image)
+            with observing(self._tell_step):  # the first image of a size may have an engine loaded
+                stages_ms = self._label(image)
         except RtPanopticError as error:
             image.stream.statistics.count("refused")
             self.get_logger().warning(f"frame refused: {error}", throttle_duration_sec=LOG_PERIOD_S)
             return
+        finally:
+            self._busy_with = ""
         self._note(image, stages_ms)
 
     def _label(self, image: ArrivedImage) -> dict[str, float]:

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine, observing, sidecar
+from rt_panoptic_ros.errors import CancelledError
+from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine, sidecar
+from rt_panoptic_ros.progress import observing
 
 IDENTITY = EngineIdentity("m", "ab" * 32, "64x96", "float16", "tensorrt", "10.3", "Some GPU", "8.9", "")
 PLAN = bytes(range(256)) * 40
@@ -202,6 +204,17 @@ def test_two_builders_build_once(folder: Path) -> None:
     assert builder.wait(30) == 0
     assert builds(folder) == 1
     assert any("waiting for another process" in words for words in told)
+
+
+def test_waiting_for_another_builder_can_be_called_off(folder: Path) -> None:
+    def tell(words: str) -> None:
+        raise CancelledError(words)
+
+    builder = start_builder(folder, 3600)
+    with observing(tell), pytest.raises(CancelledError, match="waiting for another process"):
+        cached_engine(IDENTITY, build_counted(folder), folder)
+    builder.kill()
+    assert builder.wait(30) == -signal.SIGKILL
 
 
 def test_a_killed_builder_leaves_the_way_free(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.errors import CancelledError, InvalidInputError, UnavailableError
 from rt_panoptic_ros.inference.tensorrt_runtime import BuildOptions, Engine, Runtime
 
 
@@ -45,7 +45,8 @@ class FakeTensorRt:
                 monitor = config.progress_monitor
                 monitor.phase_start("build", None, 2)
                 monitor.phase_start("layers", "build", 4)
-                assert monitor.step_complete("layers", 0)
+                if not monitor.step_complete("layers", 0):
+                    return None
                 monitor.phase_finish("layers")
                 assert monitor.step_complete("build", 0)
                 monitor.phase_finish("build")
@@ -100,6 +101,15 @@ def test_networks_are_strongly_typed_in_both_versions() -> None:
         assert trt.configs[0].limits == {"workspace": 512 << 20}
         assert shares
         assert shares[0] == pytest.approx(1 / 8)  # a quarter of the first of two steps
+
+
+def test_a_build_can_be_called_off() -> None:
+    def tell(share: float) -> None:
+        raise CancelledError("the node ends")
+
+    trt = FakeTensorRt("10.3", build_error="stopped")
+    with pytest.raises(CancelledError, match="the node ends"):
+        Runtime("tensorrt", trt).build(b"graph", BuildOptions(), tell)
 
 
 def test_timings_are_kept_and_those_of_another_version_replaced(tmp_path: Path) -> None:
