@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -123,12 +124,22 @@ def test_a_signal_ends_the_process_in_the_middle_of_a_call_that_blocks(graph, pr
     weights = bundle / "weights.safetensors"
     weights.unlink()
     os.mkfifo(weights)
-    camera = Camera(graph, ())
     programs.start("panoptic_node", model=bundle, network_size="32x64")
-    camera.await_report(lambda status: status.message == f"loading {bundle}")
-    assert programs.stop("panoptic_node", number) == 0
+    pipe = []
+
+    def being_read():
+        with contextlib.suppress(OSError):  # ENXIO until somebody reads
+            pipe.append(os.open(weights, os.O_WRONLY | os.O_NONBLOCK))
+        return pipe
+
+    graph.spin_until(being_read, "for the node to read the weights")
+    try:
+        assert programs.stop("panoptic_node", number) == 0
+    finally:
+        os.close(pipe[0])
     log = programs.log("panoptic_node")
-    assert f"ending: waiting for loading {bundle}" in log
+    assert "ending: waiting for opening the model" in log
+    assert "ended without waiting any longer" in log
     assert "active" not in log
     assert "Traceback" not in log
 
