@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 DEMAND_PERIOD_S = 0.2
 """How often subscribers are looked for: events that tell of them exist only since Iron."""
 
-END_S = 0.8
+END_S = 0.5
 """How long an end waits for the work at hand, of which no library's call can be interrupted."""
 
 
