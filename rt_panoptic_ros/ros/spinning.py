@@ -120,7 +120,7 @@ def _spin(
         try:
             executor.spin_once()  # spin_until_future_complete adds a callback to the future for every callback it runs
         except Exception as error:
-            if rclpy.ok() and isinstance(node, EnduringNode):
+            if isinstance(node, EnduringNode) and node.context.ok():  # type: ignore[attr-defined]
                 node.outlive(error)
                 continue
             # Whatever it is, the process must end with it in the log.
