@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import traceback
-from concurrent.futures import Future
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +35,14 @@ from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos, parse_
 from rt_panoptic_ros.ros.outputs import ModelTopics, PanopticOutputs
 from rt_panoptic_ros.ros.parameters import NodeParameters
 from rt_panoptic_ros.ros.spinning import run_node
+from rt_panoptic_ros.ros.transitions import serve_transitions, state_of
 from rt_panoptic_ros.settings import parse_size
 from rt_panoptic_ros.visualize import warm_overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from lifecycle_msgs.srv import ChangeState
     from rclpy.lifecycle import LifecycleState
-    from rclpy.service import Service
     from rclpy.timer import Timer
 
     from rt_panoptic_ros.class_table import ClassTable
@@ -106,9 +104,7 @@ class PanopticNode(LifecycleNode):
         self._node_parameters = NodeParameters(self, lambda: self._active, self._wanted_classes)
         # Of steady time: with simulated time, nothing would be told while it stands still.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._rclpy_change_state = self._service_change_state.callback
-        self._service_change_state.callback = self._on_change_state
-        _answer_when_done(self._service_change_state)
+        serve_transitions(self, self._worker)
         self.create_service(Trigger, "~/reset_tracking", self._on_reset_tracking)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
@@ -150,6 +146,7 @@ class PanopticNode(LifecycleNode):
             if not concurrent.futures.wait([ended], END_S * 7 / 8).done:
                 self.get_logger().warning("ended without waiting any longer, since that call can't be interrupted")
                 return self._exit_status
+        ended.result()
         self._worker.stop()
         self._publish_diagnostics()
         return self._exit_status
@@ -168,11 +165,8 @@ class PanopticNode(LifecycleNode):
                 self._finished.set()
 
     def _finish(self) -> None:
-        if self._state() != "finalized":
+        if state_of(self) != "finalized":
             self.trigger_shutdown()
-
-    def _state(self) -> str:
-        return str(self._state_machine.current_state[1])
 
     # Transitions ------------------------------------------------------------------------------------------------------
 
@@ -214,32 +208,15 @@ class PanopticNode(LifecycleNode):
         self._worker.run(self._stop)
         return TransitionCallbackReturn.SUCCESS
 
-    def _on_change_state(
-        self, request: ChangeState.Request, response: ChangeState.Response
-    ) -> Future[ChangeState.Response]:
-        """Answer when the worker has done what is asked, or when the state doesn't allow it."""
-
-        def change() -> ChangeState.Response:
-            try:
-                return self._rclpy_change_state(request, response)
-            except rclpy_implementation.RCLError:  # up to Jazzy, rclpy would not answer
-                wanted = request.transition.label or f"transition {request.transition.id}"
-                self.get_logger().error(f"{wanted} refused: the state {self._state()} doesn't allow it")
-                response.success = False
-                return response
-
-        return self._worker.submit(change)
-
     def _attempt(self, name: str, transition: Callable[[], None], undo: Callable[[], None]) -> TransitionCallbackReturn:
-        return self._worker.run(lambda: self._attempt_here(name, transition, undo))
-
-    def _attempt_here(
-        self, name: str, transition: Callable[[], None], undo: Callable[[], None]
-    ) -> TransitionCallbackReturn:
         try:
-            transition()
+            self._worker.run(transition)
+        except CancelledError:
+            self._worker.run(undo)
+            self.get_logger().info(f"called off: {name}, as the node was told to end")
+            return TransitionCallbackReturn.FAILURE
         except RtPanopticError as error:
-            undo()
+            self._worker.run(undo)
             self._problem = f"cannot {name}: {error}"
             self.get_logger().error(self._problem)
             return TransitionCallbackReturn.FAILURE
@@ -446,7 +423,7 @@ class PanopticNode(LifecycleNode):
         now_s = time.monotonic()
         errors, self._callback_errors_told = self._callback_errors - self._callback_errors_told, self._callback_errors
         health = diagnostics.NodeHealth(
-            state=self._state(),
+            state=state_of(self),
             engine=self._engine,
             enabled=self._enabled,
             building=self._busy_with,
@@ -462,22 +439,6 @@ class PanopticNode(LifecycleNode):
                 self.get_fully_qualified_name().lstrip("/"), stamp, health, cameras, self._latencies.percentiles()
             )
         )
-
-
-def _answer_when_done(service: Service) -> None:
-    """Let a service's callback return the future of an answer, so that the executor need not wait for it."""
-    send = service.send_response
-
-    def send_later(answer: Future[Any], header: object) -> None:
-        try:
-            send(answer.result(), header)
-        except rclpy_implementation.InvalidHandle:  # the node has ended meanwhile
-            return
-
-    def respond(answer: Future[Any], header: object) -> None:
-        answer.add_done_callback(lambda done: send_later(done, header))
-
-    service.send_response = respond
 
 
 def _setup(settings: NodeSettings) -> dict[str, object]:
