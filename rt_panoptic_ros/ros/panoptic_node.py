@@ -270,12 +270,13 @@ class PanopticNode(LifecycleNode):
         for stream in self._streams:
             stream.follow(self._enabled and (not settings.lazy or bool(stream.outputs.wanted(enabled))))
 
-    def _deliver(self, image: ArrivedImage) -> bool:
+    def _deliver(self, image: ArrivedImage, only_replace: bool) -> bool:
         """Leave an image for the worker; return whether it replaced one that waited."""
-        return self._worker is not None and self._worker.put(image, image.stream)
+        return self._worker is not None and self._worker.put(image, image.stream, only_replace=only_replace)
 
     def _process(self, image: ArrivedImage) -> None:
         """Convert, run, convert, publish: in the worker thread."""
+        image = image.stream.newest(image)
         pipeline, stream, header = self._pipeline, image.stream, image.msg.header
         assert pipeline is not None  # the worker ends before it is freed
         settings, stages = self._node_parameters.now()
