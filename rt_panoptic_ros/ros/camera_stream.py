@@ -81,29 +81,31 @@ class CameraStream:
         self._forget_tracks = threading.Event()
 
     def begin(
-        self, settings: NodeSettings, max_rate_hz: Callable[[], float], deliver: Callable[[ArrivedImage], bool]
+        self, settings: NodeSettings, max_rate_hz: Callable[[], float], deliver: Callable[[ArrivedImage, bool], bool]
     ) -> None:
         """Prepare to receive.
 
         Args:
             settings: Say how.
             max_rate_hz: Tells the present limit, 0 for none.
-            deliver: Takes an image over; returns whether it replaced one that waited.
+            deliver: Takes an image over, or, where told so, only if it replaces one that waits; returns whether it
+                did replace one.
         """
 
         def on_image(msg: Image | CompressedImage) -> bool:
             now_s = time.monotonic()
             try:
                 self.statistics.arrive(now_s, self.age_ms(msg.header))
-                if not self._rate_limit.admits(now_s, max_rate_hz()):
-                    self.statistics.count("skipped")
-                    return False
-                replaced = deliver(ArrivedImage(self, msg, now_s))
+                admitted = self._rate_limit.admits(now_s, max_rate_hz())
+                replaced = deliver(ArrivedImage(self, msg, now_s), not admitted)
             except Exception:
                 self.fail()
                 return False
             if replaced:
                 self.statistics.count("dropped")
+                self.statistics.pause()  # until the next is fetched, others may come and go
+            elif not admitted:
+                self.statistics.count("skipped")
             return replaced
 
         self.forget_tracks()
@@ -125,6 +127,18 @@ class CameraStream:
         if not demand:
             self.statistics.pause()
         self.subscription.follow(demand)
+
+    def newest(self, image: ArrivedImage) -> ArrivedImage:
+        """Return the camera's newest image in place of the one whose turn it is, in the worker thread."""
+        msg = None if self.subscription is None else self.subscription.take_newest()
+        if msg is None:
+            return image
+        now_s = time.monotonic()
+        self.statistics.count("dropped")
+        self.statistics.pause()  # when it came is not known
+        self.statistics.arrive(now_s, self.age_ms(msg.header))
+        self.statistics.pause()
+        return ArrivedImage(self, msg, now_s)
 
     def age_ms(self, header: Header) -> float:
         """Return how long ago a stamp was, by the node's clock; any stamp, before 1970 as well."""

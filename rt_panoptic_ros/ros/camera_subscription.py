@@ -1,14 +1,15 @@
-"""The node's subscription to its camera: on demand, and watchful of frames that vanish on their way."""
+"""The node's subscription to its camera: on demand, the newest image only, and watchful of frames that vanish."""
 
 from __future__ import annotations
 
 import os
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -31,35 +32,43 @@ if TYPE_CHECKING:
 
 
 REST_S = 0.04
-"""How long a camera that is faster than the engine is left alone after each image."""
+"""How long at most a camera that is faster than the engine is left alone after each image."""
 
 
 class _Gate(MutuallyExclusiveCallbackGroup):
-    """Lets the executor wait for a camera's images, except for a while after it was closed."""
+    """Lets the executor wait for a camera's images, except after it was closed."""
 
     def __init__(self, node: Node) -> None:
         super().__init__()
         self._node = node
         self._closed = False
-        self._timer = node.create_timer(REST_S, self._open, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._timer = node.create_timer(REST_S, self.open, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._timer.cancel()
+        self._guard = node.create_guard_condition(self.open)
 
     def can_execute(self, entity: Any) -> bool:
         """Return whether the executor may wait for an entity of this group."""
         return not self._closed and super().can_execute(entity)
 
     def close(self) -> None:
-        """Stay closed for a while; called by the executor."""
+        """Stay closed until it is opened, for `REST_S` at most; called by the executor."""
         self._closed = True
         self._timer.reset()
 
-    def destroy(self) -> None:
-        """Take the timer away."""
-        self._node.destroy_timer(self._timer)
-
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Open at once; called by the executor."""
         self._timer.cancel()
         self._closed = False
+
+    def ask_to_open(self) -> None:
+        """Have the executor open it; called by any thread."""
+        if self._closed:
+            self._guard.trigger()
+
+    def destroy(self) -> None:
+        """Take away what opens it."""
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_guard_condition(self._guard)
 
 
 class CameraSubscription:
@@ -81,16 +90,16 @@ class CameraSubscription:
             topic: Of the images; it may be remapped.
             transport: raw or compressed.
             reliability: best_effort or reliable.
-            on_image: Is given every image; returns whether one that came before was still waiting. Then the camera is
-                faster than the engine, and the next image is fetched after `REST_S` only: a flood of images costs no
-                more than 25 Hz.
+            on_image: Is given images; returns whether one that came before was still waiting. Then the camera is faster
+                than the engine, and the next one is fetched after `REST_S` or at the camera's turn: a flood of images
+                costs no more than 25 Hz. Meanwhile the middleware keeps the newest alone, for `take_newest`.
             on_lost: Is given the number of images that the middleware found missing.
         """
         self._node = node
         self._compressed = transport == "compressed"
         # As image_transport names it: the base topic may be remapped, and what follows it stays.
         self.topic = str(node.resolve_topic_name(topic)) + ("/compressed" if self._compressed else "")
-        self._profile = qos.stream(reliability)
+        self._profile = qos.newest(reliability)
         self._reliability = reliability
         self._on_image = on_image
         self._on_lost = on_lost
@@ -127,6 +136,22 @@ class CameraSubscription:
             self._gate.destroy()
             self._gate = None
 
+    def take_newest(self) -> Image | CompressedImage | None:
+        """Return the image that the middleware holds, None if there is none, and go on receiving; for any thread."""
+        subscription, gate = self._subscription, self._gate
+        if subscription is None or gate is None:
+            return None
+        try:
+            with subscription.handle:
+                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+            gate.ask_to_open()
+        except rclpy_implementation.InvalidHandle:  # the executor unsubscribes at this moment
+            return None
+        if taken is None:
+            return None
+        self._note_arrival()
+        return cast("Image | CompressedImage", taken[0])
+
     def silence_s(self) -> float:
         """Return the seconds since the last image, or since subscribing if none came; 0 while not subscribed."""
         return time.monotonic() - self._silent_since_s if self.subscribed else 0.0
@@ -151,10 +176,15 @@ class CameraSubscription:
         )
 
     def _receive(self, msg: Image | CompressedImage) -> None:
+        assert self._gate is not None
+        self._note_arrival()
+        self._gate.close()  # before the hand-over: the camera's turn may come in the middle of it
+        if not self._on_image(msg):
+            self._gate.open()
+
+    def _note_arrival(self) -> None:
         self._any_received = True
         self._silent_since_s = time.monotonic()
-        if self._on_image(msg) and self._gate is not None:
-            self._gate.close()
 
     def _notice_loss(self, event: Any) -> None:
         self._on_lost(event.total_count_change)

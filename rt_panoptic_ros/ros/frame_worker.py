@@ -44,12 +44,19 @@ class FrameWorker(Generic[Item]):
         """Whether the thread has not ended."""
         return self._thread.is_alive()
 
-    def put(self, item: Item, slot: Hashable = None) -> bool:
-        """Leave an item for the thread, without waiting; return whether it replaced one in its slot."""
+    def put(self, item: Item, slot: Hashable = None, *, only_replace: bool = False) -> bool:
+        """Leave an item for the thread, without waiting; return whether it replaced one in its slot.
+
+        Args:
+            item: The item.
+            slot: Its slot.
+            only_replace: Leave it only if it replaces one.
+        """
         with self._changed:
             replaced = slot in self._waiting
-            self._waiting[slot] = item
-            self._changed.notify()
+            if replaced or not only_replace:
+                self._waiting[slot] = item
+                self._changed.notify()
         return replaced
 
     def submit(self, job: Callable[[], Result]) -> Future[Result]:

@@ -22,6 +22,7 @@ from rclpy.context import Context
 
 from rt_panoptic_ros.benchmark.measure import Comparison, median_stages
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.ros.frame_statistics import percentiles_ms
 from rt_panoptic_ros.ros.latency_benchmark_driver import FrameDriver, Subject, memory_mb
 from rt_panoptic_ros.ros.latency_benchmark_subjects import NODE_NAME, RELAY_NAME, SubjectSettings, read_record
 from rt_panoptic_ros.ros.processes import exit_on_sigterm, local_environment, running
@@ -107,6 +108,7 @@ def compare_node_with_relay(benchmark: NodeBenchmark) -> Comparison:
 
     Its details hold two ratios: `node_over_relay` counts everything from an image's stamp on; `own_cost_over_relay`
     leaves out of each of the node's frames the pipeline's stages (`NOT_OWN`), and of the relay's the stand-in's time.
+    `age_at_turn` is from an image's stamp until work on it began; the relay is a plain subscription of depth 1.
 
     Raises:
         UnavailableError: A process failed or gave no outputs.
@@ -123,6 +125,8 @@ def compare_node_with_relay(benchmark: NodeBenchmark) -> Comparison:
             "own_cost_over_relay": round(node.own_cost_ms / relay.own_cost_ms, 3),
             "own_cost_ms": round(node.own_cost_ms, 3),
             "own_cost_leaves_out": list(NOT_OWN),
+            **node.ages,
+            **{f"relay_{name}": value for name, value in relay.ages.items()},
             **node.counts,
             "relay_frames_sent": relay.counts["frames_sent"],
             "relay_frames_answered": relay.counts["frames_answered"],
@@ -149,6 +153,7 @@ def endure(benchmark: NodeBenchmark, frames: int) -> Endurance:
         "sent_rate_hz": round(node.sent_rate_hz, 2),
         "median_ms": round(node.median_ms, 3),
         "own_cost_ms": round(node.own_cost_ms, 3),
+        **node.ages,
         **node.memory,
     }
     subject = f"node alone, {frames} frames: {benchmark.describe()}"
@@ -184,11 +189,14 @@ class Outcome:
         own_costs = [latencies_ms[stamp] - other for stamp, other in zip(answered, left_out, strict=True)]
         self.median_ms = float(np.median([latencies_ms[stamp] for stamp in answered]))
         self.own_cost_ms = float(np.median(own_costs))
+        ages_ms = np.array([row["receive"] + row.get("hand_over", 0.0) for row in self.stages_ms])
+        age_p50, age_p95 = percentiles_ms(ages_ms)
+        self.ages = {"age_at_turn_p50_ms": round(age_p50, 1), "age_at_turn_p95_ms": round(age_p95, 1)}
         self._sent_ns = subject.sent_ns
         self.counts = {
             "frames_sent": len(sent),
             "frames_received_by_node": len(arrived),
-            "frames_lost": len(sent - arrived),  # before the node
+            "frames_not_received": len(sent - arrived),  # lost, or replaced in the middleware by a newer one
             "frames_dropped": len(arrived - processed),  # by the node, for a newer one
             "frames_answered": len(answered),
             "objects_per_frame": float(np.mean([subject.objects[stamp] for stamp in answered])),

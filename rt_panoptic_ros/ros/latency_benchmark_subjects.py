@@ -100,7 +100,7 @@ def read_record(path: Path) -> tuple[set[int], dict[int, dict[str, float]]]:
             arrived.add(document["arrived_ns"])
         else:
             stages_ms[document["answered_ns"]] = document["stages_ms"]
-    return arrived, stages_ms
+    return arrived | stages_ms.keys(), stages_ms  # those that were fetched at their turn did not pass the callback
 
 
 def take_networks_time(network_ms: float) -> None:
@@ -151,9 +151,9 @@ class MeasuredNode(PanopticNode):
         self._record.close()
         return status
 
-    def _deliver(self, image: ArrivedImage) -> bool:
+    def _deliver(self, image: ArrivedImage, only_replace: bool) -> bool:
         self._record.arrive(stamp_ns(image.msg.header))
-        return super()._deliver(image)
+        return super()._deliver(image, only_replace)
 
     def _note(self, image: ArrivedImage, stages_ms: Mapping[str, float]) -> None:
         """Enter a frame, with stages that add up to the time from its stamp to its publication."""
@@ -186,7 +186,7 @@ class BareRelay(Node):
             topic: self.create_publisher(type(message), f"~/{topic}", profile)
             for topic, message in self._messages.items()
         }
-        self.create_subscription(Image, "image", self._on_image, qos.stream(defaults.image_reliability))
+        self.create_subscription(Image, "image", self._on_image, qos.newest(defaults.image_reliability))
 
     def start(self) -> None:
         """Nothing to begin: the subscription is made."""

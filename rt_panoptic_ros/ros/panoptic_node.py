@@ -348,15 +348,16 @@ class PanopticNode(LifecycleNode):
             for stream in self._streams if self._active else ():
                 stream.follow(self._enabled and (not settings.lazy or bool(stream.outputs.wanted(enabled))))
 
-    def _deliver(self, image: ArrivedImage) -> bool:
+    def _deliver(self, image: ArrivedImage, only_replace: bool) -> bool:
         """Leave an image for the worker; return whether it replaced one that waited."""
-        return self._worker.put(image, image.stream)
+        return self._worker.put(image, image.stream, only_replace=only_replace)
 
     def _process(self, image: ArrivedImage) -> None:
         """Give an image its turn, in the worker thread."""
         if not self._active or image.stream not in self._streams:  # it arrived while the node was deactivated
             image.stream.statistics.count("dropped")
             return
+        image = image.stream.newest(image)
         try:
             with observing(self._tell_step):  # the first image of a size may have an engine loaded
                 stages_ms = self._label(image)

@@ -8,14 +8,21 @@ _RELIABILITY = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": Reliab
 
 
 def stream(reliability: str) -> QoSProfile:
-    """Return the profile of camera images and of what is computed from each.
-
-    The executor empties the queue at once, the newest frame wins behind it: depth only bridges its short absences.
+    """Return the profile of what is published from each image: its depth bridges a listener's short absences.
 
     Args:
         reliability: best_effort or reliable.
     """
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=_RELIABILITY[reliability])
+
+
+def newest(reliability: str) -> QoSProfile:
+    """Return the profile of a subscription to camera images that never gets one for which there is a newer.
+
+    Args:
+        reliability: best_effort or reliable.
+    """
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=_RELIABILITY[reliability])
 
 
 def latched() -> QoSProfile:

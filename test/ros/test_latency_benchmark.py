@@ -16,7 +16,7 @@ from rt_panoptic_ros.ros.latency_benchmark_driver import Subject
 from rt_panoptic_ros.ros.latency_benchmark_subjects import FrameRecord, SubjectSettings
 from rt_panoptic_ros.ros.processes import running
 
-COUNTS = ("frames_sent", "frames_received_by_node", "frames_lost", "frames_dropped", "frames_answered")
+COUNTS = ("frames_sent", "frames_received_by_node", "frames_not_received", "frames_dropped", "frames_answered")
 NODE_STAGES = [
     "receive", "hand_over", "decode", "input", "network", "query_boxes", "masks", "fusion", "publish", "deliver",
 ]  # fmt: skip

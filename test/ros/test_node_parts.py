@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,12 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from hypothesis import given
 from hypothesis import strategies as st
+from rclpy.clock import Clock
+from sensor_msgs.msg import Image
 
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.ros import camera_stream
+from rt_panoptic_ros.ros.camera_stream import CameraStream
 from rt_panoptic_ros.ros.diagnostics import CameraHealth, CameraWatch, NodeHealth, diagnostic_array
 from rt_panoptic_ros.ros.frame_statistics import FrameStatistics, Latencies
 from rt_panoptic_ros.ros.frame_worker import FrameWorker
@@ -175,6 +180,41 @@ def test_frames_that_take_longer_than_the_cameras_period_are_late():
     report = statistics.report(60.0)
     assert report.period_ms == pytest.approx(100.0)
     assert (report.counts.processed, report.counts.late) == (4, 2)
+
+
+def test_a_cameras_period_is_known_though_most_of_its_images_are_passed_over(monkeypatch):
+    """A camera of 60 Hz, an engine of 64 ms: two images as they come, one after a rest, the newest at the turn."""
+    now_s, waiting, held = [0.0], [], []
+
+    class Subscription:
+        def __init__(self, *arguments):
+            self.on_image = arguments[4]
+
+        def take_newest(self):
+            return held.pop() if held else None
+
+    def deliver(image, only_replace):
+        replaced = bool(waiting)
+        assert not only_replace
+        waiting[:] = [image]
+        return replaced
+
+    monkeypatch.setattr(camera_stream, "CameraSubscription", Subscription)
+    monkeypatch.setattr(camera_stream, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    statistics = FrameStatistics(0.0)
+    node = SimpleNamespace(get_clock=Clock, resolve_topic_name=lambda topic: f"/{topic}")
+    stream = CameraStream(node, "", "image", None, statistics)
+    stream.begin(NodeSettings(), lambda: 0.0, deliver)
+    for turn in range(20):
+        for since_turn_s in (0.005, 0.005 + 1 / 60, 0.045 + 1 / 60):
+            now_s[0] = 0.07 * turn + since_turn_s
+            stream.subscription.on_image(Image())
+        held.append(Image(width=turn))
+        now_s[0] = 0.07 * (turn + 1)
+        assert stream.newest(waiting.pop()).msg.width == turn
+    report = statistics.report(2.0)
+    assert report.period_ms == pytest.approx(1e3 / 60)
+    assert (report.counts.received, report.counts.dropped) == (80, 60)
 
 
 def test_latencies_are_of_the_latest_frames():

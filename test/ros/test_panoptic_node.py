@@ -6,11 +6,13 @@ import array
 import json
 import re
 import threading
+import time
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+import rclpy
 from conftest import ROOT
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
@@ -209,6 +211,82 @@ def test_the_newest_frame_wins(graph, fake_node):
     assert (counts(node).received, counts(node).processed, counts(node).dropped) == (4, 2, 2)
 
 
+class Backlog:
+    """Sends images to a node whose executor does not run meanwhile, and knows when they have reached the middleware."""
+
+    def __init__(self, graph, kind, topic, reliability):
+        self.graph, self.kind = graph, kind
+        node = graph.node("camera")
+        self.publisher = node.create_publisher(kind, topic, qos.stream(reliability))
+        graph.spin_until(self.publisher.get_subscription_count, "for the node to subscribe")
+        # Created after the node's, so served after it; of a node that no executor runs.
+        self.witness_node = rclpy.create_node("witness", context=graph.context)
+        self.witness = self.witness_node.create_subscription(kind, topic, lambda _: None, qos.stream("best_effort"))
+        graph.spin_until(lambda: self.publisher.get_subscription_count() == 2, "for the witness")
+
+    def send(self, *numbers):
+        for number in numbers:
+            message = picture(number)
+            if self.kind is CompressedImage:
+                content = cv2.imencode(".png", np.full((6, 8, 3), number, np.uint8))[1]
+                message = CompressedImage(header=message.header, format="png", data=array.array("B", content.tobytes()))
+            self.publisher.publish(message)
+        deadline_s = time.monotonic() + TIMEOUT_S
+        seen = None
+        while seen is None or seen[0].header != message.header:
+            assert time.monotonic() < deadline_s
+            with self.witness.handle:
+                seen = self.witness.handle.take_message(self.kind, False)
+
+    def close(self):
+        self.witness_node.destroy_node()
+
+
+@pytest.fixture(params=["raw", "compressed"])
+def backlog(graph, fake_node, request):
+    """A node that labels image 0, for as long as its pipeline's gate is closed, and its camera."""
+
+    def make(reliability):
+        node = activated(fake_node(image_reliability=reliability, image_transport=request.param, lazy=False))
+        node.pipelines[0].gate.clear()
+        kind, topic = (Image, "image") if request.param == "raw" else (CompressedImage, "image/compressed")
+        camera = Backlog(graph, kind, topic, reliability)
+        request.addfinalizer(camera.close)
+        camera.send(0)
+        graph.spin_until(lambda: node.pipelines[0].entered.acquire(blocking=False), "for the first frame")
+        return node, camera
+
+    return make
+
+
+@pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
+def test_of_a_backlog_only_the_newest_is_labelled(graph, backlog, reliability):
+    """The executor is late: nothing was fetched while the pipeline was busy."""
+    node, camera = backlog(reliability)
+    camera.send(*range(1, 10))
+    node.pipelines[0].gate.set()
+    graph.spin_until(lambda: counts(node).processed == 2, "for the newest")
+    camera.send(10)
+    graph.spin_until(lambda: counts(node).processed == 3, "for the next")
+    assert [int(pixels[0, 0, 0]) for pixels, _ in node.pipelines[0].seen] == [0, 9, 10]
+    assert counts(node).received == 3
+
+
+@pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
+def test_an_image_that_waits_is_no_longer_the_newest_at_its_turn(graph, backlog, reliability):
+    """The camera is faster than the engine, so for a while the executor does not fetch its images."""
+    node, camera = backlog(reliability)
+    for number in (1, 2):
+        camera.send(number)
+        graph.spin_until(lambda number=number: counts(node).received == number + 1, "for the frame to arrive")
+    camera.send(*range(3, 10))
+    node.pipelines[0].gate.set()
+    assert node.pipelines[0].entered.acquire(timeout=TIMEOUT_S)  # the executor does not run
+    graph.spin_until(lambda: counts(node).processed == 2, "for the newest")
+    assert [int(pixels[0, 0, 0]) for pixels, _ in node.pipelines[0].seen] == [0, 9]
+    assert (counts(node).received, counts(node).processed, counts(node).dropped) == (4, 2, 2)
+
+
 def test_deactivating_finishes_the_frame_at_hand(graph, fake_node):
     node = activated(fake_node(image_reliability="reliable"))
     camera = Camera(graph).connected()
@@ -286,7 +364,7 @@ def test_a_rate_limit_skips_frames(graph, fake_node):
     for number in (1, 2, 3):
         camera.send(picture(number))
         graph.spin_until(lambda number=number: counts(node).received == number, "for the frame to arrive")
-    camera.await_outputs(1)
+        camera.await_outputs(1)  # while it waits, the first would give way to newer ones
     assert (counts(node).processed, counts(node).skipped) == (1, 2)
 
 

@@ -69,12 +69,45 @@ def test_a_camera_faster_than_the_engine_is_left_alone_for_a_while(graph, fake_n
         cameras["rear"].send(picture(number))
         graph.spin_until(lambda number=number: counts(node, "rear").received == number, "for the other camera")
     assert counts(node, "front").received == 3
-    node._streams[0].subscription._gate._open()
+    node._streams[0].subscription._gate.open()
     graph.spin_until(lambda: counts(node, "front").received == 4, "for the next frame")
     pipeline.gate.set()
     cameras["front"].await_outputs(2)
-    assert first_bytes(pipeline)[0] == 0
-    assert 3 in first_bytes(pipeline)
+    assert first_bytes(pipeline) == [0, 2, 4]  # 3 was never fetched
+
+
+def test_a_camera_is_fetched_again_at_its_turn_however_long_it_would_be_left_alone(graph, fake_node, monkeypatch):
+    monkeypatch.setattr("rt_panoptic_ros.ros.camera_subscription.REST_S", 3600.0)
+    node, cameras = three(graph, fake_node)
+    pipeline, camera = node.pipelines[0], cameras["front"]
+    pipeline.gate.clear()
+    for number in range(3):  # one is worked on, one waits, one replaces it
+        camera.send(picture(number))
+        graph.spin_until(lambda number=number: counts(node, "front").received == number + 1, "for the frame to arrive")
+        if not number:
+            graph.spin_until(lambda: pipeline.entered.acquire(blocking=False), "for the first frame")
+    pipeline.gate.set()
+    camera.await_outputs(2)
+    camera.send(picture(3))
+    camera.await_outputs(3)
+    assert first_bytes(pipeline) == [0, 2, 3]
+
+
+def test_a_rate_limit_takes_the_newest_image_at_the_cameras_turn(graph, fake_node):
+    node, cameras = three(graph, fake_node, max_rate_hz=0.001)
+    pipeline = node.pipelines[0]
+    pipeline.gate.clear()
+    cameras["rear"].send(picture(0))
+    graph.spin_until(lambda: pipeline.entered.acquire(blocking=False), "for the first frame")
+    for number in (1, 2):
+        cameras["front"].send(picture(number))
+        graph.spin_until(lambda number=number: counts(node, "front").received == number, "for the frame")
+    pipeline.gate.set()
+    cameras["front"].await_outputs(1)
+    cameras["front"].send(picture(3))
+    graph.spin_until(lambda: counts(node, "front").skipped == 1, "for the rest to be skipped")
+    assert first_bytes(pipeline) == [0, 2]
+    assert counts(node, "front").dropped == 1
 
 
 def test_a_camera_that_dies_or_sends_rubbish_leaves_the_others_alone(graph, fake_node):
@@ -112,8 +145,8 @@ def test_every_camera_keeps_its_own_ids_and_rate(graph, fake_node):
         for name in ("front", "rear"):
             cameras[name].send(picture(number))
             graph.spin_until(lambda name=name, number=number: counts(node, name).received == number, "for the frame")
+            cameras[name].await_outputs(1)
     for name in ("front", "rear"):
-        cameras[name].await_outputs(1)
         labels = np.frombuffer(cameras[name].received["instance"][0].data, np.uint16)
         assert set(labels) == {0, 1}
         assert (counts(node, name).processed, counts(node, name).skipped) == (1, 1)
