@@ -199,7 +199,7 @@ class PanopticNode(LifecycleNode):
             )
         self._wanted_classes(settings)  # a name that this model doesn't have is said now
         self._node_parameters.follow(self._pipeline)
-        self._model_topics = ModelTopics(self)
+        self._model_topics = ModelTopics(self, parse_cameras(settings.cameras))
         for name, topic in (parse_cameras(settings.cameras) or {"": "image"}).items():
             statistics = self._statistics.setdefault(name, FrameStatistics(time.monotonic()))
             outputs = PanopticOutputs(self, f"~/{name}" if name else "~", settings.output_reliability)
