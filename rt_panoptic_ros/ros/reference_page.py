@@ -42,7 +42,7 @@ OUTPUTS = (
     Topic(
         "~/detections_2d", "vision_msgs/msg/Detection2DArray",
         "Where vision_msgs is installed: the same objects, with their visible boxes and scores; `class_id` is the "
-        "class's number in `~/label_info`, as text. `id` is the instance id as text with `tracking`, and empty without: in "
+        "class's number in `~/label_info`, as text. `id` is the instance id as text with `tracking`, else empty: in "
         "vision_msgs, an equal `id` is the same object in every image.",
     ),
     Topic(
