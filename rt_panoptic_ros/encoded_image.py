@@ -11,6 +11,7 @@ MAX_MEGAPIXELS = 256
 _PNG_BEGIN = b"\x89PNG\r\n\x1a\n"
 _JPEG_BEGIN = b"\xff\xd8"
 _JPEG_END = 0xD9
+_JPEG_PIXELS_PER_BYTE = 8 * 64  # at most: a block of 8x8 takes a bit and more
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -51,7 +52,7 @@ def _whole_jpeg_size(encoded: np.ndarray) -> tuple[int, int] | None:
     while (i := int(np.searchsorted(places, position))) < len(places):
         kind, position = int(kinds[i]), int(places[i]) + 2
         if kind == _JPEG_END:
-            return size
+            return size if size is not None and size[0] * size[1] <= _JPEG_PIXELS_PER_BYTE * len(encoded) else None
         if kind == _JPEG_BEGIN[1]:  # the next picture
             return None
         if kind in _JPEG_FRAMES:

@@ -16,11 +16,11 @@ import numpy as np
 from rt_panoptic_ros.encoded_image import MAX_MEGAPIXELS, decode_image_file
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.pixel_encodings import (
-    camera_image,
     check_color_encoding,
     fits,
+    image_of_message,
+    image_of_pixels,
     is_known,
-    pixels_of_message,
     shown,
 )
 
@@ -69,9 +69,7 @@ def decode_image(msg: ImageFields) -> CameraImage:
     Raises:
         InvalidInputError: Empty, inconsistent, or of an encoding that is not a camera's colours.
     """
-    return pixels_of_message(
-        msg.encoding, msg.data, (msg.height, msg.width), msg.step, bigendian=bool(msg.is_bigendian)
-    )
+    return image_of_message(msg.encoding, msg.data, (msg.height, msg.width), msg.step, bigendian=bool(msg.is_bigendian))
 
 
 def decode_compressed_image(msg: CompressedImageFields) -> CameraImage:
@@ -113,7 +111,7 @@ def decode_compressed_image(msg: CompressedImageFields) -> CameraImage:
             f"expected a camera's colours, got one channel of 16 bits, as depth has ('{shown(msg.format)}'): "
             "subscribe to the colour camera, or have the format begin with the encoding, such as mono16"
         )
-    return camera_image(encoding, pixels)
+    return image_of_pixels(encoding, pixels)
 
 
 def image_layout(pixels: np.ndarray) -> dict[str, int]:

@@ -91,7 +91,7 @@ def shown(text: str) -> str:
     return repr(text[:60])[1:-1]
 
 
-def pixels_of_message(encoding: str, data: Any, size: tuple[int, int], step: int, *, bigendian: bool) -> CameraImage:
+def image_of_message(encoding: str, data: Any, size: tuple[int, int], step: int, *, bigendian: bool) -> CameraImage:
     """Return the pixels of an image message.
 
     rgb8, bgr8, mono8 (8UC1), rgba8 and bgra8 are viewed where they lie; others are converted to RGB.
@@ -127,7 +127,7 @@ def pixels_of_message(encoding: str, data: Any, size: tuple[int, int], step: int
     shape, strides = (height, columns, packed.channels)[:axes], (step, pixel, packed.bits // 8)[:axes]
     kind = np.dtype(f"{'>' if bigendian else '<'}u{packed.bits // 8}")
     pixels: np.ndarray = np.ndarray(shape, kind, buffer=data, strides=strides)
-    image = camera_image(encoding, pixels if packed.bits == 8 else pixels.astype(np.uint16))
+    image = image_of_pixels(encoding, pixels if packed.bits == 8 else pixels.astype(np.uint16))
     return image if columns == width else CameraImage(np.ascontiguousarray(image.pixels[:, :width]), image.color_order)
 
 
@@ -138,7 +138,7 @@ def fits(encoding: str, pixels: np.ndarray) -> bool:
     return packed is not None and packed.channels == channels and pixels.dtype == f"uint{packed.bits}"
 
 
-def camera_image(encoding: str, pixels: np.ndarray) -> CameraImage:
+def image_of_pixels(encoding: str, pixels: np.ndarray) -> CameraImage:
     """Return pixels of an encoding that they fit: of 8 bits and with a colour order as they are, else as RGB."""
     packed = _PACKED[_normal(encoding)]
     if packed.to_rgb is not None:
@@ -179,7 +179,10 @@ def _nv24_to_rgb(name: str, data: np.ndarray, size: tuple[int, int], step: int) 
     chroma = data[luma_bytes:].reshape(height, step, 2)[:, :width]
     # OpenCV has no conversion of it: each pixel becomes two of UYVY, and one of them is taken.
     pairs = np.stack([chroma[..., 0], luma, chroma[..., 1], luma], axis=-1).reshape(height, 2 * width, 2)
-    return np.ascontiguousarray(cv2.cvtColor(pairs, cv2.COLOR_YUV2RGB_UYVY)[:, ::2])
+    twice = cv2.cvtColor(pairs, cv2.COLOR_YUV2RGB_UYVY).reshape(height, width, 6)
+    rgb = np.empty((height, width, 3), np.uint8)
+    cv2.mixChannels([twice], [rgb], [0, 0, 1, 1, 2, 2])  # a slice takes five times as long
+    return rgb
 
 
 def _step_of_luma(length: int, step: int, size: tuple[int, int], all_planes: int) -> int:

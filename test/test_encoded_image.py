@@ -244,6 +244,23 @@ def test_a_claimed_size_beyond_all_cameras_takes_no_memory(
             decode_compressed_image(Message("jpeg", huge))
 
 
+def test_a_jpeg_with_fewer_bits_than_blocks_is_refused() -> None:
+    place = BASELINE.index(b"\xff\xc0") + 5
+    huge = BASELINE[:place] + struct.pack(">HH", 10000, 10000) + BASELINE[place + 4 :]
+    with pytest.raises(InvalidInputError, match="can't be decoded"):
+        decode_compressed_image(Message("jpeg", huge))
+    for options in ((), (cv2.IMWRITE_JPEG_OPTIMIZE, 1), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_QUALITY, 1)):
+        black = encoded(".jpg", np.zeros((3000, 4000), np.uint8), *options)
+        assert decode_compressed_image(Message("jpeg", black)).pixels.shape == (3000, 4000)
+
+
+def test_a_cameras_pixels_are_not_turned_by_what_exif_says() -> None:
+    turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6
+    content = BASELINE[:2] + b"\xff\xe1" + (len(turned) + 2).to_bytes(2, "big") + turned + BASELINE[2:]
+    assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (WIDTH, HEIGHT, 3)
+    assert decode_compressed_image(Message("jpeg", content)).pixels.shape == (HEIGHT, WIDTH, 3)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     kind=st.one_of(
