@@ -57,10 +57,17 @@ _KNOWN = {*_PACKED, *_YUV420, "nv24"}
 def is_color_encoding(encoding: str) -> bool:
     """Return whether an image's encoding, or a compressed image's format, may be that of a camera's colours.
 
-    Encodings that name only a number type, such as 16UC1 and 32FC1, are those of depth and the like.
+    Encodings that name only a number type, such as 16UC1 and 32FC1, are those of depth and the like. With 8UC3 and 8UC4
+    nobody knows the order of the colours, but a JPEG and a PNG tell their own.
     """
     name, _, compression = map(_normal, encoding.partition(";"))
-    return not compression.startswith("compresseddepth") and (name in _PACKED or not _NUMBERS.match(name))
+    if compression.startswith("compresseddepth"):
+        return False
+    return (
+        name in _PACKED
+        or not _NUMBERS.match(name)
+        or (name in ("8uc3", "8uc4") and compression.startswith(("jp", "png")))
+    )
 
 
 def check_color_encoding(encoding: str) -> None:

@@ -78,6 +78,8 @@ ALPHA = np.dstack([BGR, GREY])
         ("mono8; png compressed ", encoded(".png", GREY), True),
         ("mono16; png compressed ", encoded(".png", deep(GREY)), True),
         ("8UC1; png compressed ", encoded(".png", GREY), True),
+        ("8UC3; jpeg compressed ", encoded(".jpg", BGR), False),
+        ("8UC4; png compressed ", encoded(".png", ALPHA), False),
         ("rgb8; tiff compressed ", encoded(".tiff", RGB), False),
         ("bgr8; tiff compressed ", encoded(".tiff", BGR), False),
         ("rgb16; tiff compressed ", encoded(".tiff", deep(RGB)), False),
@@ -138,7 +140,8 @@ DEPTH_HEADER = struct.pack("<iff", 0, 1.0, 2.0)  # of compressed_depth_image_tra
         ("16UC1; png compressed ", encoded(".png", deep(GREY)), "got depth ('16UC1; png compressed ')"),
         ("16UC1; jpeg compressed mono8", encoded(".jpg", GREY), "got depth ('16UC1; jpeg compressed mono8')"),
         ("32FC1; tiff compressed ", FLOAT, "got depth ('32FC1; tiff compressed ')"),
-        ("8UC3; png compressed ", encoded(".png", BGR), "got 8UC3; png compressed : set it in the camera's driver"),
+        ("8UC3; tiff compressed ", encoded(".tiff", RGB), "got 8UC3; tiff compressed : set it in the camera's driver"),
+        ("8SC3; png compressed ", encoded(".png", BGR), "got 8SC3; png compressed : set it in the camera's driver"),
         ("png", encoded(".png", deep(GREY)), "got one channel of 16 bits, as depth has ('png')"),
         ("tiff", FLOAT, "got 1 of float32"),
         ("h264", b"\0\0\0\1", "format says jpeg or png, got 'h264'"),
@@ -154,7 +157,7 @@ def test_what_is_no_cameras_is_refused_by_name(kind: str, content: bytes, words:
         decode_compressed_image(Message(kind, content))
     assert words in str(caught.value)
     assert str(caught.value).isprintable()
-    named_depth = "got depth" in words or "8UC3" in words
+    named_depth = "got depth" in words or "set it in" in words
     assert is_color_encoding(kind) == (not named_depth)
 
 
