@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from rt_panoptic_ros.encoded_image import MAX_MEGAPIXELS, decode_image_file
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -120,15 +121,11 @@ def read_image(path: Path) -> np.ndarray:
         encoded = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InvalidInputError(f"expected a readable image, got {path}: {error.strerror}") from None
-    try:
-        whole = encoded.size > 0 and not _cut_jpeg(encoded)
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if whole else None
-    except cv2.error:  # such as a size that OpenCV refuses
-        image = None
+    image = decode_image_file(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image is None:
         raise InvalidInputError(
             f"expected an image that OpenCV can decode, got {path} ({encoded.size} bytes): "
-            "it is damaged, cut short or of another format; save it again or remove it"
+            f"it is damaged, cut short, of another format or above {MAX_MEGAPIXELS} Mpx; save it again or remove it"
         )
     if image.dtype == np.uint16:
         image = cv2.convertScaleAbs(image, alpha=255 / 65535)
@@ -138,17 +135,6 @@ def read_image(path: Path) -> np.ndarray:
         )
     rgb: np.ndarray = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return rgb
-
-
-def _cut_jpeg(encoded: np.ndarray) -> bool:
-    """Whether bytes begin as a JPEG whose scan has no end marker; up to 4.10, OpenCV fills the rest with grey."""
-    content = encoded.tobytes()
-    if not content.startswith(b"\xff\xd8"):
-        return False
-    position = 2
-    while content[position : position + 1] == b"\xff" and content[position + 1 : position + 2] != b"\xda":
-        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")  # over tables and thumbnails
-    return content.find(b"\xff\xd9", position) < 0  # inside a scan, no other 0xff is followed by 0xd9
 
 
 class _ImageFiles(FrameSource):

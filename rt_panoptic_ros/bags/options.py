@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DEFAULT_OUTPUTS = tuple(name for name in OUTPUT_TYPES if name != "overlay")
 
 _PACKAGES = (
-    "numpy", "onnx", "onnxruntime", "openvino", "rosbags", "rosbags-image", "scipy", "tensorrt", "torch", "warp-lang",
+    "numpy", "onnx", "onnxruntime", "openvino", "rosbags", "scipy", "tensorrt", "torch", "warp-lang",
 )  # fmt: skip
 _END = 1 << 20  # bytes
 

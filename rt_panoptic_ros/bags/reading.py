@@ -15,7 +15,7 @@ from rosbags.typesys import Stores, TypesysError, get_typestore
 
 from rt_panoptic_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, read_image_message
 from rt_panoptic_ros.errors import InvalidInputError, first_line
-from rt_panoptic_ros.message_layout import is_color_encoding
+from rt_panoptic_ros.pixel_encodings import is_color_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -10,7 +10,7 @@ from rt_panoptic_ros.errors import InvalidInputError, require_package
 
 
 def _bag(options: argparse.Namespace) -> None:
-    require_package("rosbags", "bags", "`pip install rosbags rosbags-image`")
+    require_package("rosbags", "bags", "`pip install rosbags`")
     from rt_panoptic_ros.bags import batch
     from rt_panoptic_ros.bags.labelling import label_bag
     from rt_panoptic_ros.bags.options import DEFAULT_OUTPUTS, BagOptions

@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import String
@@ -21,7 +20,6 @@ from rt_panoptic_ros.message_layout import (
     decode_image,
     detection_fields,
     image_layout,
-    rosbags_converter,
 )
 from rt_panoptic_ros.msg import PanopticDetection, PanopticDetectionArray
 
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from vision_msgs.msg import Detection2DArray, LabelInfo
 
     from rt_panoptic_ros.class_table import ClassTable
-    from rt_panoptic_ros.message_layout import Converter
     from rt_panoptic_ros.records import CameraImage, DetectionTable
 
 
@@ -40,12 +37,12 @@ def camera_image(msg: Image | CompressedImage) -> CameraImage:
 
 
 def image_from_msg(msg: Image) -> CameraImage:
-    """Return the pixels of an image message; see `message_layout.decode_image`, and cv_bridge where there is one."""
-    return decode_image(msg, _converter)
+    """Return the pixels of an image message; see `message_layout.decode_image`."""
+    return decode_image(msg)
 
 
 def image_from_compressed_msg(msg: CompressedImage) -> CameraImage:
-    """Return the pixels of a JPEG or PNG message; see `message_layout.decode_compressed_image`."""
+    """Return the pixels of a JPEG, PNG or TIFF message; see `message_layout.decode_compressed_image`."""
     return decode_compressed_image(msg)
 
 
@@ -117,8 +114,14 @@ def detections_to_msg(
     return PanopticDetectionArray(header=header, height=image_size[0], width=image_size[1], detections=messages)
 
 
-def detections_2d_to_msg(array: PanopticDetectionArray) -> Detection2DArray:
-    """Return the same objects in vision_msgs' form: visible boxes, class names, and the instance ids as text."""
+def detections_2d_to_msg(array: PanopticDetectionArray, *, lasting_ids: bool) -> Detection2DArray:
+    """Return the same objects in vision_msgs' form: visible boxes, and class ids as `label_info_to_msg` has them.
+
+    Args:
+        array: The objects.
+        lasting_ids: Whether an instance id says the same object in each image, as an equal `id` does in vision_msgs;
+            without that, `id` is empty.
+    """
     from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
     messages = []
@@ -128,8 +131,9 @@ def detections_2d_to_msg(array: PanopticDetectionArray) -> Detection2DArray:
         box.center.position.x = region.x_offset + region.width / 2
         box.center.position.y = region.y_offset + region.height / 2
         hypothesis = ObjectHypothesisWithPose()
-        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = entry.class_name, entry.score
-        messages.append(Detection2D(header=array.header, results=[hypothesis], bbox=box, id=str(entry.instance_id)))
+        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = str(entry.class_id), entry.score
+        lasting_id = str(entry.instance_id) if lasting_ids else ""
+        messages.append(Detection2D(header=array.header, results=[hypothesis], bbox=box, id=lasting_id))
     return Detection2DArray(header=array.header, detections=messages)
 
 
@@ -144,16 +148,3 @@ def label_info_to_msg(classes: ClassTable, threshold: float) -> LabelInfo:
 def class_names_to_msg(classes: ClassTable) -> String:
     """Return a class table as JSON: {"name": ..., "classes": [{"id", "name", "thing", "color", "dataset_id"}, ...]}."""
     return String(data=class_names_text(classes))
-
-
-def _converter() -> Converter:
-    """Return (message to RGB pixels, what that raises for unfit messages): cv_bridge where there is one."""
-    try:
-        import cv_bridge
-    except ImportError:
-        return rosbags_converter()
-    bridge = cv_bridge.CvBridge()
-    return (
-        lambda msg: bridge.imgmsg_to_cv2(msg, desired_encoding="rgb8"),
-        (cv_bridge.CvBridgeError, cv2.error, TypeError, ValueError),
-    )

@@ -30,7 +30,7 @@ except ImportError:  # not of ROS's base installation: its topics are left out
     Detection2DArray = LabelInfo = None
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from rclpy.lifecycle import LifecycleNode
     from std_msgs.msg import Header
@@ -117,7 +117,7 @@ class PanopticOutputs:
             if "detections" in wanted:
                 publishers["detections"].publish(detections)
             if "detections_2d" in wanted:
-                publishers["detections_2d"].publish(detections_2d_to_msg(detections))
+                publishers["detections_2d"].publish(detections_2d_to_msg(detections, lasting_ids=ids is not None))
         if "overlay" in wanted:
             overlay = render_overlay(np.ascontiguousarray(to_rgb(image)), result, classes, opacity, ids, palette)
             publishers["overlay"].publish(overlay_to_msg(overlay, header, images["overlay"]))
@@ -131,21 +131,27 @@ class PanopticOutputs:
 class ModelTopics:
     """What the labels mean, on latched topics."""
 
-    def __init__(self, node: LifecycleNode) -> None:
-        """Create the publishers."""
+    def __init__(self, node: LifecycleNode, cameras: Iterable[str]) -> None:
+        """Create the publishers.
+
+        Args:
+            node: Its lifecycle enables them while it is active.
+            cameras: Names of those whose outputs lie under a prefix: consumers look for a label info beside them.
+        """
         self._node = node
         self._class_names = node.create_lifecycle_publisher(String, "~/class_names", qos.latched())
-        self._label_info = (
-            None if LabelInfo is None else node.create_lifecycle_publisher(LabelInfo, "~/label_info", qos.latched())
-        )
+        prefixes = () if LabelInfo is None else ("~", *(f"~/{name}" for name in cameras))
+        self._label_infos = [
+            node.create_lifecycle_publisher(LabelInfo, f"{prefix}/label_info", qos.latched()) for prefix in prefixes
+        ]
 
     def publish(self, classes: ClassTable, score_threshold: float) -> None:
         """Publish the class table to present and future subscribers."""
         self._class_names.publish(class_names_to_msg(classes))
-        if self._label_info is not None:
-            self._label_info.publish(label_info_to_msg(classes, score_threshold))
+        for publisher in self._label_infos:
+            publisher.publish(label_info_to_msg(classes, score_threshold))
 
     def destroy(self) -> None:
         """Take the topics away."""
-        for publisher in filter(None, (self._class_names, self._label_info)):
+        for publisher in (self._class_names, *self._label_infos):
             self._node.destroy_lifecycle_publisher(publisher)

@@ -245,8 +245,9 @@ class PanopticNode(LifecycleNode):
         self._wanted_classes(settings)  # a name that this model doesn't have is said now
         self._node_parameters.follow(self._pipeline)
         with self._lock:
-            self._model_topics = ModelTopics(self)
-            for name, topic in (parse_cameras(settings.cameras) or {"": "image"}).items():
+            cameras = parse_cameras(settings.cameras)
+            self._model_topics = ModelTopics(self, cameras)
+            for name, topic in (cameras or {"": "image"}).items():
                 statistics = self._statistics.setdefault(name, FrameStatistics(time.monotonic()))
                 outputs = PanopticOutputs(self, f"~/{name}" if name else "~", settings.output_reliability)
                 self._streams.append(CameraStream(self, name, topic, outputs, statistics))

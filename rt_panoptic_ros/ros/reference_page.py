@@ -41,8 +41,9 @@ OUTPUTS = (
     ),
     Topic(
         "~/detections_2d", "vision_msgs/msg/Detection2DArray",
-        "Where vision_msgs is installed: the same objects, with their visible boxes, class names and scores; `id` is "
-        "the instance id as text.",
+        "Where vision_msgs is installed: the same objects, with their visible boxes and scores; `class_id` is the "
+        "class's number in `~/label_info`, as text. `id` is the instance id as text with `tracking`, else empty: in "
+        "vision_msgs, an equal `id` is the same object in every image.",
     ),
     Topic(
         "~/confidence", "sensor_msgs/msg/Image",
@@ -59,7 +60,7 @@ OUTPUTS = (
     Topic(
         "~/label_info", "vision_msgs/msg/LabelInfo",
         "Where vision_msgs is installed; latched, published when the node is activated: class ids and names, and the "
-        "`score_threshold` of that moment.",
+        "`score_threshold` of that moment. With `cameras`, on `~/NAME/label_info` too.",
     ),
     Topic(
         "/diagnostics", "diagnostic_msgs/msg/DiagnosticArray",
@@ -82,7 +83,12 @@ _HEAD = """# Topics and parameters
 | topic | type | |
 |---|---|---|
 | `image` | sensor_msgs/msg/Image | rgb8, bgr8, mono8, rgba8, bgra8 as they lie; Bayer, YUV, 16-bit colours converted |
-| `image/compressed` | sensor_msgs/msg/CompressedImage | instead, with `image_transport: compressed`: JPEG or PNG |
+| `image/compressed` | sensor_msgs/msg/CompressedImage | instead, with `image_transport: compressed`: JPEG, PNG, TIFF |
+
+All of sensor_msgs' encodings that name colours or grey are taken: `rgb16` and the like, `mono16` (16 bits are scaled as
+cv_bridge does), Bayer patterns, `uyvy` (`yuv422`), `yuyv` (`yuv422_yuy2`), `nv12`, `nv21`, `nv24`, and drivers' `i420`
+and `yv12`. A compressed image's format says what it was: a Bayer pattern in a PNG gets its colours. Depth and other
+number types (`16UC1`, `32FC1`, `8UC3`; but `8UC1` is grey), video, and images that are cut off are refused by name.
 
 With `cameras: front=/front/image_raw,rear=/rear/image_raw`, those topics (or `TOPIC/compressed`) instead: one loaded
 model serves all, and the cameras take turns.

@@ -109,7 +109,7 @@ def test_without_rosbags(
 ) -> None:
     monkeypatch.setitem(sys.modules, "rosbags", None)
     assert main(["bag", str(tmp_path), str(tmp_path / "out"), *arguments]) == 1
-    assert "`pip install rosbags rosbags-image`" in capsys.readouterr().err
+    assert "`pip install rosbags`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

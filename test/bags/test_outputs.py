@@ -162,24 +162,29 @@ def test_encodings_padded_rows_and_compression(label: Label, tmp_path: Path) -> 
     padded = np.pad(rgb.reshape(height, -1), ((0, 0), (0, 9)), constant_values=77)
     png = cv2.imencode(".png", rgb[..., ::-1])[1].tobytes()
     bayer = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    nv12 = np.vstack([bayer, rgb[: height // 2, :, 0]])  # as drivers send it: height is the picture's own
     messages = [
         image_message(0, rgb, "/plain"),
         image_message(0, padded, "/padded", width=width, step=3 * width + 9),
         image_message(0, np.ascontiguousarray(rgb[..., ::-1]), "/bgr", "bgr8"),
         compressed_message(0, png, "rgb8; png compressed bgr8", "/compressed/compressed"),
         image_message(0, bayer, "/bayer", "bayer_rggb8"),
+        compressed_message(0, cv2.imencode(".png", bayer)[1].tobytes(), "bayer_rggb8; png compressed ", "/bayer_png"),
+        image_message(0, nv12, "/nv12", "nv12", height=height),
         image_message(0, cv2.cvtColor(bayer, cv2.COLOR_BayerBG2RGB), "/demosaiced"),
+        image_message(0, cv2.cvtColor(nv12, cv2.COLOR_YUV2RGB_NV12), "/from_nv12"),
     ]
     summary = label(make_bag(tmp_path / "bag", messages), tmp_path / "out")
     assert summary.skipped == {}
     topics = by_topic(tmp_path / "out")
     labels = {
         name: [pixels_of(topics[f"{NODE}/{name}/{part}"][0][1]) for part in ("semantic", "instance", "confidence")]
-        for name in ("plain", "padded", "bgr", "compressed", "bayer", "demosaiced")
+        for name in ("plain", "padded", "bgr", "compressed", "bayer", "bayer_png", "demosaiced", "nv12", "from_nv12")
     }
     for name in ("padded", "bgr", "compressed"):
         np.testing.assert_array_equal(labels[name], labels["plain"])
-    np.testing.assert_array_equal(labels["bayer"], labels["demosaiced"])
+    for name, same in (("bayer", "demosaiced"), ("bayer_png", "demosaiced"), ("nv12", "from_nv12")):
+        np.testing.assert_array_equal(labels[name], labels[same])
     assert not np.array_equal(labels["bayer"], labels["plain"])
 
 

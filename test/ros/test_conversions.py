@@ -236,7 +236,10 @@ DEPTH = cv2.imencode(".png", np.zeros((48, 64), np.uint16))[1].tobytes()
         (compressed(JPEG[:100]), "got 100 bytes that can't be decoded"),
         (compressed(b"garbage" * 50), "can't be decoded"),
         (compressed(JPEG, "h264"), "format says jpeg or png, got 'h264'"),
-        (compressed(DEPTH, "16UC1; png compressed"), "got 16: subscribe to the colour camera"),
+        (
+            compressed(DEPTH, "16UC1; png compressed"),
+            "got depth ('16UC1; png compressed'): subscribe to the colour camera",
+        ),
     ],
 )
 def test_refuses_broken_compressed_images_with_one_sentence(msg, words):
