@@ -78,7 +78,7 @@ def demo_table(player: Mapping[str, Any], recorder: Mapping[str, Any]) -> str:
         ("frames dropped for a newer one", node["frames dropped"]),
         ("frames labelled and recorded", f"{recorder['frames']}"),
         ("objects found", f"{recorder['objects']}"),
-        ("rate", f"{recorder['rate_hz']:.1f} Hz of {player['rate_hz']:g} Hz sent"),
+        ("rate", f"{recorder['rate_hz']:.1f} Hz of {player['rate_hz']:.4g} Hz sent"),
         ("latency p50, image stamp to outputs received", f"{latency['p50']:.0f} ms"),
         ("latency p95", f"{latency['p95']:.0f} ms"),
     ]

@@ -69,6 +69,32 @@ def write_image(path: Path, image: np.ndarray, options: Sequence[int] = ()) -> N
         temporary.write_bytes(content.tobytes())
 
 
+@contextmanager
+def literal_name(path: Path) -> Iterator[str]:
+    """Give text by which OpenCV opens exactly this file, for as long as it may be opened.
+
+    OpenCV takes text as UTF-8, whatever the locale, and % for the pattern of a sequence's names.
+
+    Raises:
+        OSError: A file of a name that it would take for another can't be opened.
+    """
+    place, rest = path.absolute(), ""
+    if _is_literal(place.name):
+        place, rest = place.parent, f"/{place.name}"
+    if _is_literal(str(place)):
+        yield f"{place}{rest}"
+        return
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{descriptor}{rest}"
+    finally:
+        os.close(descriptor)
+
+
+def _is_literal(name: str) -> bool:
+    return "%" not in name and os.fsencode(name) == name.encode("utf-8", "replace")
+
+
 def file_sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:

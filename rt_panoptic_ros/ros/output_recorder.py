@@ -18,8 +18,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from tqdm import tqdm
 
-from rt_panoptic_ros.errors import RtPanopticError, UnavailableError
+from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError, UnavailableError
 from rt_panoptic_ros.files import atomic_path
+from rt_panoptic_ros.input_image import to_rgb
 from rt_panoptic_ros.message_layout import stamp_ns
 from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
@@ -29,6 +30,7 @@ from rt_panoptic_ros.ros.node_settings import Change, described
 from rt_panoptic_ros.ros.parameters import declare_settings
 from rt_panoptic_ros.ros.recording import RealTimeVideo, Samples, StampMatcher
 from rt_panoptic_ros.ros.spinning import run_node
+from rt_panoptic_ros.ros.text_arguments import texts_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 TOPICS = {"semantic": Image, "instance": Image, "detections": PanopticDetectionArray, "overlay": Image}
 
 _WATCH_PERIOD_S = 0.1
+_LOG_PERIOD_S = 5.0
 _LAST_WORDS_S = 1.5  # how long after the last frame the node's diagnostics, at 1 Hz, are waited for
 _QUEUE = 64  # overlays that may wait for the video's encoder
 
@@ -122,7 +125,7 @@ class OutputRecorder(Node):
         summary = self._summary(files)
         out = Path(self.settings.out)
         with atomic_path(out / "summary.json") as path:
-            path.write_text(json.dumps(summary, indent=2) + "\n")
+            path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         if self._pictures.problem:
             self.get_logger().error(self._pictures.problem)
         if not self._arrivals_s:
@@ -150,12 +153,18 @@ class OutputRecorder(Node):
         parts = self._matcher.add(topic, stamp, message)
         if parts is None:
             return
+        try:
+            overlay = to_rgb(image_from_msg(parts["overlay"]))
+        except InvalidInputError as error:
+            self._matcher.incomplete += 1
+            self.get_logger().warning(f"frame left out: {error}", throttle_duration_sec=_LOG_PERIOD_S)
+            return
         self._latencies_ms.append((self.get_clock().now().nanoseconds - stamp) / 1e6)
         self._arrivals_s.append(self._last_message_s)
         self._progress.update()
         self._objects += len(parts["detections"].detections)
         self._image_size = parts["detections"].height, parts["detections"].width
-        self._pictures.put(image_from_msg(parts["overlay"]).pixels, stamp / 1e9)
+        self._pictures.put(overlay, stamp / 1e9)
         if len(self._arrivals_s) == self.settings.max_frames:
             self._done_s, self._ended_by = self._last_message_s, "max_frames"
 
@@ -262,4 +271,5 @@ class _PictureWriter:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the recorder as a process."""
-    return run_node(OutputRecorder, args)
+    with texts_kept(args, RecorderSettings) as kept:
+        return run_node(OutputRecorder, kept)

@@ -30,6 +30,7 @@ from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos, parse_
 from rt_panoptic_ros.ros.outputs import ModelTopics, PanopticOutputs
 from rt_panoptic_ros.ros.parameters import NodeParameters
 from rt_panoptic_ros.ros.spinning import run_node
+from rt_panoptic_ros.ros.text_arguments import texts_kept
 from rt_panoptic_ros.settings import parse_size
 
 if TYPE_CHECKING:
@@ -363,4 +364,5 @@ def _setup(settings: NodeSettings) -> dict[str, object]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node as a process."""
-    return run_node(lambda finished: PanopticNode(finished=finished), args)
+    with texts_kept(args) as kept:
+        return run_node(lambda finished: PanopticNode(finished=finished), kept)
