@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def atomic_path(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target`; on success it is synced and renamed to `target`, else removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:32]}.", suffix=target.suffix)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -33,7 +33,7 @@ def write(path: Path, stored: np.ndarray) -> Path:
 
 
 def matroska(path: Path, times_ms: list[int], duration_ms: float = 0, default_ms: int = 0) -> Path:
-    """Write a film of JPEGs, frame i of grey 10 i modulo 250, as MediaRecorder does: no duration and no rate unless given."""
+    """Write a film of JPEGs, frame i of grey 10 i % 250, as MediaRecorder does: no duration, no rate."""
 
     def element(identity: str, content: bytes) -> bytes:
         return bytes.fromhex(identity) + (1 << 56 | len(content)).to_bytes(8, "big") + content

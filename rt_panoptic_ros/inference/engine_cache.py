@@ -117,7 +117,7 @@ def _load(path: Path, identity: EngineIdentity) -> bytes | None:
             elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 reason = f"others may write {file.name}"
         if not reason:
-            document: dict[str, Any] = json.loads(sidecar(path).read_text())
+            document: dict[str, Any] = json.loads(sidecar(path).read_text(encoding="utf-8"))
             plan = path.read_bytes()
             if document.get("format") != _FORMAT or document.get("identity") != asdict(identity):
                 reason = "it was built for something else"
