@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +94,11 @@ def literal_name(path: Path) -> Iterator[str]:
 
 def _is_literal(name: str) -> bool:
     return "%" not in name and os.fsencode(name) == name.encode("utf-8", "replace")
+
+
+def plain_name(name: str) -> str:
+    """Return a name as part of a file's own, whatever it holds and the locale is."""
+    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:64]
 
 
 def file_sha256(path: Path) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.sources import FrameSource
 
 _JPEG_QUALITY = 92
+_SHOWN = 5  # of the images that can't be read
 
 
 def predict_source(
@@ -51,14 +52,15 @@ def predict_source(
         tracking: Keep an object's id from frame to frame, see `InstanceTracker`.
 
     Raises:
-        InvalidInputError: A name is not that of a thing, `out` has results, or a frame can't be read; the results of
-            those before it stay.
+        InvalidInputError: A name is not that of a thing, or `out` has results; or, when the others are labelled, a
+            frame can't be read.
         UnavailableError: A file can't be written.
     """
     wanted = parse_class_names(object_classes, pipeline.classes)
     _refuse_results(out)
     tracker = InstanceTracker() if tracking else None
-    frames = 0
+    frames, broken = 0, list[InvalidInputError]()
+    source.on_broken = broken.append
     with CocoPanopticWriter(out, pipeline.classes) as panoptic:
         for frame in tqdm(source, total=source.count, unit="frame", desc="labelling"):
             result = pipeline(CameraImage(frame.image, "rgb"))
@@ -74,6 +76,12 @@ def predict_source(
             quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
             write_image(out / "overlay" / f"{frame.stem}.jpg", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR), quality)
             frames += 1
+    if broken:
+        raise InvalidInputError(
+            f"expected only images that can be read, {frames} are labelled into {out} and {len(broken)} left out: "
+            + "; ".join(str(error) for error in broken[:_SHOWN])
+            + ("; and so on" if len(broken) > _SHOWN else "")
+        )
     return frames
 
 

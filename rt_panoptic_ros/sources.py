@@ -22,7 +22,7 @@ from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import literal_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -61,12 +61,14 @@ class FrameSource(ABC):
         rate_hz: Frames per second; None where the source has none (images) or does not tell.
         count: Number of frames, for a video as its container claims; None where unknown or endless.
         timed: Whether the frames' times are those of a recording, which need not be evenly spaced.
+        on_broken: Told of each image of a folder that can't be read and is left out; None to end with the first.
     """
 
     def __init__(self, rate_hz: float | None, count: int | None, *, timed: bool = False) -> None:
         self.rate_hz = rate_hz
         self.count = count
         self.timed = timed
+        self.on_broken: Callable[[InvalidInputError], None] | None = None
         self._closed = False
 
     @abstractmethod
@@ -74,7 +76,8 @@ class FrameSource(ABC):
         """Return an iterator that decodes each frame when it is asked for.
 
         Raises:
-            InvalidInputError: While iterating: a frame cannot be decoded, or a video ends early.
+            InvalidInputError: While iterating: a frame cannot be decoded, or no image of a folder, or a video ends
+                early.
             UnavailableError: While iterating: a camera delivers no more frames.
         """
 
@@ -190,10 +193,20 @@ class _ImageFiles(FrameSource):
     def __iter__(self) -> Iterator[Frame]:
         _refuse_closed(self._closed)
         named = itertools.cycle(self._named) if self._loop else self._named
+        broken = 0  # in a row
         for number, (path, stem, name) in enumerate(named):
             if self._closed:
                 return
-            yield Frame(read_image(path), stem, name, float(number))
+            try:
+                image = read_image(path)
+            except InvalidInputError as error:
+                broken += 1
+                if self.on_broken is None or broken == len(self._named):
+                    raise
+                self.on_broken(error)
+                continue
+            broken = 0
+            yield Frame(image, stem, name, float(number))
 
 
 class _VideoFile(FrameSource):

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rt_panoptic_ros.files import atomic_path, cache_directory
+from rt_panoptic_ros.files import atomic_path, cache_directory, plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ class EngineIdentity:
     def stem(self) -> str:
         """The file name without suffix: readable, and a key of everything."""
         key = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:24]
-        return f"{self.model}-{self.size}-{self.precision}-{self.runtime}-sm{self.compute_capability}-{key}"
+        return f"{plain_name(self.model)}-{self.size}-{self.precision}-{self.runtime}-sm{self.compute_capability}-{key}"
 
 
 @contextmanager

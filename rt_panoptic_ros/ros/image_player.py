@@ -90,6 +90,7 @@ class ImagePlayer(Node):
                 "start with `-p source:=PATH`"
             )
         self._source = open_source(self.settings.source, loop=self.settings.loop)
+        self._source.on_broken = lambda error: self.get_logger().warning(f"image left out: {error}")
         self._timed = self._source.timed and not self.settings.rate_hz
         self._rate_hz = self.settings.rate_hz or self._source.rate_hz or RATE_HZ
         self._frames: Iterator[Frame] = itertools.islice(self._source, self.settings.max_frames or None)
