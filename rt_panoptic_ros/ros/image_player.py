@@ -157,9 +157,10 @@ class ImagePlayer(Node):
         ahead_s = self._origin_s + time_s - now_s
         # Lateness of less than an image's period is made up for, more is not: no burst of images after a pause.
         self._origin_s += max(0.0, -ahead_s - (time_s - self._last_s))
-        self._timer.timer_period_ns = int(max(0.0, ahead_s) * 1e9)
+        wait_ns = int(max(0.0, ahead_s) * 1e9)
+        self._timer.timer_period_ns = wait_ns
         self._timer.reset()
-        return ahead_s > 0
+        return wait_ns > 0
 
 
 def main(args: Sequence[str] | None = None) -> int:
