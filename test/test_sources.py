@@ -117,6 +117,20 @@ class TestImages:
         rgb = np.repeat(deep, 3, axis=2) if channels == 1 else deep[..., 2::-1]
         np.testing.assert_array_equal(image, np.rint(rgb / 257).astype(np.uint8))
 
+    @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+    def test_images_are_upright_as_their_orientation_says(self, tmp_path: Path, orientation: int, turns: int) -> None:
+        half = np.zeros((32, 64, 3), np.uint8)
+        half[:, :32] = 255
+        jpeg = write(tmp_path / "phone.jpg", half).read_bytes()
+        exif = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+        (tmp_path / "phone.jpg").write_bytes(
+            jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+        )
+        image = read_image(tmp_path / "phone.jpg").astype(int)
+        expected = np.rot90(half, turns).astype(int)
+        assert image.shape == expected.shape
+        assert np.abs(image - expected).max() < 40
+
     def test_float_samples_are_refused_by_name(self, tmp_path: Path) -> None:
         path = write(tmp_path / "hdr.tif", np.zeros((4, 4, 3), np.float32))
         with pytest.raises(InvalidInputError, match=r"8 or 16 bits.*hdr\.tif.*float32"):
@@ -327,17 +341,17 @@ class TestVideo:
         np.testing.assert_allclose(times, [0, 0.05, 0.1, 0.3, 0.35, 0.4, 0.45, 0.65], atol=1e-6)
 
     @pytest.mark.parametrize(
-        ("times_ms", "expected"),
+        ("times_ms", "default_ms", "expected"),
         [
-            ([0, 40, 80, 60, 100, 140], [0, 0.04, 0.08, 0.1, 0.14, 0.18]),  # one out of order, of a claimed 50 Hz
-            ([0, 40, 80, 30_000, 30_040], [0, 0.04, 0.08, 0.12, 0.16]),  # another recording behind it
-            ([0, 0, 0, 0], [0, 1, 2, 3]),  # none
+            ([0, 40, 80, 60, 100, 140], 40, [0, 0.04, 0.08, 0.12, 0.16, 0.2]),  # one out of order
+            ([0, 40, 80, 30_000, 30_040], 40, [0, 0.04, 0.08, 0.12, 0.16]),  # another recording behind it
+            ([0, 0, 0, 0], 0, [0, 1, 2, 3]),  # none
         ],
     )
     def test_times_that_make_no_sense_are_the_usual_gap(
-        self, tmp_path: Path, times_ms: list[int], expected: list[float]
+        self, tmp_path: Path, times_ms: list[int], default_ms: int, expected: list[float]
     ) -> None:
-        frames = list(open_source(str(matroska(tmp_path / "odd.mkv", times_ms))))
+        frames = list(open_source(str(matroska(tmp_path / "odd.mkv", times_ms, default_ms=default_ms))))
         np.testing.assert_allclose([frame.time_s for frame in frames], expected, atol=1e-6)
 
     @pytest.mark.parametrize("claimed_hz", [0.0, 1000.0, 90000.0, float("nan"), float("inf"), -1.0, 1e-9])
