@@ -16,8 +16,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
-from rt_panoptic_ros.files import atomic_path
+from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError, UnavailableError
+from rt_panoptic_ros.files import output_path
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
 from rt_panoptic_ros.ros.node_settings import RELIABILITIES, Change, described
@@ -121,8 +121,12 @@ class ImagePlayer(Node):
         self.get_logger().info(f"published {self._sent} images")
         if self.settings.summary:
             rate_hz = (self._sent - 1) / self._last_s if self._timed and self._last_s else self._rate_hz
-            with atomic_path(Path(self.settings.summary)) as path:
-                path.write_text(json.dumps({"frames": self._sent, "rate_hz": rate_hz}) + "\n", encoding="utf-8")
+            try:
+                with output_path(Path(self.settings.summary)) as path:
+                    path.write_text(json.dumps({"frames": self._sent, "rate_hz": rate_hz}) + "\n", encoding="utf-8")
+            except UnavailableError as error:
+                self.get_logger().error(str(error))
+                self._status = 1
         return self._status
 
     def _tick(self) -> None:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from tqdm import tqdm
 
-from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError, UnavailableError
-from rt_panoptic_ros.files import atomic_path
+from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError, UnavailableError, first_line
+from rt_panoptic_ros.files import output_path
 from rt_panoptic_ros.input_image import to_rgb
 from rt_panoptic_ros.message_layout import stamp_ns
 from rt_panoptic_ros.msg import PanopticDetectionArray
@@ -99,7 +100,13 @@ class OutputRecorder(Node):
         )
         self._done_s: float | None = None
 
-        name = self.resolve_topic_name(self.settings.node)
+        try:
+            name = self.resolve_topic_name(self.settings.node)
+        except (rclpy_implementation.RCLError, ValueError) as error:
+            raise InvalidInputError(
+                f"expected the parameter node to name a node such as panoptic_node, got '{self.settings.node}': "
+                f"{first_line(error)}"
+            ) from None
         self._status_name = f"{name.lstrip('/')}: panoptic"
         for topic, kind in TOPICS.items():
             self.create_subscription(kind, f"{name}/{topic}", self._receiver(topic), qos.stream("reliable"))
@@ -124,10 +131,14 @@ class OutputRecorder(Node):
         files = self._pictures.close()
         summary = self._summary(files)
         out = Path(self.settings.out)
-        with atomic_path(out / "summary.json") as path:
-            path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        if self._pictures.problem:
-            self.get_logger().error(self._pictures.problem)
+        problem = self._pictures.problem
+        try:
+            with output_path(out / "summary.json") as path:
+                path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        except UnavailableError as error:
+            problem = problem or str(error)
+        if problem:
+            self.get_logger().error(problem)
         if not self._arrivals_s:
             self.get_logger().error(
                 f"expected outputs of {self.settings.node}, but no complete set of {', '.join(TOPICS)} came: "
@@ -139,7 +150,7 @@ class OutputRecorder(Node):
             f"recorded {summary['frames']} frames at {summary['rate_hz']:.1f} Hz, latency p50 {latency['p50']:.0f} ms, "
             f"p95 {latency['p95']:.0f} ms, in {out}"
         )
-        return 1 if self._pictures.problem else 0
+        return 1 if problem else 0
 
     def _receiver(self, topic: str) -> Callable[[Any], None]:
         return lambda message: self._on_output(topic, message)

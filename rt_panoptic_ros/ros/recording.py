@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from rt_panoptic_ros.errors import UnavailableError
-from rt_panoptic_ros.files import atomic_path, literal_name
+from rt_panoptic_ros.files import literal_name, output_path
 from rt_panoptic_ros.visualize import contact_sheet
 
 if TYPE_CHECKING:
@@ -162,13 +162,17 @@ class Samples:
         self._seen += 1
 
     def write_sheet(self, path: Path, columns: int = 4, width_px: int = 1600) -> bool:
-        """Write the pictures as one PNG; return False, without a file, where none came."""
+        """Write the pictures as one PNG; return False, without a file, where none came.
+
+        Raises:
+            UnavailableError: The file can't be written.
+        """
         if not self._kept:
             return False
         places = np.linspace(0, len(self._kept) - 1, min(self._number, len(self._kept))).round().astype(int)
         images, captions = zip(*(self._kept[place] for place in places), strict=True)
         sheet = contact_sheet(images, min(columns, len(images)), width_px, captions)
         encoded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
-        with atomic_path(path) as temporary:
+        with output_path(path) as temporary:
             temporary.write_bytes(encoded.tobytes())
         return True

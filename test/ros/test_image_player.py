@@ -81,6 +81,17 @@ def test_lateness_does_not_add_up_and_a_pause_makes_no_burst(play, tmp_path):
     assert gaps == pytest.approx([0.04, 5.0, 0.0, 0.04, 0.04], abs=1e-6)
 
 
+def test_a_summary_that_cannot_be_written_is_one_sentence(graph, tmp_path, capfd):
+    film = matroska(tmp_path / "recorder.webm", [0, 40])
+    given = {"source": str(film), "summary": str(film / "summary.json")}
+    player = ImagePlayer(threading.Event(), context=graph.context, parameter_overrides=[
+        Parameter(name, value=value) for name, value in given.items()
+    ])  # fmt: skip
+    assert player.finish() == 1
+    player.destroy_node()
+    assert "expected to write" in "".join(capfd.readouterr())
+
+
 def test_a_rate_that_is_asked_for_counts(play, tmp_path):
     film = matroska(tmp_path / "recorder.webm", [0, 40, 90, 148])
     published, summary, _ = play(film, rate_hz=10.0)

@@ -12,6 +12,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
 from rt_panoptic_ros.ros.output_recorder import TOPICS, OutputRecorder
@@ -71,6 +72,20 @@ def test_images_of_mixed_sizes_are_recorded(record):
     video = cv2.VideoCapture(summary["files"]["video"])
     assert (video.get(cv2.CAP_PROP_FRAME_HEIGHT), video.get(cv2.CAP_PROP_FRAME_COUNT)) == (24, 15)
     assert cv2.imread(summary["files"]["contact_sheet"]) is not None
+
+
+@pytest.mark.parametrize("name", ["1e3", "a b", "", "/", "a//b"])
+def test_a_name_that_no_node_has_is_one_sentence(graph, name):
+    overrides = [Parameter("node", value=name)]
+    with pytest.raises(InvalidInputError, match=f"name a node such as panoptic_node, got '{name}'"):
+        OutputRecorder(threading.Event(), context=graph.context, parameter_overrides=overrides)
+
+
+def test_a_summary_that_cannot_be_written_is_one_sentence(record, tmp_path, capfd):
+    (tmp_path / "out" / "summary.json" / "taken").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):  # of the test's own reading
+        record([outputs(0, picture(0))])
+    assert "expected to write" in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("encoding", ["purple7", "rgb8", ""])
