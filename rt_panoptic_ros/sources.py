@@ -349,6 +349,8 @@ def _images_in(folder: Path) -> list[Path]:
             paths = (Path(place, name) for name in names if not name.startswith("."))
             found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
             if found and Path(place) == folder:
+                if folders:
+                    _logger.info("%s: its own %d images are taken, not those of its sub-folders", folder, len(found))
                 break
     except OSError as error:
         raise InvalidInputError(

@@ -244,7 +244,7 @@ class CocoPanopticWriter:
             raise ValueError("the writer is closed")
         image_file = image_file or f"{stem}.jpg"
         if image_id is None:
-            own = PurePath(image_file).stem.removesuffix(CITYSCAPES_SUFFIX)
+            own = PurePath(image_file).stem.partition(CITYSCAPES_SUFFIX)[0] or stem
             image_id = int(own) if own.isascii() and own.isdecimal() else own
             image_id = stem if image_id in self._image_ids else image_id
         name = f"{stem}.png"
@@ -328,7 +328,7 @@ def read_segments(json_path: Path) -> Iterator[tuple[int | str, str, tuple[Segme
         InvalidInputError: The JSON file is not of the format (told when the wrong entry is reached).
     """
     try:
-        document = json.loads(json_path.read_text(encoding="utf-8"))
+        document = json.loads(json_path.read_bytes())  # UTF-8, with or without a byte order mark
         things = {category["id"]: int(category["isthing"]) for category in document["categories"]}
         for annotation in document["annotations"]:
             segments = tuple(_segment(fields, things) for fields in annotation["segments_info"])
