@@ -17,6 +17,7 @@ from launch.actions import (
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from rt_panoptic_ros.resources import share_directory
@@ -24,9 +25,9 @@ from rt_panoptic_ros.ros.transport import profile_environment
 
 PACKAGE = "rt_panoptic_ros"
 PLAYER = {
-    "source": (None, "A video, a folder of images, an image, or a camera such as 0 or /dev/video0."),
-    "rate_hz": ("0.0", "Images per second; 0 for the source's own rate."),
-    "loop": ("true", "Start again at the end, for ever."),
+    "source": (str, None, "A video, a folder of images, an image, or a camera such as 0 or /dev/video0."),
+    "rate_hz": (float, "0.0", "Images per second; 0 for the source's own rate."),
+    "loop": (bool, "true", "Start again at the end, for ever."),
 }
 
 
@@ -34,7 +35,7 @@ def generate_launch_description() -> LaunchDescription:
     """Return the player, the node and rviz2."""
     arguments = [
         DeclareLaunchArgument(name, default_value=default, description=description)
-        for name, (default, description) in PLAYER.items()
+        for name, (_, default, description) in PLAYER.items()
     ]
     rviz = DeclareLaunchArgument("rviz", default_value="true", description="Show rviz2, where it is installed.")
     # The player sends the large images, so it needs the profile as much as the node.
@@ -45,7 +46,10 @@ def generate_launch_description() -> LaunchDescription:
     player = Node(
         package=PACKAGE,
         executable="play_images",
-        parameters=[{name: LaunchConfiguration(name) for name in PLAYER}],
+        # Each in its type: without, launch takes a folder 0016 for the number 14.
+        parameters=[
+            {name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, (kind, *_) in PLAYER.items()}
+        ],
         remappings=[("image", LaunchConfiguration("image_topic"))],
         output="screen",
     )

@@ -76,7 +76,8 @@ def load_class_table(name: str) -> ClassTable:
     known = available_class_tables()
     if name not in known:
         raise InvalidInputError(f"expected a class table named one of {', '.join(known)}, got '{name}'")
-    return parse_class_table(yaml.safe_load((share_directory() / "config" / "classes" / f"{name}.yaml").read_text()))
+    path = share_directory() / "config" / "classes" / f"{name}.yaml"
+    return parse_class_table(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def parse_class_table(document: object) -> ClassTable:

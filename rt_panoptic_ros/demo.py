@@ -60,7 +60,8 @@ def run_demo(source: str, out: Path, *, model: str | None, max_frames: int) -> N
             "player", "image_player", {"source": source, "max_frames": max_frames, "summary": logs / "player.json"}
         )
         wait_for_all([player, recorder], watched=[node])
-    print(demo_table(json.loads((logs / "player.json").read_text()), json.loads((out / "summary.json").read_text())))
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in (logs / "player.json", out / "summary.json")]
+    print(demo_table(*reports))
     print(f"Look at {out / 'overlay.mp4'} and {out / 'overlay.png'}; logs are in {logs}")
 
 
@@ -78,7 +79,7 @@ def demo_table(player: Mapping[str, Any], recorder: Mapping[str, Any]) -> str:
         ("frames dropped for a newer one", node["frames dropped"]),
         ("frames labelled and recorded", f"{recorder['frames']}"),
         ("objects found", f"{recorder['objects']}"),
-        ("rate", f"{recorder['rate_hz']:.1f} Hz of {player['rate_hz']:g} Hz sent"),
+        ("rate", f"{recorder['rate_hz']:.1f} Hz of {player['rate_hz']:.4g} Hz sent"),
         ("latency p50, image stamp to outputs received", f"{latency['p50']:.0f} ms"),
         ("latency p95", f"{latency['p95']:.0f} ms"),
     ]

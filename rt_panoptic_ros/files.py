@@ -6,6 +6,7 @@ import atexit
 import functools
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ _ROOM_BYTES = 16 << 20
 def atomic_path(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target`; on success it is synced and renamed to `target`, else removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:32]}.", suffix=target.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -74,6 +75,37 @@ def write_image(path: Path, image: np.ndarray, options: Sequence[int] = ()) -> N
     assert encoded, f"OpenCV can't encode {image.dtype} {image.shape} as {path.suffix}"
     with output_path(path) as temporary:
         temporary.write_bytes(content.tobytes())
+
+
+@contextmanager
+def literal_name(path: Path) -> Iterator[str]:
+    """Give text by which OpenCV opens exactly this file, for as long as it may be opened.
+
+    OpenCV takes text as UTF-8, whatever the locale, and % for the pattern of a sequence's names.
+
+    Raises:
+        OSError: A file of a name that it would take for another can't be opened.
+    """
+    place, rest = path.absolute(), ""
+    if _is_literal(place.name):
+        place, rest = place.parent, f"/{place.name}"
+    if _is_literal(str(place)):
+        yield f"{place}{rest}"
+        return
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{descriptor}{rest}"
+    finally:
+        os.close(descriptor)
+
+
+def _is_literal(name: str) -> bool:
+    return "%" not in name and os.fsencode(name) == name.encode("utf-8", "replace")
+
+
+def plain_name(name: str) -> str:
+    """Return a name as part of a file's own, whatever it holds and the locale is."""
+    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:64]
 
 
 def file_sha256(path: Path) -> str:

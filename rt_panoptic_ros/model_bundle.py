@@ -114,7 +114,7 @@ class ModelBundle:
         if not path.is_file():
             raise InvalidInputError(f"expected the ranges for precision int8 in {path}, found none: {remedy}")
         try:
-            document = json.loads(path.read_text())
+            document = json.loads(path.read_text(encoding="utf-8"))
             ranges = {str(name): (float(low), float(high)) for name, (low, high) in document["ranges"].items()}
             digest = document["weights_sha256"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -156,7 +156,7 @@ def read_bundle(model: Path | str) -> ModelBundle:
             "give the path of one, or make one with `rt-panoptic import-weights` or `rt-panoptic make-untrained`"
         )
     try:
-        document = yaml.safe_load((path / CARD).read_text())
+        document = yaml.safe_load((path / CARD).read_text(encoding="utf-8"))
         return _parse_card(path, document)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         summary = " ".join(str(error).split())
@@ -236,14 +236,15 @@ def record_measurement(bundle: ModelBundle, name: str, figures: Mapping[str, obj
     Raises:
         UnavailableError: The card can't be written; it is as it was.
     """
-    card = yaml.safe_load((bundle.path / CARD).read_text())
+    card = yaml.safe_load((bundle.path / CARD).read_text(encoding="utf-8"))
     card.setdefault("about", {}).setdefault("measured", {})[name] = dict(figures)
     _write_card(bundle.path, card)
 
 
 def _write_card(path: Path, card: Mapping[str, object]) -> None:
     with output_path(path / CARD) as temporary:
-        temporary.write_text(yaml.safe_dump(dict(card), sort_keys=False, width=110, allow_unicode=True))
+        text = yaml.safe_dump(dict(card), sort_keys=False, width=110, allow_unicode=True)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_ranges(bundle: ModelBundle, ranges: Mapping[str, tuple[float, float]], origin: str) -> Path:
@@ -260,7 +261,7 @@ def write_ranges(bundle: ModelBundle, ranges: Mapping[str, tuple[float, float]],
     path = bundle.path / RANGES
     document = {"origin": origin, "weights_sha256": bundle.weights_sha256, "ranges": dict(ranges)}
     with output_path(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return path
 
 

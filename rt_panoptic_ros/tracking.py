@@ -7,8 +7,8 @@ The rules:
 - Birth: an object without a match gets the next id in turn, 1 to 65535 and from the start again, skipping those in use.
 - Loss: a track without a match is remembered for `MEMORY_FRAMES` frames, then forgotten; its id may come again after
   65535 others.
-- Reset: `reset` forgets all and begins with id 1, as does an image of another size, or one whose stamp goes back (a bag
-  that begins again).
+- Reset: `reset` forgets all and begins with id 1, as does an image of another size, or one whose stamp lies more than
+  `STEP_BACK_NS` before the latest (a bag that begins again).
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ MIN_OVERLAP = 0.2
 
 MEMORY_FRAMES = 10
 
+STEP_BACK_NS = 1_000_000_000
+"""Clocks that are set right (ntpd steps above 0.128 s, chrony by its makestep of 1 s) and frames that come out of order
+(a queue of 10 at 10 Hz) step back by less, and tracks bridge as much: `MEMORY_FRAMES` at 10 Hz. A bag lasts longer."""
+
 _LAST_ID = 65535
+_NEVER_NS = -(2**63)  # before all stamps
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +75,12 @@ class InstanceTracker:
         self._min_overlap = min_overlap
         self._tracks: list[_Track] = []
         self._next_id = 1
-        self._stamp_ns = 0  # of the last frame
+        self._stamp_ns = _NEVER_NS  # the latest since the reset
         self._size: tuple[int, ...] = ()
 
     def reset(self) -> None:
         """Forget all objects."""
-        self._tracks, self._next_id, self._stamp_ns = [], 1, 0
+        self._tracks, self._next_id, self._stamp_ns = [], 1, _NEVER_NS
 
     def update(self, result: PanopticResult, stamp_ns: int = 0) -> np.ndarray:
         """Return the lasting id of each of a frame's objects, in the order of its table.
@@ -87,9 +92,9 @@ class InstanceTracker:
         Returns:
             (n,) uint16, 1 to 65535, all different.
         """
-        if result.instance.shape != self._size or stamp_ns < self._stamp_ns:
+        if result.instance.shape != self._size or stamp_ns < self._stamp_ns - STEP_BACK_NS:
             self.reset()
-        self._size, self._stamp_ns = result.instance.shape, stamp_ns
+        self._size, self._stamp_ns = result.instance.shape, max(self._stamp_ns, stamp_ns)
         objects = _silhouettes(result)
         matches = _match(objects, [track.seen for track in self._tracks], self._min_overlap)
         for track in self._tracks:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "rt_panoptic_ros"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "rt_panoptic_ros"
 MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+SCRIPTS = [ROOT / "setup.py", ROOT / "scripts" / "draw_pictures", *sorted((ROOT / "launch").glob("*.py"))]
 ROS = {
     "rclpy", "sensor_msgs", "std_msgs", "std_srvs", "diagnostic_msgs", "lifecycle_msgs", "builtin_interfaces",
     "rcl_interfaces", "cv_bridge", "launch", "launch_ros", "vision_msgs",
@@ -19,7 +22,7 @@ ROS = {
 
 def imports(path: Path) -> set[str]:
     """Return all modules that a file imports at run time (what only type checkers see is left out)."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = []
@@ -78,6 +81,52 @@ def test_heavy_modules_load_lazily(module: str, without: set[str]) -> None:
     assert not without & set(loaded.stdout.split())
 
 
+@pytest.mark.parametrize("path", [*MODULES.values(), *SCRIPTS], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_text_files_are_utf8_in_any_locale(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert [f"line {call.lineno}: {ast.unparse(call)}" for call in calls if _takes_the_locales_encoding(call)] == []
+
+
+def _takes_the_locales_encoding(call: ast.Call) -> bool:
+    """Whether a call reads or writes text without saying in which encoding."""
+    *_, name = ast.unparse(call.func).split(".")
+    words = {word.arg: ast.unparse(word.value) for word in call.keywords}
+    if name in ("read_text", "write_text"):
+        return "encoding" not in words
+    if name in ("run", "Popen", "check_output") and words.keys() & {"text", "universal_newlines"}:
+        return "encoding" not in words
+    if name not in ("open", "fdopen", "TemporaryFile", "NamedTemporaryFile", "TextIOWrapper"):
+        return False
+    modes = [
+        word for word in (*map(ast.unparse, call.args), words.get("mode", "")) if re.fullmatch(r"'[rwxabt+]+'", word)
+    ]
+    mode = modes[0] if modes else "'w+b'" if name.endswith("TemporaryFile") else "'r'"
+    of_a_file = bool(modes) or isinstance(call.func, ast.Name) or name != "open"  # not a method such as reader.open()
+    return of_a_file and "b" not in mode and "encoding" not in words
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("path.read_text()", True), ("path.read_text(errors='replace')", True), ("path.write_text(x)", True),
+        ("path.write_text(x, encoding='utf-8')", False), ("open(path)", True), ("open(path, 'rb')", False),
+        ("path.open('w')", True), ("path.open('wb')", False), ("path.open(mode='a', encoding='utf-8')", False),
+        ("reader.open()", False), ("os.fdopen(3)", True), ("os.fdopen(3, 'r+b')", False),
+        ("NamedTemporaryFile()", False),
+        ("NamedTemporaryFile('w')", True), ("subprocess.run(x, text=True)", True), ("subprocess.run(x)", False),
+    ],
+)  # fmt: skip
+def test_that_rule_sees(text: str, wrong: bool) -> None:
+    call = ast.parse(text, mode="eval").body
+    assert isinstance(call, ast.Call)
+    assert _takes_the_locales_encoding(call) == wrong
+
+
 def test_files_stay_readable() -> None:
     """Around 200 to 300 lines with one purpose; more than 450 is a room to divide."""
-    assert {name: lines for name, path in MODULES.items() if (lines := len(path.read_text().splitlines())) > 450} == {}
+    assert {
+        name: lines
+        for name, path in MODULES.items()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 450
+    } == {}

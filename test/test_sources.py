@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +20,7 @@ from rt_panoptic_ros.sources import Frame, FrameSource, _natural_key, open_sourc
 
 RATE_HZ = 12.5
 COUNT = 40
+RECORDER = SHARED / "cases" / "webm_rate" / "recorder.webm"
 
 
 def picture(seed: int = 0, shape: tuple[int, ...] = (24, 40, 3)) -> np.ndarray:
@@ -25,6 +29,30 @@ def picture(seed: int = 0, shape: tuple[int, ...] = (24, 40, 3)) -> np.ndarray:
 
 def write(path: Path, stored: np.ndarray) -> Path:
     assert cv2.imwrite(str(path), stored)
+    return path
+
+
+def matroska(path: Path, times_ms: list[int], duration_ms: float = 0, default_ms: int = 0) -> Path:
+    """Write a film of JPEGs, frame i of grey 10 i % 250, as MediaRecorder does: no duration, no rate."""
+
+    def element(identity: str, content: bytes) -> bytes:
+        return bytes.fromhex(identity) + (1 << 56 | len(content)).to_bytes(8, "big") + content
+
+    def number(value: int) -> bytes:
+        return value.to_bytes(8, "big")
+
+    info = element("2AD7B1", number(1_000_000))  # ns per tick
+    info += element("4489", struct.pack(">d", duration_ms)) if duration_ms else b""
+    track = b"".join(element(key, number(1)) for key in ("D7", "73C5", "83")) + element("86", b"V_MJPEG")
+    track += element("23E383", number(default_ms * 1_000_000)) if default_ms else b""
+    track += element("E0", element("B0", number(64)) + element("BA", number(48)))
+    cluster = element("E7", number(0))
+    for i, time_ms in enumerate(times_ms):
+        jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 10 * i % 250, np.uint8))[1].tobytes()
+        cluster += element("A3", b"\x81" + struct.pack(">h", time_ms) + b"\x80" + jpeg)
+    head = element("1A45DFA3", element("4282", b"matroska"))
+    body = element("1549A966", info) + element("1654AE6B", element("AE", track)) + element("1F43B675", cluster)
+    path.write_bytes(head + bytes.fromhex("1853806701FFFFFFFFFFFFFF") + body)
     return path
 
 
@@ -88,6 +116,20 @@ class TestImages:
         image = read_image(write(tmp_path / f"deep.{suffix}", deep))
         rgb = np.repeat(deep, 3, axis=2) if channels == 1 else deep[..., 2::-1]
         np.testing.assert_array_equal(image, np.rint(rgb / 257).astype(np.uint8))
+
+    @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+    def test_images_are_upright_as_their_orientation_says(self, tmp_path: Path, orientation: int, turns: int) -> None:
+        half = np.zeros((32, 64, 3), np.uint8)
+        half[:, :32] = 255
+        jpeg = write(tmp_path / "phone.jpg", half).read_bytes()
+        exif = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+        (tmp_path / "phone.jpg").write_bytes(
+            jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+        )
+        image = read_image(tmp_path / "phone.jpg").astype(int)
+        expected = np.rot90(half, turns).astype(int)
+        assert image.shape == expected.shape
+        assert np.abs(image - expected).max() < 40
 
     def test_float_samples_are_refused_by_name(self, tmp_path: Path) -> None:
         path = write(tmp_path / "hdr.tif", np.zeros((4, 4, 3), np.float32))
@@ -155,15 +197,83 @@ class TestFolder:
         assert source.count is None
         assert [(frame.stem, frame.time_s) for frame in frames] == [("a", 0), ("b", 1), ("a", 2), ("b", 3), ("a", 4)]
 
+    def test_the_images_of_sub_folders_come_where_a_folder_has_none_itself(self, tmp_path: Path) -> None:
+        for name in ("lindau/2.png", "lindau/10.jpg", "aachen/1.png", "9/x/1.png", ".git/1.png", "aachen/.1.png"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            write(tmp_path / name, picture())
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "readme.txt").write_text("no image", encoding="utf-8")
+        frames = list(open_source(str(tmp_path)))
+        names = ["aachen/1.png", "lindau/2.png", "lindau/10.jpg", "9/x/1.png"]
+        assert [frame.file_name for frame in frames] == names
+        assert [frame.stem for frame in frames] == ["aachen/1", "lindau/2", "lindau/10", "9/x/1"]
+        write(tmp_path / "own.png", picture())
+        assert [frame.stem for frame in open_source(str(tmp_path))] == ["own"]
+
+    def test_links_that_lead_in_circles_are_followed_once(self, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        (tmp_path / "elsewhere").mkdir()
+        write(tmp_path / "elsewhere" / "1.png", picture())
+        (tmp_path / "in" / "city").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "in")
+        (tmp_path / "elsewhere" / "self.png").symlink_to("self.png")
+        assert [frame.file_name for frame in open_source(str(tmp_path / "in"))] == ["city/1.png"]
+
+    def test_a_folder_that_cannot_be_read_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(path: object) -> object:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(os, "scandir", refuse)  # root may read everything
+        with pytest.raises(InvalidInputError, match=rf"{tmp_path}: Permission denied"):
+            open_source(str(tmp_path))
+
     def test_an_empty_folder_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "deeper").mkdir()
-        write(tmp_path / "deeper" / "a.png", picture())
         with pytest.raises(InvalidInputError, match=r"expected images \(\.png.*got none"):
             open_source(str(tmp_path))
 
-    def test_a_missing_path_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(InvalidInputError, match="does not exist"):
-            open_source(str(tmp_path / "nowhere"))
+    @pytest.mark.parametrize("name", ["nowhere", "0016", "0x10", "1e3", "1700000000000000000", "٣", "1000", "-1", ""])
+    def test_a_missing_path_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(InvalidInputError, match=f"'{name}' does not exist"):
+            open_source(name)
+
+    @pytest.mark.parametrize(
+        ("name", "reason"), [("pipe", "a pipe"), ("n" * 300, "File name too long"), ("a\0b", "does not exist")]
+    )
+    def test_what_is_neither_file_nor_folder_is_refused(self, tmp_path: Path, name: str, reason: str) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(InvalidInputError, match=reason):
+            open_source(f"{tmp_path}/{name}")
+
+
+NAMES = ["0", "12", "0016", "0x10", "1e3", "1700000000000000000", "a:b", "file:x", "%04d", "a%20b", "~", "ü ✓", "-",
+         "two\nlines", "\udcff", "null"]  # fmt: skip
+
+
+class TestNames:
+    """An existing path is a path, whatever its name."""
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        (tmp_path / name).mkdir()
+        write(tmp_path / "a.png", picture()).rename(tmp_path / name / f"{name}.png")
+        monkeypatch.chdir(tmp_path)
+        for source in (name, f"{name}/", str(tmp_path / name)):
+            (frame,) = open_source(source)
+            np.testing.assert_array_equal(frame.image, picture()[..., ::-1])
+            assert (frame.stem, frame.file_name) == (name, f"{name}.png")
+
+    @pytest.mark.parametrize("suffix", ["", ".avi", ".gif"])
+    @pytest.mark.parametrize("name", NAMES)
+    def test_videos(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, video_bytes: bytes, name: str, suffix: str
+    ) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}{suffix}").write_bytes(video_bytes)
+        monkeypatch.chdir(tmp_path / name)
+        for source in (f"{name}{suffix}", str(tmp_path / name / f"{name}{suffix}")):
+            assert len(list(open_source(source))) == COUNT
 
 
 class TestVideo:
@@ -213,6 +323,72 @@ class TestVideo:
             frames = list(open_source(str(video)))
         assert len(frames) == COUNT - 1
         assert f"claims {COUNT} frames, {COUNT - 1} could be decoded" in caplog.text
+
+    def test_times_of_a_variable_rate_are_the_recordings_own(self, tmp_path: Path) -> None:
+        times_ms = [0, 40, 90, 148, 169, 194, 246, 303, 332, 1332, 1348, 1400]
+        path = matroska(tmp_path / "recorder.webm", times_ms)
+        source = open_source(str(path))
+        assert source.timed
+        assert source.count is None
+        assert source.rate_hz == pytest.approx(20, rel=0.3)  # OpenCV says 1000
+        frames = list(source)
+        np.testing.assert_allclose([frame.time_s for frame in frames], np.array(times_ms) / 1000, atol=1e-6)
+        assert [round(frame.image.mean() / 10) for frame in frames] == list(range(12))
+
+    def test_a_loop_of_it_goes_on_after_the_usual_gap(self, tmp_path: Path) -> None:
+        path = matroska(tmp_path / "recorder.webm", [0, 50, 100, 300])
+        times = [frame.time_s for frame in itertools.islice(open_source(str(path), loop=True), 8)]
+        np.testing.assert_allclose(times, [0, 0.05, 0.1, 0.3, 0.35, 0.4, 0.45, 0.65], atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("times_ms", "default_ms", "expected"),
+        [
+            ([0, 40, 80, 60, 100, 140], 40, [0, 0.04, 0.08, 0.12, 0.16, 0.2]),  # one out of order
+            ([0, 40, 80, 30_000, 30_040], 40, [0, 0.04, 0.08, 0.12, 0.16]),  # another recording behind it
+            ([0, 0, 0, 0], 0, [0, 1, 2, 3]),  # none
+        ],
+    )
+    def test_times_that_make_no_sense_are_the_usual_gap(
+        self, tmp_path: Path, times_ms: list[int], default_ms: int, expected: list[float]
+    ) -> None:
+        frames = list(open_source(str(matroska(tmp_path / "odd.mkv", times_ms, default_ms=default_ms))))
+        np.testing.assert_allclose([frame.time_s for frame in frames], expected, atol=1e-6)
+
+    @pytest.mark.parametrize("claimed_hz", [0.0, 1000.0, 90000.0, float("nan"), float("inf"), -1.0, 1e-9])
+    def test_an_absurd_rate_is_not_believed(
+        self, monkeypatch: pytest.MonkeyPatch, video: Path, claimed_hz: float
+    ) -> None:
+        opened = cv2.VideoCapture
+
+        class Capture:
+            def __init__(self, name: str) -> None:
+                self.capture = opened(name)
+
+            def get(self, key: int) -> float:
+                return claimed_hz if key == cv2.CAP_PROP_FPS else self.capture.get(key)
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(self.capture, name)
+
+        monkeypatch.setattr(cv2, "VideoCapture", Capture)
+        source = open_source(str(video))
+        assert source.rate_hz == pytest.approx(RATE_HZ)
+        np.testing.assert_allclose([frame.time_s for frame in source], np.arange(COUNT) / RATE_HZ, atol=1e-6)
+
+    def test_a_variable_rate_with_pauses_is_not_taken_for_a_cut_file(self, tmp_path: Path) -> None:
+        # OpenCV counts 40 frames: the duration times the default rate, though 10 of them never were.
+        times_ms = [*range(0, 800, 40), *range(1200, 1600, 40)]
+        path = matroska(tmp_path / "pauses.mkv", times_ms, duration_ms=1600, default_ms=40)
+        source = open_source(str(path))
+        assert (source.rate_hz, source.count) == (25, 40)
+        frames = list(source)
+        np.testing.assert_allclose([frame.time_s for frame in frames], np.array(times_ms) / 1000, atol=1e-6)
+
+    @pytest.mark.skipif(not RECORDER.is_file(), reason=f"needs the case {RECORDER}")
+    def test_the_recorders_film_takes_its_time(self) -> None:
+        frames = list(open_source(str(RECORDER)))
+        assert len(frames) == 40
+        assert frames[-1].time_s == pytest.approx(1.532, abs=0.002)
 
     def test_a_video_without_frames_is_refused_when_opened(self, video: Path, video_bytes: bytes) -> None:
         video.write_bytes(video_bytes[: video_bytes.index(b"movi") + 4])

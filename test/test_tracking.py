@@ -12,7 +12,7 @@ from rt_panoptic_ros.class_filter import keep_classes, parse_class_names
 from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.records import DetectionTable, PanopticResult
-from rt_panoptic_ros.tracking import MEMORY_FRAMES, InstanceTracker, with_ids
+from rt_panoptic_ros.tracking import MEMORY_FRAMES, STEP_BACK_NS, InstanceTracker, with_ids
 
 SIZE = (60, 100)
 
@@ -166,14 +166,34 @@ def _touch(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return a[1] < b[1] + b[3] and b[1] < a[1] + a[3] and a[2] < b[2] + b[4] and b[2] < a[2] + a[4]
 
 
-def test_a_stamp_that_goes_back_forgets_all() -> None:
+@pytest.mark.parametrize("start_ns", [1_700_000_000_000_000_000, 0, -3_000_000_000])
+def test_a_stamp_that_goes_far_back_forgets_all(start_ns: int) -> None:
     tracker = InstanceTracker()
-    objects = frame((8, 10, 10, 20, 20))
-    assert tracker.update(frame(), 10).tolist() == []
-    assert tracker.update(objects, 20).tolist() == [1]
-    moved = frame((8, 60, 30, 20, 20))
-    assert tracker.update(moved, 20).tolist() == [2]
+    objects, moved = frame((8, 10, 10, 20, 20)), frame((8, 60, 30, 20, 20))
+    assert tracker.update(objects, start_ns).tolist() == [1]
+    assert tracker.update(moved, start_ns + 20).tolist() == [2]
+    assert tracker.update(moved, start_ns + 20 - STEP_BACK_NS).tolist() == [2]
     restored = InstanceTracker()
     restored.restore(tracker.state())
     for same in (tracker, restored):
-        assert same.update(moved, 19).tolist() == [1]
+        assert same.update(moved, start_ns + 19 - STEP_BACK_NS).tolist() == [1]  # a bag that begins again
+        assert same.update(objects, start_ns + 19 - STEP_BACK_NS).tolist() == [2]
+
+
+@pytest.mark.parametrize("step_ns", [1, 100_000_000, STEP_BACK_NS])
+def test_ids_outlive_small_steps_back(step_ns: int) -> None:
+    tracker = InstanceTracker()
+    tracker.update(frame((8, 60, 30, 20, 20)), 5 * STEP_BACK_NS)
+    objects = frame((8, 10, 10, 20, 20), (8, 60, 30, 20, 20))
+    assert tracker.update(objects, 5 * STEP_BACK_NS).tolist() == [2, 1]
+    for number in range(5):  # frames that change places, or a clock that was set
+        stamp_ns = 5 * STEP_BACK_NS - step_ns * (number % 2)
+        assert tracker.update(objects, stamp_ns).tolist() == [2, 1]
+
+
+def test_many_small_steps_back_are_a_far_one() -> None:
+    tracker = InstanceTracker()
+    objects = frame((8, 10, 10, 20, 20), (8, 60, 30, 20, 20))
+    tracker.update(frame((8, 60, 30, 20, 20)), 10 * STEP_BACK_NS)
+    ids = [tracker.update(objects, 10 * STEP_BACK_NS - number * STEP_BACK_NS // 4).tolist() for number in range(7)]
+    assert ids == [[2, 1]] * 5 + [[1, 2]] * 2

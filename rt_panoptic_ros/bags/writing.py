@@ -136,7 +136,7 @@ def publish_bag(folder: Path, out: Path) -> None:
 def is_made_of(out: Path, document: Mapping[str, Any]) -> bool:
     """Return whether `out` is the bag that a run with `document` makes, which is whole wherever it exists."""
     try:
-        metadata = yaml.safe_load((out / "metadata.yaml").read_text())
+        metadata = yaml.safe_load((out / "metadata.yaml").read_text(encoding="utf-8"))
         custom = metadata["rosbag2_bagfile_information"]["custom_data"]
         return bool(json.loads(custom[_ORIGIN])["digest"] == _digest(document))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rt_panoptic_ros.commands.options import add_pipeline, pipeline_arguments, positive
+from rt_panoptic_ros.commands.options import add_objects, add_pipeline, pipeline_arguments, positive
 from rt_panoptic_ros.errors import InvalidInputError, require_package
 
 
@@ -66,10 +66,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--outputs", nargs="+", metavar="OUTPUT",
         help="semantic, instance, confidence, detections, class_names (default: these) and overlay",
     )  # fmt: skip
-    command.add_argument("--tracking", action="store_true", help="an object keeps its id from frame to frame")
-    command.add_argument(
-        "--object-classes", default="", metavar="NAMES", help="such as car,pedestrian: only their objects are told of"
-    )
+    add_objects(command)
     command.add_argument("--compression", choices=("zstd", "none"), default="zstd", help="of OUT (default: zstd)")
     command.add_argument("--jobs", type=positive, default=1, help="bags at once, each in its own process (default: 1)")
     command.add_argument("--ray", action="store_true", help="spread the bags over the machines of a Ray cluster")

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from rt_panoptic_ros.commands.options import add_pipeline, natural, open_pipeline_of
+from rt_panoptic_ros.commands.options import add_objects, add_pipeline, natural, open_pipeline_of
 from rt_panoptic_ros.settings import PALETTES
 
 
@@ -16,7 +16,15 @@ def _predict(options: argparse.Namespace) -> None:
 
     pipeline = open_pipeline_of(options)
     with open_source(options.source) as source:
-        frames = predict_source(pipeline, source, options.out, save_dense=options.save_dense, palette=options.palette)
+        frames = predict_source(
+            pipeline,
+            source,
+            options.out,
+            save_dense=options.save_dense,
+            palette=options.palette,
+            object_classes=options.object_classes,
+            tracking=options.tracking,
+        )
     print(f"{options.out}: {frames} frames, {pipeline.describe()}")
 
 
@@ -50,9 +58,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommands."""
     command = commands.add_parser("predict", help="label an image, a folder, a video or a camera into files")
     command.set_defaults(run=_predict)
-    command.add_argument("--source", required=True, help="image, folder of images, video, or camera number")
-    command.add_argument("--out", required=True, type=Path, help="folder for the results")
+    command.add_argument(
+        "--source", required=True,
+        help="image, folder of images (or with folders of images: a data set's split), video, or camera number",
+    )  # fmt: skip
+    command.add_argument("--out", required=True, type=Path, help="folder for the results, without those of another run")
     add_pipeline(command)
+    add_objects(command)
     command.add_argument(
         "--palette", default=PALETTES[0], choices=PALETTES,
         help="of the overlays: the dataset's colours (default), or ones that colour-blind people tell apart",

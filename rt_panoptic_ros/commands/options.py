@@ -87,3 +87,11 @@ def add_set(command: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE",
         help="a post-processing setting over the card's, such as mask_threshold=0.3; may be repeated",
     )  # fmt: skip
+
+
+def add_objects(command: argparse.ArgumentParser) -> None:
+    """Add the options that say which objects are told of, and how."""
+    command.add_argument("--tracking", action="store_true", help="an object keeps its id from frame to frame")
+    command.add_argument(
+        "--object-classes", default="", metavar="NAMES", help="such as car,pedestrian: only their objects are told of"
+    )

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.files import literal_name
 from rt_panoptic_ros.sources import read_image
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ def read_labels(path: Path) -> np.ndarray:
     Raises:
         InvalidInputError: The file is missing or damaged.
     """
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    labels = None
+    if path.is_file():
+        with literal_name(path) as name:
+            labels = cv2.imread(name, cv2.IMREAD_UNCHANGED)
     if labels is None:
         raise InvalidInputError(f"expected labels in {path}, got no readable PNG: restore the file")
     result: np.ndarray = labels if labels.ndim == 2 else np.ascontiguousarray(labels[..., 2::-1])

@@ -17,6 +17,7 @@ import numpy as np
 from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample, read_pair
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.evaluation.coco_panoptic import CITYSCAPES_SUFFIX
 from rt_panoptic_ros.records import VOID
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ TREE = (
     "ROOT/gtFine/{train,val,test}/CITY/CITY_SEQ_FRAME_gtFine_instanceIds.png"
 )
 
-_IMAGE_SUFFIX = "_leftImg8bit.png"
+_IMAGE_SUFFIX = f"{CITYSCAPES_SUFFIX}.png"
 _LABEL_SUFFIX = "_gtFine_instanceIds.png"
 _LABELS = 34  # ids 0 to 33; license plates, -1, are never drawn
 _FIRST_COUNTED = 24  # labels from here on have objects

@@ -6,15 +6,16 @@ Described at https://cocodataset.org/#format-data; panopticapi reads what is wri
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
+from rt_panoptic_ros.sources import read_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 PNG_FOLDER = "panoptic"
 JSON_NAME = "panoptic.json"
+CITYSCAPES_SUFFIX = "_leftImg8bit"
+"""Of the images' names, which are their ids otherwise."""
 
 _FIRST_INSTANCE = VOID + 1  # segment ids: 1 + class id for stuff, then VOID + instance id for things
 
@@ -52,7 +55,9 @@ class PanopticAnnotation:
     segments: tuple[Segment, ...]
 
 
-def panoptic_segments(result: PanopticResult, classes: ClassTable) -> tuple[np.ndarray, tuple[Segment, ...]]:
+def panoptic_segments(
+    result: PanopticResult, classes: ClassTable, ids: np.ndarray | None = None
+) -> tuple[np.ndarray, tuple[Segment, ...]]:
     """Number a result's segments: each object is one, each stuff class is one, all else is void.
 
     Pixels of a thing class that belong to no object are void here, as the metric wants it, and so are values that are
@@ -61,9 +66,10 @@ def panoptic_segments(result: PanopticResult, classes: ClassTable) -> tuple[np.n
     Args:
         result: What the pipeline made of an image.
         classes: Tells things from stuff and gives the dataset's ids.
+        ids: (n,) uint16, the objects' lasting ids; None for their numbers in this image.
 
     Returns:
-        (H, W) int32 segment ids, 0 void; and the segments that have pixels, by rising id, things last.
+        (H, W) int32 segment ids, 0 void, for objects 255 + their id; and the segments that have pixels, by rising id.
 
     Raises:
         InvalidInputError: A pixel's instance has no detection, or a detection's class is not in the class table.
@@ -73,7 +79,13 @@ def panoptic_segments(result: PanopticResult, classes: ClassTable) -> tuple[np.n
         raise InvalidInputError(
             f"expected instance ids up to {len(table)}, the number of detections, got {int(result.instance.max())}"
         )
-    return number_segments(result.semantic, result.instance, table.class_ids, np.zeros(len(table), bool), classes)
+    crowd = np.zeros(len(table), bool)
+    numbers, segments = number_segments(result.semantic, result.instance, table.class_ids, crowd, classes)
+    if ids is None:
+        return numbers, segments
+    lasting = np.concatenate([np.arange(_FIRST_INSTANCE), VOID + ids.astype(np.int32)])
+    renamed = [replace(segment, id=int(lasting[segment.id])) for segment in segments]
+    return lasting[numbers].astype(np.int32), tuple(sorted(renamed, key=lambda segment: segment.id))
 
 
 def number_segments(
@@ -182,7 +194,7 @@ def decode_ids(rgb: np.ndarray) -> np.ndarray:
 class CocoPanopticWriter:
     """Writes results as they come: `folder`/panoptic/STEM.png at once, `folder`/panoptic.json when closed.
 
-    Leaving the `with` block closes, after an error too: the JSON file then tells of the images written so far.
+    Leaving the `with` block closes, after an error too: the JSON file then tells of the images written so far, if any.
     """
 
     def __init__(self, folder: Path, classes: ClassTable) -> None:
@@ -206,16 +218,23 @@ class CocoPanopticWriter:
             ) from None
 
     def add(
-        self, stem: str, result: PanopticResult, image_id: int | str | None = None, image_file: str | None = None
+        self,
+        stem: str,
+        result: PanopticResult,
+        image_id: int | str | None = None,
+        image_file: str | None = None,
+        ids: np.ndarray | None = None,
     ) -> None:
         """Write one image's result.
 
         Args:
-            stem: Names the PNG.
+            stem: Names the PNG; with / it lies in a sub-folder.
             result: What the pipeline made of the image.
-            image_id: The ground truth's id of the image; by default the stem, as a number where it is one (COCO's
-                000000142238.jpg is image 142238).
+            image_id: The ground truth's id of the image; by default what the data sets make of its file's name (COCO's
+                000000142238.jpg is 142238, Cityscapes' ulm_000000_000019_leftImg8bit.png is ulm_000000_000019), and
+                the stem where that was taken before.
             image_file: The image's own file name; by default the stem with .jpg, as in COCO.
+            ids: As of `panoptic_segments`.
 
         Raises:
             InvalidInputError: The image id was added before.
@@ -223,19 +242,20 @@ class CocoPanopticWriter:
         """
         if self._closed:
             raise ValueError("the writer is closed")
+        image_file = image_file or f"{stem}.jpg"
         if image_id is None:
-            image_id = int(stem) if stem.isdecimal() and int(stem) not in self._image_ids else stem
+            own = PurePath(image_file).stem.partition(CITYSCAPES_SUFFIX)[0] or stem
+            image_id = int(own) if own.isascii() and own.isdecimal() else own
+            image_id = stem if image_id in self._image_ids else image_id
         name = f"{stem}.png"
         if image_id in self._image_ids or name in self._names:
             raise InvalidInputError(f"expected each image once, got '{stem}' (image id {image_id}) again")
-        ids, segments = panoptic_segments(result, self._classes)
-        write_image(self._folder / PNG_FOLDER / name, np.ascontiguousarray(encode_ids(ids)[..., ::-1]))
-        height, width = ids.shape
+        numbers, segments = panoptic_segments(result, self._classes, ids)
+        write_image(self._folder / PNG_FOLDER / name, np.ascontiguousarray(encode_ids(numbers)[..., ::-1]))
+        height, width = numbers.shape
         self._image_ids.add(image_id)
         self._names.add(name)
-        self._images.append(
-            {"id": image_id, "file_name": image_file or f"{stem}.jpg", "height": height, "width": width}
-        )
+        self._images.append({"id": image_id, "file_name": image_file, "height": height, "width": width})
         self._annotations.append(
             {"image_id": image_id, "file_name": name, "segments_info": [asdict(segment) for segment in segments]}
         )
@@ -258,7 +278,7 @@ class CocoPanopticWriter:
             ],
         }
         with output_path(self._folder / JSON_NAME) as part:
-            part.write_text(json.dumps(document))
+            part.write_text(json.dumps(document), encoding="utf-8")
 
     def __enter__(self) -> Self:
         return self
@@ -266,7 +286,8 @@ class CocoPanopticWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None or self._images:  # a run that came to nothing leaves none of its files
+            self.close()
 
 
 def read_coco_panoptic(json_path: Path, png_folder: Path | None = None) -> Iterator[PanopticAnnotation]:
@@ -285,10 +306,13 @@ def read_coco_panoptic(json_path: Path, png_folder: Path | None = None) -> Itera
     folder = json_path.with_suffix("") if png_folder is None else png_folder
     for image_id, name, segments in list(read_segments(json_path)):
         path = folder / name
-        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-        if bgr is None:
-            raise InvalidInputError(f"expected the PNG of segment ids of image {image_id}, got no readable {path}")
-        yield PanopticAnnotation(image_id, decode_ids(bgr[..., ::-1]), segments)
+        try:
+            rgb = read_image(path)
+        except InvalidInputError:
+            raise InvalidInputError(
+                f"expected the PNG of segment ids of image {image_id}, got no readable {path}"
+            ) from None
+        yield PanopticAnnotation(image_id, decode_ids(rgb), segments)
 
 
 def read_segments(json_path: Path) -> Iterator[tuple[int | str, str, tuple[Segment, ...]]]:
@@ -304,7 +328,7 @@ def read_segments(json_path: Path) -> Iterator[tuple[int | str, str, tuple[Segme
         InvalidInputError: The JSON file is not of the format (told when the wrong entry is reached).
     """
     try:
-        document = json.loads(json_path.read_text())
+        document = json.loads(json_path.read_bytes())  # UTF-8, with or without a byte order mark
         things = {category["id"]: int(category["isthing"]) for category in document["categories"]}
         for annotation in document["annotations"]:
             segments = tuple(_segment(fields, things) for fields in annotation["segments_info"])

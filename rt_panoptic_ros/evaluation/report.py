@@ -152,7 +152,7 @@ def write_report(
     document = json.dumps(metrics_document(evaluation, subject), indent=2, allow_nan=False)
     for name, text in (("metrics.json", document + "\n"), ("metrics.txt", format_tables(evaluation, subject))):
         with output_path(folder / name) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
     sheet = cv2.cvtColor(render_sheet(evaluation, pipeline, dataset), cv2.COLOR_RGB2BGR)
     write_image(folder / "contact_sheet.jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rt_panoptic_ros.files import atomic_path, cache_directory
+from rt_panoptic_ros.files import atomic_path, cache_directory, plain_name
 from rt_panoptic_ros.progress import observer, report
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class EngineIdentity:
     def stem(self) -> str:
         """The file name without suffix: readable, and a key of everything."""
         key = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:24]
-        return f"{self.model}-{self.size}-{self.precision}-{self.runtime}-sm{self.compute_capability}-{key}"
+        return f"{plain_name(self.model)}-{self.size}-{self.precision}-{self.runtime}-sm{self.compute_capability}-{key}"
 
 
 def engine_folder() -> Path:
@@ -106,7 +106,7 @@ def _load(path: Path, identity: EngineIdentity) -> bytes | None:
             elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 reason = f"others may write {file.name}"
         if not reason:
-            document: dict[str, Any] = json.loads(sidecar(path).read_text())
+            document: dict[str, Any] = json.loads(sidecar(path).read_text(encoding="utf-8"))
             plan = path.read_bytes()
             if document.get("format") != _FORMAT or document.get("identity") != asdict(identity):
                 reason = "it was built for something else"

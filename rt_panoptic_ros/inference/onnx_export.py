@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.architecture import LEVELS
-from rt_panoptic_ros.files import atomic_path, cache_directory, file_sha256
+from rt_panoptic_ros.files import atomic_path, cache_directory, file_sha256, plain_name
 from rt_panoptic_ros.records import DenseDetections
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def exported_onnx(
     ranges = bundle.load_ranges() if precision == "int8" else None
     parts = f"{bundle.content_key} {height}x{width} {GRAPH_VERSION} {precision} {dialect} {json.dumps(ranges)}"
     key = hashlib.sha256(parts.encode()).hexdigest()[:24]
-    folder, stem = cache_directory() / "onnx", f"{bundle.name}-{height}x{width}-{precision}-{key}"
+    folder, stem = cache_directory() / "onnx", f"{plain_name(bundle.name)}-{height}x{width}-{precision}-{key}"
     for path in folder.glob(f"{stem}-*.onnx"):
         if path.stem.endswith(file_sha256(path)[:16]):
             bundle.verify_weights()  # a cached graph must not outlive the weights that it was made from

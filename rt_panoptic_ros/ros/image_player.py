@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,14 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError
-from rt_panoptic_ros.files import atomic_path
+from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError, UnavailableError
+from rt_panoptic_ros.files import output_path
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
 from rt_panoptic_ros.ros.node_settings import RELIABILITIES, Change, described
 from rt_panoptic_ros.ros.parameters import declare_settings
 from rt_panoptic_ros.ros.spinning import run_node
+from rt_panoptic_ros.ros.text_arguments import texts_kept
 from rt_panoptic_ros.sources import open_source
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class PlayerSettings:
     )
     rate_hz: float = described(
         0.0,
-        f"Images per second; 0 for the source's own rate, or {RATE_HZ:g} where it has none.",
+        f"Images per second; 0 for the source's own times, or {RATE_HZ:g} a second where it has none.",
         Change.STARTUP,
         minimum=0.0,
         maximum=1000.0,
@@ -66,7 +68,7 @@ class PlayerSettings:
 
 
 class ImagePlayer(Node):
-    """Publishes one image each period, stamped with the time of its publication, and finishes after the last."""
+    """Publishes each image at its time, stamped with that of its publication, and finishes after the last."""
 
     def __init__(self, finished: threading.Event, **node_options: Any) -> None:
         """Open the source.
@@ -88,11 +90,16 @@ class ImagePlayer(Node):
                 "start with `-p source:=PATH`"
             )
         self._source = open_source(self.settings.source, loop=self.settings.loop)
+        self._source.on_broken = lambda error: self.get_logger().warning(f"image left out: {error}")
+        self._timed = self._source.timed and not self.settings.rate_hz
         self._rate_hz = self.settings.rate_hz or self._source.rate_hz or RATE_HZ
         self._frames: Iterator[Frame] = itertools.islice(self._source, self.settings.max_frames or None)
         self._publisher = self.create_publisher(Image, "image", qos.stream(self.settings.reliability))
         self._msg = Image()
         self._timer: Timer | None = None
+        self._held: Frame | None = None  # decoded, and not due yet
+        self._origin_s = 0.0  # monotonic time at which the source's time was 0
+        self._last_s = 0.0  # of the source, of the image published last
         self._sent = 0
         self._status = 0
 
@@ -113,8 +120,13 @@ class ImagePlayer(Node):
         self._source.close()
         self.get_logger().info(f"published {self._sent} images")
         if self.settings.summary:
-            with atomic_path(Path(self.settings.summary)) as path:
-                path.write_text(json.dumps({"frames": self._sent, "rate_hz": self._rate_hz}) + "\n")
+            rate_hz = (self._sent - 1) / self._last_s if self._timed and self._last_s else self._rate_hz
+            try:
+                with output_path(Path(self.settings.summary)) as path:
+                    path.write_text(json.dumps({"frames": self._sent, "rate_hz": rate_hz}) + "\n", encoding="utf-8")
+            except UnavailableError as error:
+                self.get_logger().error(str(error))
+                self._status = 1
         return self._status
 
     def _tick(self) -> None:
@@ -123,7 +135,7 @@ class ImagePlayer(Node):
         if not self._sent and self._publisher.get_subscription_count() < self.settings.wait_for_subscribers:
             return
         try:
-            frame = next(self._frames, None)
+            frame = self._held or next(self._frames, None)
         except RtPanopticError as error:
             self.get_logger().error(str(error))
             self._status = 1
@@ -131,12 +143,31 @@ class ImagePlayer(Node):
         if frame is None:
             self._finished.set()
             return
+        self._held = frame if self._timed and self._wait_for(frame.time_s) else None
+        if self._held is not None:
+            return
+        self._last_s = frame.time_s
         pixels = frame.image if self.settings.encoding == "rgb8" else cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self.settings.frame_id)
         self._publisher.publish(image_to_msg(pixels, self.settings.encoding, header, self._msg))
         self._sent += 1
 
+    def _wait_for(self, time_s: float) -> bool:
+        """Set the timer to a time of the source; return whether that is still to come."""
+        assert self._timer is not None
+        now_s = time.monotonic()
+        if not self._sent:
+            self._origin_s = now_s - time_s
+        ahead_s = self._origin_s + time_s - now_s
+        # Lateness of less than an image's period is made up for, more is not: no burst of images after a pause.
+        self._origin_s += max(0.0, -ahead_s - (time_s - self._last_s))
+        wait_ns = int(max(0.0, ahead_s) * 1e9)
+        self._timer.timer_period_ns = wait_ns
+        self._timer.reset()
+        return wait_ns > 0
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the player as a process."""
-    return run_node(ImagePlayer, args)
+    with texts_kept(args, PlayerSettings) as kept:
+        return run_node(ImagePlayer, kept)

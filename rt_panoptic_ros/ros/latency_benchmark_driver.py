@@ -163,6 +163,6 @@ def memory_mb(process: Process, entry: str) -> float:
         UnavailableError: The process ended.
     """
     process.check_running()
-    lines = Path(f"/proc/{process.popen.pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{process.popen.pid}/status").read_text(encoding="utf-8").splitlines()
     kilobytes = next(line.split()[1] for line in lines if line.startswith(f"{entry}:"))
     return int(kilobytes) * 1024 / 1e6

@@ -94,7 +94,7 @@ def read_record(path: Path) -> tuple[set[int], dict[int, dict[str, float]]]:
     """Return the stamps of the frames that arrived, and {stamp: stages in ms} of those that were answered."""
     arrived: set[int] = set()
     stages_ms: dict[int, dict[str, float]] = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         document = json.loads(line)
         if "arrived_ns" in document:
             arrived.add(document["arrived_ns"])

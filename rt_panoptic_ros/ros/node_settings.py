@@ -188,10 +188,9 @@ class NodeSettingInfo:
                 raise InvalidInputError(f"expected {name} to be true or false, got {value!r}")
             return truth
         if kind is str and not self.info.choices:
-            # A number is what ROS makes of text such as `source:=0`.
-            if isinstance(value, bool) or not isinstance(value, str | int | float):
-                raise InvalidInputError(f"expected {name} to be text, got {value!r}")
-            return str(value)
+            if not isinstance(value, str):
+                raise InvalidInputError(f"expected {name} to be text, got {value!r}: put it in quotes")
+            return value
         return self.info.parsed(value)
 
 

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from tqdm import tqdm
 
-from rt_panoptic_ros.errors import RtPanopticError, UnavailableError
-from rt_panoptic_ros.files import atomic_path
+from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError, UnavailableError, first_line
+from rt_panoptic_ros.files import output_path
+from rt_panoptic_ros.input_image import to_rgb
 from rt_panoptic_ros.message_layout import stamp_ns
 from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
@@ -29,6 +31,7 @@ from rt_panoptic_ros.ros.node_settings import Change, described
 from rt_panoptic_ros.ros.parameters import declare_settings
 from rt_panoptic_ros.ros.recording import RealTimeVideo, Samples, StampMatcher
 from rt_panoptic_ros.ros.spinning import run_node
+from rt_panoptic_ros.ros.text_arguments import texts_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 TOPICS = {"semantic": Image, "instance": Image, "detections": PanopticDetectionArray, "overlay": Image}
 
 _WATCH_PERIOD_S = 0.1
+_LOG_PERIOD_S = 5.0
 _LAST_WORDS_S = 1.5  # how long after the last frame the node's diagnostics, at 1 Hz, are waited for
 _QUEUE = 64  # overlays that may wait for the video's encoder
 
@@ -96,7 +100,13 @@ class OutputRecorder(Node):
         )
         self._done_s: float | None = None
 
-        name = self.resolve_topic_name(self.settings.node)
+        try:
+            name = self.resolve_topic_name(self.settings.node)
+        except (rclpy_implementation.RCLError, ValueError) as error:
+            raise InvalidInputError(
+                f"expected the parameter node to name a node such as panoptic_node, got '{self.settings.node}': "
+                f"{first_line(error)}"
+            ) from None
         self._status_name = f"{name.lstrip('/')}: panoptic"
         for topic, kind in TOPICS.items():
             self.create_subscription(kind, f"{name}/{topic}", self._receiver(topic), qos.stream("reliable"))
@@ -121,10 +131,14 @@ class OutputRecorder(Node):
         files = self._pictures.close()
         summary = self._summary(files)
         out = Path(self.settings.out)
-        with atomic_path(out / "summary.json") as path:
-            path.write_text(json.dumps(summary, indent=2) + "\n")
-        if self._pictures.problem:
-            self.get_logger().error(self._pictures.problem)
+        problem = self._pictures.problem
+        try:
+            with output_path(out / "summary.json") as path:
+                path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        except UnavailableError as error:
+            problem = problem or str(error)
+        if problem:
+            self.get_logger().error(problem)
         if not self._arrivals_s:
             self.get_logger().error(
                 f"expected outputs of {self.settings.node}, but no complete set of {', '.join(TOPICS)} came: "
@@ -136,7 +150,7 @@ class OutputRecorder(Node):
             f"recorded {summary['frames']} frames at {summary['rate_hz']:.1f} Hz, latency p50 {latency['p50']:.0f} ms, "
             f"p95 {latency['p95']:.0f} ms, in {out}"
         )
-        return 1 if self._pictures.problem else 0
+        return 1 if problem else 0
 
     def _receiver(self, topic: str) -> Callable[[Any], None]:
         return lambda message: self._on_output(topic, message)
@@ -150,12 +164,18 @@ class OutputRecorder(Node):
         parts = self._matcher.add(topic, stamp, message)
         if parts is None:
             return
+        try:
+            overlay = to_rgb(image_from_msg(parts["overlay"]))
+        except InvalidInputError as error:
+            self._matcher.incomplete += 1
+            self.get_logger().warning(f"frame left out: {error}", throttle_duration_sec=_LOG_PERIOD_S)
+            return
         self._latencies_ms.append((self.get_clock().now().nanoseconds - stamp) / 1e6)
         self._arrivals_s.append(self._last_message_s)
         self._progress.update()
         self._objects += len(parts["detections"].detections)
         self._image_size = parts["detections"].height, parts["detections"].width
-        self._pictures.put(image_from_msg(parts["overlay"]).pixels, stamp / 1e9)
+        self._pictures.put(overlay, stamp / 1e9)
         if len(self._arrivals_s) == self.settings.max_frames:
             self._done_s, self._ended_by = self._last_message_s, "max_frames"
 
@@ -262,4 +282,5 @@ class _PictureWriter:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the recorder as a process."""
-    return run_node(OutputRecorder, args)
+    with texts_kept(args, RecorderSettings) as kept:
+        return run_node(OutputRecorder, kept)

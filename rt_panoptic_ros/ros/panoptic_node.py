@@ -35,6 +35,7 @@ from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos, parse_
 from rt_panoptic_ros.ros.outputs import ModelTopics, PanopticOutputs
 from rt_panoptic_ros.ros.parameters import NodeParameters
 from rt_panoptic_ros.ros.spinning import run_node
+from rt_panoptic_ros.ros.text_arguments import texts_kept
 from rt_panoptic_ros.ros.transitions import serve_transitions, state_of
 from rt_panoptic_ros.settings import parse_size
 from rt_panoptic_ros.visualize import warm_overlay
@@ -457,7 +458,8 @@ def main(args: Sequence[str] | None = None) -> int:
         nodes.append(PanopticNode(finished=finished))
         return nodes[0]
 
-    status = run_node(make, args)
+    with texts_kept(args) as kept:
+        status = run_node(make, kept)
     if any(node.cut_off for node in nodes):
         # What the call still uses must not be taken apart under it, as the interpreter would.
         sys.stdout.flush()

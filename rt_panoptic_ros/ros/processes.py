@@ -46,7 +46,7 @@ class Process:
         """Return the end of its log and where that lies."""
         if self.log is None:
             return "see above"
-        words = " ".join(self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL:])
+        words = " ".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL:])
         return f"{words or 'it said nothing'}; its log is {self.log}"
 
 

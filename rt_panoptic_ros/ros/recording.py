@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
-from rt_panoptic_ros.files import atomic_path
+from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.files import literal_name, output_path
 from rt_panoptic_ros.visualize import contact_sheet
 
 if TYPE_CHECKING:
@@ -23,32 +23,37 @@ class StampMatcher:
     """Collects the messages of one stamp until all topics have theirs.
 
     Attributes:
-        incomplete: Stamps given up, since newer ones were completed or came after them.
+        incomplete: Sets given up, since others came after them; those of a bag that loops have old stamps again.
     """
 
     def __init__(self, topics: Sequence[str], capacity: int = 16) -> None:
         """Prepare for sets of one message from each of `topics`, at most `capacity` sets waiting."""
         self._topics = frozenset(topics)
         self._capacity = capacity
-        self._waiting: dict[int, dict[str, Any]] = {}  # by stamp, ns
+        self._waiting: dict[int, dict[str, Any]] = {}  # by stamp, ns; in the order in which they began
         self.incomplete = 0
 
     def add(self, topic: str, stamp_ns: int, message: Any) -> dict[str, Any] | None:
         """Take a message; return {topic: message} when it was the last that its stamp waited for."""
+        if topic in self._waiting.get(stamp_ns, ()):
+            self._drop(stamp_ns)
         parts = self._waiting.setdefault(stamp_ns, {})
         parts[topic] = message
         if parts.keys() == self._topics:
             del self._waiting[stamp_ns]
             return parts
         if len(self._waiting) > self._capacity:
-            del self._waiting[min(self._waiting)]
-            self.incomplete += 1
+            self._drop(next(iter(self._waiting)))
         return None
 
     def give_up(self) -> None:
         """Count what still waits as incomplete."""
         self.incomplete += len(self._waiting)
         self._waiting.clear()
+
+    def _drop(self, stamp_ns: int) -> None:
+        del self._waiting[stamp_ns]
+        self.incomplete += 1
 
 
 class RealTimeVideo:
@@ -74,10 +79,9 @@ class RealTimeVideo:
         self.frames = 0
 
     def add(self, image_rgb: np.ndarray, stamp_s: float) -> None:
-        """Append a picture, (H, W, 3) uint8, of any one size.
+        """Append a picture, (H, W, 3) uint8; one of another size than the first is scaled into its frame.
 
         Raises:
-            InvalidInputError: It has another size than the first.
             UnavailableError: OpenCV cannot write this video.
         """
         if self._writer is not None:
@@ -102,7 +106,8 @@ class RealTimeVideo:
         self._rate_hz = min(max(rate_hz, 1.0), 240.0)
         height, width = self._size = self._held[0][0].shape[:2]
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._rate_hz, (width, height))
+        with literal_name(self._path) as name:
+            self._writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), self._rate_hz, (width, height))
         if not self._writer.isOpened():
             raise UnavailableError(
                 f"expected OpenCV to write {self._path} as MPEG-4 of {width}x{height} px, but it cannot: check that "
@@ -114,20 +119,27 @@ class RealTimeVideo:
             self._write(image, stamp_s)
 
     def _write(self, image_rgb: np.ndarray, stamp_s: float) -> None:
-        if image_rgb.shape[:2] != self._size:
-            raise InvalidInputError(
-                f"expected overlays of {self._size[1]}x{self._size[0]} px, as the video began, got "
-                f"{image_rgb.shape[1]}x{image_rgb.shape[0]} px: record each size on its own"
-            )
         if not 0 <= stamp_s - self._last_s <= _LONGEST_GAP_S:
             self._begin_s, self._written = stamp_s, 0
         self._last_s = stamp_s
-        image_bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
+        image_bgr = cv2.cvtColor(_fitted(image_rgb, self._size), cv2.COLOR_RGB2BGR)
         place = round((stamp_s - self._begin_s) * self._rate_hz)
         for _ in range(max(1, place + 1 - self._written)):
             self._writer.write(image_bgr)
             self._written += 1
         self.frames += 1
+
+
+def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a picture of (height, width) px: scaled with its proportions kept, black around it."""
+    if image.shape[:2] == size:
+        return image
+    scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
+    height, width = (max(1, round(scale * side)) for side in image.shape[:2])
+    fitted = np.zeros((*size, 3), np.uint8)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    fitted[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return fitted
 
 
 class Samples:
@@ -150,13 +162,17 @@ class Samples:
         self._seen += 1
 
     def write_sheet(self, path: Path, columns: int = 4, width_px: int = 1600) -> bool:
-        """Write the pictures as one PNG; return False, without a file, where none came."""
+        """Write the pictures as one PNG; return False, without a file, where none came.
+
+        Raises:
+            UnavailableError: The file can't be written.
+        """
         if not self._kept:
             return False
         places = np.linspace(0, len(self._kept) - 1, min(self._number, len(self._kept))).round().astype(int)
         images, captions = zip(*(self._kept[place] for place in places), strict=True)
         sheet = contact_sheet(images, min(columns, len(images)), width_px, captions)
         encoded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
-        with atomic_path(path) as temporary:
+        with output_path(path) as temporary:
             temporary.write_bytes(encoded.tobytes())
         return True

@@ -149,4 +149,5 @@ def _table(entries: Sequence[tuple[SettingInfo, str]]) -> str:
 if __name__ == "__main__":
     from pathlib import Path
 
-    (Path(__file__).resolve().parents[2] / "docs" / "topics_and_parameters.md").write_text(reference_page())
+    page = Path(__file__).resolve().parents[2] / "docs" / "topics_and_parameters.md"
+    page.write_text(reference_page(), encoding="utf-8")

@@ -92,7 +92,7 @@ def ablate(base: Recipe, root: Path, out: Path, *, seeds: Sequence[int], device:
         table = format_table(figures, seeds)
         for file, text in (("table.md", table), ("figures.json", json.dumps(figures, indent=2) + "\n")):
             with output_path(out / file) as temporary:
-                temporary.write_text(text)
+                temporary.write_text(text, encoding="utf-8")
         _draw_curves(out, [(done, other) for done, other in runs[:number]])
     return table
 

@@ -147,7 +147,7 @@ def read_recipe(config: str, changes: Sequence[str] = ()) -> Recipe:
         names = ", ".join(sorted(item.stem for item in shipped.glob("*.yaml")))
         raise InvalidInputError(f"expected a recipe file or one of {names}, got '{config}': check the path")
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
         for change in changes:
             _apply(document, change)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

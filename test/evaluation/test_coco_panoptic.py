@@ -23,6 +23,7 @@ from rt_panoptic_ros.evaluation.coco_panoptic import (
     panoptic_png,
     panoptic_segments,
     read_coco_panoptic,
+    read_segments,
     result_from_segments,
 )
 from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
@@ -209,6 +210,24 @@ class TestFiles:
             with pytest.raises(InvalidInputError, match=r"'b' \(image id 1\)"):
                 writer.add("b", result, image_id=1)
         assert [annotation.image_id for annotation in read_coco_panoptic(tmp_path / "panoptic.json")] == [1, "01"]
+
+    def test_ids_are_those_that_the_data_sets_make_of_their_names(self, tmp_path: Path) -> None:
+        names = {
+            "000000000139.jpg": 139, "ulm_000000_000019_leftImg8bit.png": "ulm_000000_000019",
+            "ulm/ulm_000001_000019_leftImg8bit_foggy_beta_0.02.png": "ulm_000001_000019", "٣.png": "٣",
+            "_leftImg8bit.png": "_leftImg8bit", "0016E5_08085.png": "0016E5_08085",
+        }  # fmt: skip
+        with CocoPanopticWriter(tmp_path, COCO) as writer:
+            for name in names:
+                writer.add(name.rpartition(".")[0], random_result(1, 4, 4, 1), image_file=name)
+        document = json.loads((tmp_path / "panoptic.json").read_text(encoding="utf-8"))
+        assert {entry["file_name"]: entry["id"] for entry in document["images"]} == names
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+    def test_a_file_is_utf8_with_or_without_a_mark(self, tmp_path: Path, encoding: str) -> None:
+        document = {"categories": [], "annotations": [{"image_id": "ü", "file_name": "ü.png", "segments_info": []}]}
+        (tmp_path / "p.json").write_text(json.dumps(document, ensure_ascii=False), encoding=encoding)
+        assert list(read_segments(tmp_path / "p.json")) == [("ü", "ü.png", ())]
 
     def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

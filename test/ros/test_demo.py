@@ -6,6 +6,7 @@ import re
 import signal
 
 import cv2
+import numpy as np
 import pytest
 
 from rt_panoptic_ros.demo import demo_environment, run_demo
@@ -28,6 +29,18 @@ def test_labels_a_folder_and_says_how_it_went(small_bundle, real_frames, tmp_pat
     assert 1 <= int(table["frames labelled and recorded"]) <= int(table["frames received by the node"]) <= 5
     assert cv2.VideoCapture(str(tmp_path / "demo" / "overlay.mp4")).read()[0]
     assert cv2.imread(str(tmp_path / "demo" / "overlay.png")) is not None
+
+
+@pytest.mark.slow
+def test_images_of_mixed_sizes_are_played_to_the_end(small_bundle, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        size = ((48, 64), (64, 96))[number % 2]
+        cv2.imwrite(str(tmp_path / "in" / f"{number}.png"), np.full((*size, 3), 40 * number, np.uint8))
+    run_demo(str(tmp_path / "in"), tmp_path / "demo", model=str(small_bundle.path), max_frames=0)
+    table = dict(re.findall(r"^  (\S.*?)  +(\S.*)$", capsys.readouterr().out, re.MULTILINE))
+    assert table["frames sent by the player"] == "6"
+    assert cv2.VideoCapture(str(tmp_path / "demo" / "overlay.mp4")).read()[0]
 
 
 def test_a_wrong_source_is_said_before_anything_starts(small_bundle, tmp_path):

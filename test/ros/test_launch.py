@@ -15,6 +15,8 @@ pytest.importorskip("launch_ros", reason="launch_ros is not installed: it comes 
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402 - after the skips
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable  # noqa: E402
+from launch_ros.actions import Node  # noqa: E402
+from launch_ros.utilities import evaluate_parameters  # noqa: E402
 
 from rt_panoptic_ros.ros import qos  # noqa: E402
 from rt_panoptic_ros.ros.node_settings import node_setting_infos  # noqa: E402
@@ -57,6 +59,15 @@ def test_a_profile_of_the_users_own_is_kept(monkeypatch):
     monkeypatch.setenv(PROFILE_VARIABLES[0], "/mine.xml")
     for name in ("panoptic.launch.py", "demo.launch.py"):
         assert not any(isinstance(entity, SetEnvironmentVariable) for entity in description(name).entities)
+
+
+@pytest.mark.parametrize("text", ["0016", "0x10", "1e3", "true", "~", "[a]", "a: b", "1700000000000000000"])
+def test_the_demos_source_is_the_text_that_was_given(text):
+    context = launch.LaunchContext()
+    context.launch_configurations.update(source=text, rate_hz="5", loop="false", image_topic="/image")
+    (player,) = (entity for entity in description("demo.launch.py").entities if isinstance(entity, Node))
+    (parameters,) = evaluate_parameters(context, player._Node__parameters)
+    assert parameters == {"source": text, "rate_hz": 5.0, "loop": False}
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
-from rt_panoptic_ros.ros.recording import RealTimeVideo, Samples, StampMatcher
+from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.ros.recording import RealTimeVideo, Samples, StampMatcher, _fitted
 
 
 @given(st.permutations([(topic, stamp) for topic in "abc" for stamp in (1, 2, 3)]))
@@ -85,12 +85,49 @@ def test_no_frame_no_file(tmp_path):
     assert not Samples().write_sheet(tmp_path / "s.png")
 
 
-def test_refuses_another_size(tmp_path):
+@pytest.mark.parametrize(
+    ("size", "inside"),
+    [((64, 96), np.s_[:, :]), ((16, 48), np.s_[8:24, :]), ((20, 10), np.s_[:, 16:32]), ((1, 4000), np.s_[15:16, :])],
+)
+def test_pictures_of_another_size_lie_whole_in_the_videos_frame(tmp_path, size, inside):
+    white, black = np.full((*size, 3), 255, np.uint8), np.zeros((32, 48, 3), np.uint8)
+    np.testing.assert_array_equal(_fitted(white, (32, 48))[inside], 255)
+    assert _fitted(white, (32, 48)).sum() == 255 * black[inside].size
     video = RealTimeVideo(tmp_path / "v.mp4", rate_hz=10)
-    video.add(shade(1), 0.0)
-    with pytest.raises(InvalidInputError, match="overlays of 48x32 px"):
-        video.add(np.zeros((8, 8, 3), np.uint8), 0.1)
+    for number, image in enumerate((shade(1), white, shade(2))):
+        video.add(image, number / 10)
     video.close()
+    assert len(frames_of(tmp_path / "v.mp4")[1]) == video.frames == 3
+
+
+@pytest.mark.parametrize("folder", ["a:b", "%04d", "a%20b", "ü ✓", "\udcff", "two\nlines"])
+def test_the_video_is_written_into_a_folder_of_any_name(tmp_path, folder):
+    video = RealTimeVideo(tmp_path / folder / "v.mp4", rate_hz=10)
+    video.add(shade(1), 0.0)
+    video.close()
+    assert [path.name for path in (tmp_path / folder).iterdir()] == ["v.mp4"]
+    assert (tmp_path / folder / "v.mp4").stat().st_size > 100
+
+
+def test_the_sets_of_a_bag_that_loops_are_complete():
+    matcher = StampMatcher("ab", capacity=4)
+    for stamp in (*range(10, 14), 14, 15):  # of these, "b" is lost
+        assert matcher.add("a", stamp, 0) is None
+    for lap in range(3):
+        for stamp in range(10):
+            assert matcher.add("a", stamp, lap) is None
+            assert matcher.add("b", stamp, lap) == {"a": lap, "b": lap}
+    assert matcher.incomplete == 3
+
+
+def test_a_set_is_never_made_of_two_laps():
+    matcher = StampMatcher("abc")
+    matcher.add("a", 1, "first lap")
+    matcher.add("b", 1, "first lap")
+    for topic in "ab":
+        assert matcher.add(topic, 1, "second lap") is None
+    assert matcher.add("c", 1, "second lap") == dict.fromkeys("abc", "second lap")
+    assert matcher.incomplete == 1
 
 
 def test_says_when_the_video_cannot_be_written(tmp_path):
