@@ -11,6 +11,7 @@ from rt_panoptic_ros.errors import InvalidInputError, require_package
 
 def _bag(options: argparse.Namespace) -> None:
     require_package("rosbags", "bags", "`pip install rosbags rosbags-image`")
+    require_package("mcap", "bags")
     from rt_panoptic_ros.bags import batch
     from rt_panoptic_ros.bags.labelling import label_bag
     from rt_panoptic_ros.bags.options import DEFAULT_OUTPUTS, BagOptions
@@ -49,7 +50,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     command = commands.add_parser("bag", help="label every frame of recorded bags (rosbag2) into new ones, without ROS")
     command.set_defaults(run=_bag)
-    command.add_argument("bags", nargs="+", type=Path, metavar="IN", help="bag: a folder with metadata.yaml, or .mcap")
+    command.add_argument("bags", nargs="+", type=Path, metavar="IN", help="bag: a folder, or an .mcap or .db3 file")
     command.add_argument("out", type=Path, metavar="OUT", help="the new bag; with several IN a folder of new bags")
     add_pipeline(command)
     command.add_argument(
