@@ -144,11 +144,12 @@ def open_bag(path: Path, scratch: Path) -> Iterator[Bag]:
 
 def _find_files(folder: Path, losses: Losses) -> tuple[list[Path], Mapping[str, Any]]:
     """Return a bag's files in the order in which they were recorded, and what metadata.yaml says."""
-    there = sorted((path for path in folder.iterdir() if _STORAGE.search(path.name)), key=_counting_order)
-    if not (folder / METADATA).exists():
+    files = {path.name: path for path in folder.iterdir() if path.is_file()}
+    there = sorted((path for name, path in files.items() if _STORAGE.search(name)), key=_counting_order)
+    if METADATA not in files:
         return there, {}
     try:
-        information = yaml.safe_load((folder / METADATA).read_text("utf-8"))[INFORMATION]
+        information = yaml.safe_load(files[METADATA].read_text("utf-8"))[INFORMATION]
         names = [PurePath(name).name for name in information["relative_file_paths"]]
     except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
@@ -156,8 +157,7 @@ def _find_files(folder: Path, losses: Losses) -> tuple[list[Path], Mapping[str, 
         return there, {}
     listed = []
     for name in names:
-        match = next((path for path in there if path.name in (name, f"{name}.zstd")), None)
-        if match is None:
+        if (match := files.get(name) or files.get(f"{name}.zstd")) is None:
             losses.add(name, "it is missing")
         else:
             listed.append(match)

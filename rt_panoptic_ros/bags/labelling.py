@@ -39,6 +39,14 @@ class BagSummary:
     others: Mapping[str, str] = field(default_factory=dict)  # {topic with images: why it was not labelled}
     losses: Sequence[str] = ()  # what of the old bag could not be read
 
+    @property
+    def problem(self) -> str:
+        """What makes the run a failure: nothing of what was there could be labelled; empty for a success."""
+        if self.frames == 0 or self.skipped.total() < self.frames:
+            return ""
+        (topic, reason), _ = self.skipped.most_common(1)[0]
+        return f"expected frames that can be labelled, all {self.frames} were skipped: {reason} (on {topic})"
+
     def format(self) -> str:
         """Return the summary for eyes."""
         if not self.cameras:

@@ -116,7 +116,7 @@ class McapFile:
             whole = opcode > 0 and end <= self._size
             if whole or opcode == Opcode.CHUNK:  # a chunk that is cut off has whole messages
                 try:
-                    self._note(opcode, place)
+                    self._note(opcode, place, end)
                 except _UNREADABLE as error:
                     if whole:
                         self._losses.add(self._name, f"a damaged record is left out ({first_line(error)})", place)
@@ -146,14 +146,15 @@ class McapFile:
         opcode, end = self._head(place)
         return opcode, self._file.read(end - place - _RECORD.size)
 
-    def _note(self, opcode: int, place: int) -> None:
+    def _note(self, opcode: int, place: int, end: int) -> None:
         if opcode == Opcode.CHUNK:
             first_ns, *_ = _CHUNK.unpack(self._file.read(_CHUNK.size))
             self._indexes[place] = Counter()
             self._add_part(first_ns, place)
         elif opcode == Opcode.MESSAGE_INDEX and self._indexes:
-            channel, size = _INDEX.unpack(self._file.read(_INDEX.size))
-            next(reversed(self._indexes.values()))[channel] += size // _INDEX_ENTRY
+            channel, _ = _INDEX.unpack(self._file.read(_INDEX.size))
+            entries = (end - place - _RECORD.size - _INDEX.size) // _INDEX_ENTRY
+            next(reversed(self._indexes.values()))[channel] += entries
         elif opcode == Opcode.MESSAGE:
             channel, _, time_ns, _ = _MESSAGE.unpack(self._file.read(_MESSAGE.size))
             self._loose[channel] += 1
@@ -278,11 +279,11 @@ class McapFile:
         """
         _, end = self._head(place)
         _, _, size, checksum, name_length = _CHUNK.unpack(self._file.read(_CHUNK.size))
-        compression = self._file.read(name_length).decode()
+        compression = self._file.read(min(name_length, self._size)).decode()
         packed_size = int.from_bytes(self._file.read(8), "little")
         if self._file.tell() + packed_size > end:
             raise ValueError("its lengths disagree")
-        packed = self._file.read(packed_size)
+        packed = self._file.read(min(packed_size, self._size))  # a damaged length is no size to make room for
         if compression == "zstd":
             content = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
         elif compression == "lz4":

@@ -18,7 +18,7 @@ from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.message_layout import ENCODINGS, is_color_encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from rt_panoptic_ros.bags.bag import Bag
     from rt_panoptic_ros.bags.storage import Channel
@@ -142,7 +142,7 @@ def is_image(channel: Channel, topic: str | None = None) -> bool:
     return channel.encoding == CDR and channel.type_name in (IMAGE, COMPRESSED_IMAGE) and topic in (None, channel.topic)
 
 
-def _others(bag: Bag, images: Iterable[str]) -> dict[str, str]:
+def _others(bag: Bag, images: Collection[str]) -> dict[str, str]:
     """Return {topic: why it is not taken for a camera's} of the topics with images."""
     others, doubtful = {}, set()
     for topic in sorted(images):
@@ -162,8 +162,8 @@ def _others(bag: Bag, images: Iterable[str]) -> dict[str, str]:
     if doubtful and (_labels_were_recorded(bag) or "ids, not a picture" in others.values()):
         others.update(dict.fromkeys(doubtful, "ids, not a picture"))
     for channel in bag.channels:
-        if not is_image(channel) and _OTHER_IMAGES.search(channel.type_name):
-            others.setdefault(channel.topic, _described(channel))
+        if channel.topic not in images and _OTHER_IMAGES.search(channel.type_name):
+            others[channel.topic] = _described(channel)
     return others
 
 

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from array import array
 from collections import Counter
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -64,13 +65,16 @@ class SqliteFile:
                 continue
             id_, time_ns = self._ids[row], self._times[row]
             try:
-                (data,) = self._database.execute("SELECT data FROM messages WHERE id = ?", (id_,)).fetchone()
-                content = bytes(memoryview(data))
-            except (sqlite3.Error, TypeError) as error:
-                reason = f"a row is damaged and left out ({first_line(error)})"
+                found = self._database.execute("SELECT data FROM messages WHERE id = ?", (id_,)).fetchone()
+                data = found and found[0]
+                problem = "" if isinstance(data, bytes) else "it holds no message"
+            except sqlite3.DatabaseError as error:
+                problem = first_line(error)
+            if problem:
+                reason = f"a row is damaged and left out ({problem})"
                 self._losses.add(self._name, reason, id_, {self.channels[number].topic: 1})
             else:
-                yield Message(number, time_ns, time_ns, 0, content)
+                yield Message(number, time_ns, time_ns, 0, data)
 
     def attachments(self) -> Iterator[Attachment]:
         """Give nothing: these files have no attachments."""
@@ -82,67 +86,75 @@ class SqliteFile:
 
     def _read_channels(self) -> None:
         tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        definitions = {}
+        definitions: dict[str, Schema] = {}
         if "message_definitions" in tables:
-            rows = self._database.execute(
-                "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
-            )
-            definitions = {
-                full_type_name(name): Schema(full_type_name(name), kind, text.encode()) for name, kind, text in rows
-            }
-        cursor = self._database.execute("SELECT * FROM topics ORDER BY id")
-        columns = [column for column, *_ in cursor.description]
-        for row in cursor:
-            topic = dict(zip(columns, row, strict=True))
-            name = full_type_name(topic["type"])
-            schema = definitions.get(name) or _known_schema(name)
-            qos = topic.get("offered_qos_profiles")
-            channel = Channel(
-                topic["name"],
-                topic["serialization_format"],
-                schema or Schema(name, "", b""),
-                {"offered_qos_profiles": qos} if qos else {},
-                topic.get("type_description_hash") or "",
-                "" if schema else f"the bag has no definition of {name}",
-            )
-            if channel not in self.channels:
-                self.channels.append(channel)
-            self._numbers[topic["id"]] = self.channels.index(channel)
+            for row in self._rows("message_definitions"):
+                with self._row("message_definitions"):
+                    name = full_type_name(row["topic_type"])
+                    definitions[name] = Schema(name, row["encoding"], row["encoded_message_definition"].encode())
+        for row in self._rows("topics"):
+            with self._row("topics"):
+                name = full_type_name(row["type"])
+                schema = definitions.get(name) or _known_schema(name)
+                qos = row.get("offered_qos_profiles")
+                channel = Channel(
+                    row["name"],
+                    row["serialization_format"],
+                    schema or Schema(name, "", b""),
+                    {"offered_qos_profiles": qos} if qos else {},
+                    row.get("type_description_hash") or "",
+                    "" if schema else f"the bag has no definition of {name}",
+                )
+                if channel not in self.channels:
+                    self.channels.append(channel)
+                self._numbers[row["id"]] = self.channels.index(channel)
         if "metadata" in tables:
-            for (text,) in self._database.execute("SELECT metadata FROM metadata ORDER BY id"):
-                try:
-                    information = yaml.safe_load(text)
-                except yaml.YAMLError as error:
-                    self._losses.add(self._name, f"rosbag2's own metadata can't be read: {first_line(error)}")
-                else:
-                    self.information = information if isinstance(information, dict) else self.information
+            for row in self._rows("metadata"):
+                with self._row("metadata"):
+                    self.information = {**yaml.safe_load(row["metadata"])}
+
+    def _rows(self, table: str) -> Iterator[dict[str, Any]]:
+        """Give the rows of a small table, {column: value}, as far as they can be read."""
+        try:
+            cursor = self._database.execute(f"SELECT * FROM {table} ORDER BY id")
+            for row in cursor:
+                yield dict(zip((column for column, *_ in cursor.description), row, strict=True))
+        except sqlite3.DatabaseError as error:
+            self._losses.add(self._name, f"its {table} can't be read whole ({first_line(error)})")
+
+    @contextmanager
+    def _row(self, table: str) -> Iterator[None]:
+        """Let a row that holds something else than it should cost itself."""
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+            self._losses.add(self._name, f"a row of its {table} can't be understood ({first_line(error)})")
 
     def _list_messages(self) -> None:
         """Note all rows that can be reached: from the first to a damaged page, then from the last one back to it."""
         last = -1
         try:
-            for row in self._rows("id", last):
+            for row in self._listed("id", last):
                 self._add(*row)
                 last = row[0]
         except sqlite3.DatabaseError as error:
             reason = f"cut off or damaged behind row {max(last, 0)} ({first_line(error)})"
             behind: list[tuple[int, int, int]] = []
             try:
-                for row in self._rows("id DESC", last):
+                for row in self._listed("id DESC", last):
                     behind.append(row)
             except sqlite3.DatabaseError:
                 self._losses.add(self._name, reason)  # from here on, and from there on backwards
             for row in reversed(behind):
                 self._add(*row)
 
-    def _rows(self, order: str, behind: int) -> Iterator[tuple[int, int, int]]:
+    def _listed(self, order: str, behind: int) -> Iterator[tuple[int, int, int]]:
         query = f"SELECT id, topic_id, timestamp FROM messages WHERE id > ? ORDER BY {order}"
         return iter(self._database.execute(query, (behind,)))
 
     def _add(self, id_: int, topic: int, time_ns: int) -> None:
-        if topic not in self._numbers or time_ns < 0:
-            problem = "times before 1970" if topic in self._numbers else "a topic that is listed nowhere"
-            self._losses.add(self._name, f"a message with {problem} is left out", id_)
+        if topic not in self._numbers or not isinstance(time_ns, int) or time_ns < 0:
+            self._losses.add(self._name, "a message whose topic is listed nowhere, or time is none, is left out", id_)
             return
         self._ids.append(id_)
         self._topics.append(topic)

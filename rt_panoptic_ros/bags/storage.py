@@ -37,8 +37,9 @@ class Channel:
 
     @property
     def type_name(self) -> str:
-        """The full name of the messages' type, such as sensor_msgs/msg/Image, which old bags write without /msg/."""
-        return full_type_name(self.schema.name) if self.schema else ""
+        """The messages' type; ROS 2's with the /msg/ that some bags leave out."""
+        name = self.schema.name if self.schema else ""
+        return full_type_name(name) if self.encoding == CDR else name
 
 
 class Message(NamedTuple):

@@ -253,7 +253,7 @@ class _Writer:
 
 
 def _copied(bag: Bag, channel: Channel, told: Mapping[str, Mapping[str, Any]]) -> Channel:
-    """Return a channel with its quality of service and hash, which metadata.yaml alone may know, for the new bag."""
+    """Return a channel as the new bag has it, with what metadata.yaml alone may know of it."""
     elsewhere = told.get(channel.topic, {})
     profiles = channel.metadata.get(_QOS) or elsewhere.get(_QOS)
     metadata = dict(channel.metadata)
@@ -265,7 +265,8 @@ def _copied(bag: Bag, channel: Channel, told: Mapping[str, Mapping[str, Any]]) -
     if text or _QOS in metadata:
         metadata[_QOS] = text
     type_hash = channel.type_hash or str(elsewhere.get("type_description_hash") or "")
-    return replace(channel, metadata=metadata, type_hash=type_hash)
+    schema = channel.schema and replace(channel.schema, name=channel.type_name)
+    return replace(channel, schema=schema, metadata=metadata, type_hash=type_hash)
 
 
 def _topic_information(bag: Bag) -> dict[str, Mapping[str, Any]]:

@@ -33,14 +33,16 @@ def _bag(options: argparse.Namespace) -> None:
         finally:
             progress.close()
         print(summary.format())
+        if summary.problem:
+            raise InvalidInputError(summary.problem)
         return
     jobs = batch.plan_jobs(options.bags, options.out, bag_options)
     failed = []
     for outcome in (batch.run_with_ray if options.ray else batch.run_in_processes)(jobs, options.jobs):
-        if outcome.summary is None:
-            failed.append(outcome)
-        else:
+        if outcome.summary is not None:
             print(outcome.summary.format())
+        if outcome.problem:
+            failed.append(outcome)
     if failed:
         problems = "".join(f"\n  {outcome.job.source}: {outcome.problem}" for outcome in failed)
         raise InvalidInputError(f"expected all of {len(jobs)} bags to be labelled, {len(failed)} failed:{problems}")

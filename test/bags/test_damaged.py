@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import struct
@@ -14,15 +15,20 @@ from bag_cases import (
     StoragePlugin,
     contents,
     drive,
+    image_message,
     make_bag,
     make_mcap,
     picture,
     read_bag,
+    wheel_message,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mcap.writer import CompressionType, IndexType
 from rosbags.rosbag2 import CompressionMode
 
 from rt_panoptic_ros.bags.bag import open_bag
+from rt_panoptic_ros.bags.reading import find_cameras, find_copied
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.errors import InvalidInputError
 
@@ -362,3 +368,67 @@ def test_bags_of_which_nothing_is_left(
     assert "expected a bag of ROS 2" in said
     assert "nothing can be read" in said
     assert list(tmp_path.iterdir()) == [source]
+
+
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["flip", "fill", "cut", "count"]), st.one_of(st.floats(0, 0.05), st.floats(0, 1)),
+        st.binary(min_size=1, max_size=40),
+    ),
+    min_size=1, max_size=4,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Files of all kinds, with all that they may hold."""
+    folder = tmp_path_factory.mktemp("small")
+    messages = [part for n in range(4) for part in (wheel_message(n), image_message(n, picture(n, (10, 30))))]
+
+    def extend(writer: Any) -> None:
+        writer.add_attachment(3, 4, "calibration.yaml", "text/yaml", b"fx: 1")
+        writer.add_metadata("run", {"a": "b"})
+        writer.add_metadata("rosbag2", {"serialized_metadata": "{version: 8, custom_data: {a: b}}"})
+
+    files = [
+        make_mcap(folder / f"{kind.name}_{size}.mcap", messages, compression=kind, chunk_size=size, extend=extend)
+        for kind in COMPRESSIONS
+        for size in (1, 3000)
+    ]
+    files.append(make_mcap(folder / "loose.mcap", messages, use_chunking=False, extend=extend))
+    files.append(make_bag(folder / "rows", messages, StoragePlugin.SQLITE3) / "rows.db3")
+    packed = make_bag(folder / "packed", messages, StoragePlugin.SQLITE3, CompressionMode.FILE)
+    files.append(next(packed.glob("*.zstd")))
+    return files
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(number=st.integers(0, 8), edits=EDITS)
+def test_no_damage_ends_a_run_otherwise_than_with_a_sentence(
+    small_files: list[Path], tmp_path: Path, number: int, edits: list[tuple[str, float, bytes]]
+) -> None:
+    content = bytearray(small_files[number].read_bytes())
+    for kind, part, data in edits:
+        place = int(part * (len(content) - 1))
+        if kind == "flip":
+            content[place] ^= 1 << data[0] % 8
+        elif kind == "fill":
+            content[place : place + len(data)] = data
+        elif kind == "cut":
+            del content[place + 1 :]
+        else:
+            content[place : place + 8] = (int.from_bytes(data[:6], "little")).to_bytes(8, "little")
+    damaged = tmp_path / f"damaged{small_files[number].suffix}"
+    damaged.write_bytes(content)
+    try:
+        with open_bag(damaged, tmp_path / "scratch") as bag:
+            for find in (lambda: find_cameras(bag, ()), lambda: find_copied(bag, None, ())):
+                with contextlib.suppress(InvalidInputError):
+                    find()
+            for message in bag.messages(range(len(bag.channels))):
+                assert isinstance(message.data, bytes)
+            assert all(isinstance(part.data, bytes) for part in bag.attachments())
+            assert all(bag.losses.lines())
+    except InvalidInputError as error:
+        assert "nothing can be read" in str(error) or "expected messages compressed with zstd" in str(error)  # noqa: PT017
