@@ -42,7 +42,7 @@ class Bag:
         channels: Of all its files; equal ones are one.
         counts: {place in `channels`: messages}, as far as the files say.
         records: MCAP's metadata records, (name, entries), but rosbag2's own.
-        information: What metadata.yaml, or without it the last file, says of the whole.
+        information: What metadata.yaml, and what it leaves open the files, say of the whole.
         losses: What can't be read, as far as it was tried.
     """
 
@@ -61,7 +61,10 @@ class Bag:
             InvalidInputError: Messages are compressed in an unknown way.
         """
         self.path, self.losses, self._files = path, losses, files
-        self.information = information or next((file.information for file in reversed(files) if file.information), {})
+        # `ros2 bag reindex` leaves out of metadata.yaml what the files know; the last of them knows most.
+        self.information: dict[str, Any] = {}
+        for part in (*(file.information for file in files), information):
+            self.information.update({name: value for name, value in part.items() if value})
         self.records = [record for file in files for record in file.records]
         self.channels: list[Channel] = []
         self.counts: Counter[int] = Counter()
@@ -180,10 +183,9 @@ def _open_file(path: Path, losses: Losses, copies: Callable[[], Path]) -> Storag
     Raises:
         InvalidInputError: It is of ROS 1.
     """
-    with path.open("rb") as file:
-        start = file.read(len(sqlite_file.MAGIC))
-    if start.startswith(_ZSTD_MAGIC):
-        return _open_file(_unpacked(path, losses, copies()), losses, copies)
+    if _start(path).startswith(_ZSTD_MAGIC):
+        path = _unpacked(path, losses, copies())
+    start = _start(path)
     if start.startswith(mcap_file.MAGIC):
         return mcap_file.McapFile(path, losses)
     if start == sqlite_file.MAGIC:
@@ -192,6 +194,11 @@ def _open_file(path: Path, losses: Losses, copies: Callable[[], Path]) -> Storag
         raise InvalidInputError(f"expected a bag of ROS 2, got {path} of ROS 1: convert it with `rosbags-convert`")
     losses.add(path.name, "it is neither MCAP nor SQLite" if start else "it is empty")
     return None
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(sqlite_file.MAGIC))
 
 
 def _unpacked(path: Path, losses: Losses, folder: Path) -> Path:

@@ -44,7 +44,7 @@ _MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, receive and publish time
 _INDEX = struct.Struct("<HI")  # channel, bytes of entries
 _INDEX_ENTRY = 16  # bytes
 _FOOTER = struct.Struct("<BQQQI8s")  # opcode, length, place of the summary, of its offsets, its CRC-32, magic
-_UNREADABLE = (EndOfFile, struct.error, ValueError, zstandard.ZstdError, RuntimeError)  # lz4 raises the last one
+_UNREADABLE = (EndOfFile, OverflowError, struct.error, ValueError, zstandard.ZstdError, RuntimeError)  # the last: lz4
 
 
 class McapFile:

@@ -181,15 +181,23 @@ def test_publish_times_and_sequences_are_kept(label: Label, tmp_path: Path) -> N
         assert publish_ns == times["/wheel" if topic == "/wheel" else "/camera/image_raw", log_ns] == log_ns - 4_000_003
 
 
-def test_attachments_and_metadata_are_kept(label: Label, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reindexed", [False, True])
+def test_attachments_and_metadata_are_kept(
+    label: Label, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, reindexed: bool
+) -> None:
     def add(writer: McapWriter) -> None:
         writer.add_attachment(3, 4, "calibration.yaml", "text/yaml", b"fx: 1\n")
         writer.add_attachment(0, 0, "ü", "", b"")
         writer.add_metadata("run", {"driver": "ü", "": ""})
         writer.add_metadata("rosbag2", {"serialized_metadata": "version: 8\ncustom_data:\n  vehicle: truck 7\n"})
 
-    label(make_mcap(tmp_path / "drive.mcap", drive(2), extend=add), tmp_path / "out")
-    with (tmp_path / "out" / "out.mcap").open("rb") as stream:
+    source = make_mcap(tmp_path / "drive.mcap", drive(2), extend=add)
+    if reindexed:
+        source = tmp_path
+        metadata = {"relative_file_paths": ["drive.mcap"], "custom_data": None, "storage_identifier": ""}
+        (source / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": metadata}))
+    label(source, out := tmp_path_factory.mktemp("new") / "out")
+    with (out / "out.mcap").open("rb") as stream:
         reader = make_reader(stream)
         attached = [
             (part.create_time, part.log_time, part.name, part.media_type, part.data)
@@ -199,7 +207,7 @@ def test_attachments_and_metadata_are_kept(label: Label, tmp_path: Path) -> None
     assert attached == [(3, 4, "calibration.yaml", "text/yaml", b"fx: 1\n"), (0, 0, "ü", "", b"")]
     own = yaml.safe_load(records.pop("rosbag2")["serialized_metadata"])
     assert records == {"run": {"driver": "ü", "": ""}}
-    assert own == information(tmp_path / "out")
+    assert own == information(out)
     assert own["custom_data"]["vehicle"] == "truck 7"
 
 
