@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from mcap.reader import make_reader
+from mcap.writer import Writer as McapWriter
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 START_NS = 1_700_000_000_000_000_000
@@ -91,8 +93,15 @@ def drive(count: int, topic: str = "/camera/image_raw") -> list[Message]:
     ]
 
 
-def make_bag(path: Path, messages: Iterable[Message], storage: StoragePlugin = StoragePlugin.MCAP) -> Path:
-    with Writer(path, version=8, storage_plugin=storage) as writer:
+def make_bag(
+    path: Path,
+    messages: Iterable[Message],
+    storage: StoragePlugin = StoragePlugin.MCAP,
+    compression: CompressionMode = CompressionMode.NONE,
+) -> Path:
+    writer = Writer(path, version=8, storage_plugin=storage)
+    writer.set_compression(compression, CompressionFormat.ZSTD)
+    with writer:
         connections: dict[str, Any] = {}
         for message in messages:
             if message.topic not in connections:
@@ -101,6 +110,42 @@ def make_bag(path: Path, messages: Iterable[Message], storage: StoragePlugin = S
                 )
             writer.write(connections[message.topic], message.time_ns, message.data)
     return path
+
+
+def schema_text(kind: str) -> bytes:
+    return STORE.generate_msgdef(kind, ros_version=2)[0].encode()
+
+
+def make_mcap(
+    path: Path,
+    messages: Iterable[Message],
+    *,
+    profile: str = "ros2",
+    publish_delay_ns: int = 0,
+    extend: Callable[[McapWriter], None] = lambda _: None,
+    **options: Any,
+) -> Path:
+    """Make an MCAP file as other recorders do; `extend` writes what no message is, and `options` are the writer's."""
+    with path.open("wb") as file:
+        writer = McapWriter(file, **options)
+        writer.start(profile)
+        channels: dict[str, int] = {}
+        for sequence, message in enumerate(messages):
+            if message.topic not in channels:
+                schema = writer.register_schema(message.kind, "ros2msg", schema_text(message.kind))
+                channels[message.topic] = writer.register_channel(message.topic, "cdr", schema)
+            times = message.time_ns, message.data, message.time_ns - publish_delay_ns, sequence
+            writer.add_message(channels[message.topic], *times)
+        extend(writer)
+        writer.finish()
+    return path
+
+
+def read_parts(path: Path) -> list[tuple[Any, Any, Any]]:
+    """Return (schema, channel, message) of all messages of a bag's only MCAP file, as MCAP's own library reads them."""
+    (file,) = path.glob("*.mcap") if path.is_dir() else [path]
+    with file.open("rb") as stream:
+        return list(make_reader(stream, validate_crcs=True).iter_messages())
 
 
 def read_bag(path: Path) -> list[tuple[str, int, bytes, Any]]:

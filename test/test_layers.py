@@ -45,7 +45,7 @@ def test_import_rules(name: str) -> None:
     if room != "ros":
         assert not uses(name, *ROS, "rt_panoptic_ros.msg"), "only ros/ imports ROS"
     if room != "bags":
-        assert not uses(name, "rosbags"), "only bags/ imports rosbags"
+        assert not uses(name, "mcap", "rosbags"), "only bags/ imports mcap and rosbags"
     if room not in ("network", "training") and name not in ("inference/torch_backend.py", "benchmark/plain.py"):
         assert not uses(name, "torch"), "only network/, training/, the torch backend and the plain twin import torch"
     if room == "inference":

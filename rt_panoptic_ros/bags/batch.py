@@ -39,7 +39,7 @@ class BagJob:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ended: with a summary or a problem."""
+    """How a job ended: with a summary, a problem, or both where the bag was made in vain."""
 
     job: BagJob
     summary: BagSummary | None = None
@@ -164,12 +164,13 @@ def run_with_ray(jobs: Sequence[BagJob], at_once: int) -> Iterator[Outcome]:
 def outcome_of(job: BagJob, report: Report = lambda *_: None) -> Outcome:
     """Do a job and return how it ended, whatever happens."""
     try:
-        return Outcome(job, label_bag(job.source, job.out, job.options, report))
+        summary = label_bag(job.source, job.out, job.options, report)
     except (RtPanopticError, OSError) as error:
         return Outcome(job, problem=first_line(error))
     except Exception as error:
         _LOGGER.exception("%s", job.source)
         return Outcome(job, problem=f"an unexpected {type(error).__name__} came: {first_line(error)}")
+    return Outcome(job, summary, summary.problem)
 
 
 def _work(job: BagJob, pipe: Connection) -> None:

@@ -7,21 +7,23 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rt_panoptic_ros.bags.bag import METADATA, SCRATCH, open_bag
 from rt_panoptic_ros.bags.frames import FrameLabeller
 from rt_panoptic_ros.bags.journal import Journal
-from rt_panoptic_ros.bags.reading import Camera, open_bag, read_messages
 from rt_panoptic_ros.bags.writing import is_made_of, plan_bag, publish_bag, write_bag
 from rt_panoptic_ros.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from rosbags.highlevel import AnyReader
-
+    from rt_panoptic_ros.bags.bag import Bag
     from rt_panoptic_ros.bags.options import BagOptions
+    from rt_panoptic_ros.bags.reading import Camera
     from rt_panoptic_ros.bags.writing import BagPlan, Report
 
 _JOURNAL, _FOLDER = "journal", "bag"  # in OUT.partial
+_REASONS = 10  # that the summary tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,18 @@ class BagSummary:
     cameras: tuple[Camera, ...] = ()  # none where the bag was there already
     frames: int = 0
     resumed: int = 0  # of the frames, those that an earlier run had labelled
-    skipped: Counter[str] = field(default_factory=Counter)  # of the frames, by reason
+    skipped: Counter[tuple[str, str]] = field(default_factory=Counter)  # of the frames, by (topic, reason)
     engine: str = ""
+    others: Mapping[str, str] = field(default_factory=dict)  # {topic with images: why it was not labelled}
+    losses: Sequence[str] = ()  # what of the old bag could not be read
+
+    @property
+    def problem(self) -> str:
+        """What makes the run a failure: nothing of what was there could be labelled; empty for a success."""
+        if self.frames == 0 or self.skipped.total() < self.frames:
+            return ""
+        (topic, reason), _ = self.skipped.most_common(1)[0]
+        return f"expected frames that can be labelled, all {self.frames} were skipped: {reason} (on {topic})"
 
     def format(self) -> str:
         """Return the summary for eyes."""
@@ -42,7 +54,14 @@ class BagSummary:
         resumed = f", {self.resumed} of them by an earlier run" if self.resumed else ""
         lines = [f"{self.out}: {self.frames} frames{resumed}" + (f", {self.engine}" if self.engine else "")]
         lines += [f"  {camera.topic} -> {camera.prefix}" for camera in self.cameras]
-        lines += [f"  skipped {count} frames: {reason}" for reason, count in self.skipped.most_common()]
+        skipped = self.skipped.most_common()
+        lines += [f"  skipped {count} frames: {reason} (on {topic})" for (topic, reason), count in skipped[:_REASONS]]
+        if more := sum(count for _, count in skipped[_REASONS:]):
+            lines.append(f"  skipped {more} frames for {len(skipped) - _REASONS} more reasons")
+        for reason in dict.fromkeys(self.others.values()):
+            topics = ", ".join(topic for topic, why in self.others.items() if why == reason)
+            lines.append(f"  not labelled, {reason}: {topics} (--images names what to label)")
+        lines += [f"  lost: {loss}" for loss in self.losses]
         return "\n".join(lines)
 
 
@@ -50,7 +69,7 @@ def label_bag(source: Path, out: Path, options: BagOptions, report: Report) -> B
     """Make `out`, a bag with the labels of `source`; go on where an earlier run with the same arguments ended.
 
     Args:
-        source: A rosbag2 folder or a single storage file.
+        source: A rosbag2 folder or a single storage file, whole or not.
         out: The new bag's folder; OUT.partial beside it holds what is not finished.
         options: What to do.
         report: Told of the progress.
@@ -68,28 +87,27 @@ def label_bag(source: Path, out: Path, options: BagOptions, report: Report) -> B
                 f"expected a new place for the bag, got {out}, which exists and was not made with these arguments: "
                 "choose another, or replace it with --force"
             )
-        if partial.is_dir() and {path.name for path in partial.iterdir()} <= {_JOURNAL, _FOLDER}:
+        if partial.is_dir() and all(_is_ours(path.name) for path in partial.iterdir()):
             shutil.rmtree(partial)  # the earlier run was killed before it could
         return BagSummary(out)
-    with open_bag(source) as reader:
-        plan = plan_bag(reader, options)
+    with open_bag(source, partial) as bag:
+        plan = plan_bag(bag, options)
         with Journal(partial / _JOURNAL, document, replace=options.force) as journal:
             resumed = sum(journal.counts)
-            engine = _label_frames(reader, plan, journal, options, report)
+            engine = _label_frames(bag, plan, journal, options, report)
             folder = partial / _FOLDER / out.name
             shutil.rmtree(folder.parent, ignore_errors=True)
-            skipped = write_bag(folder, reader, plan, journal, options, document, report)
+            skipped = write_bag(folder, bag, plan, journal, options, document, report)
             publish_bag(folder, out)
             frames = sum(journal.counts)
+        losses = bag.losses.lines()
     shutil.rmtree(partial)
-    return BagSummary(out, plan.cameras, frames, resumed, skipped, engine)
+    return BagSummary(out, plan.cameras, frames, resumed, skipped, engine, plan.others, losses)
 
 
-def _label_frames(reader: AnyReader, plan: BagPlan, journal: Journal, options: BagOptions, report: Report) -> str:
+def _label_frames(bag: Bag, plan: BagPlan, journal: Journal, options: BagOptions, report: Report) -> str:
     """Complete the journal and return what labelled the frames."""
-    numbers = {camera.topic: number for number, camera in enumerate(plan.cameras)}
-    connections = [entry for entry in reader.connections if entry.topic in numbers]
-    total = sum(entry.msgcount for entry in connections)
+    total = sum(bag.counts[channel] for channel in plan.labelled)
     labeller = FrameLabeller(options)
     there = dict(enumerate(journal.counts))
     for number, count in there.items():
@@ -97,17 +115,21 @@ def _label_frames(reader: AnyReader, plan: BagPlan, journal: Journal, options: B
             labeller.restore(number, record.state)
     done = sum(there.values())
     report("labelling", done, total)
-    for connection, _, data in read_messages(reader, connections):
-        number = numbers[connection.topic]
+    for message in bag.messages(plan.labelled):
+        number = plan.labelled[message.channel]
         if there.get(number, 0):
             there[number] -= 1
             continue
-        journal.append(number, labeller.label(number, data, connection.msgtype))
+        journal.append(number, labeller.label(number, message.data, bag.channels[message.channel].type_name))
         done += 1
         report("labelling", done, total)
     engine = labeller.describe()
     labeller.close()
     return engine
+
+
+def _is_ours(name: str) -> bool:
+    return name in (_JOURNAL, _FOLDER) or name.startswith(SCRATCH)
 
 
 def _check_places(source: Path, out: Path, options: BagOptions) -> None:
@@ -118,5 +140,5 @@ def _check_places(source: Path, out: Path, options: BagOptions) -> None:
         raise InvalidInputError(
             f"expected the new bag outside the old one, got {out} and {source}: choose another place"
         )
-    if options.force and out.exists() and not (out / "metadata.yaml").is_file():
+    if options.force and out.exists() and not (out / METADATA).is_file():
         raise InvalidInputError(f"expected a bag to replace, got {out}, which is none: choose another place")

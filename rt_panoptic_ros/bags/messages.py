@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2.errors import ReaderError
+from rosbags.rosbag2.metadata import dump_qos_v8, parse_qos
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from rt_panoptic_ros.bags.storage import CDR, Channel, Schema
+from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.input_image import to_rgb
 from rt_panoptic_ros.message_layout import (
     ENCODINGS,
@@ -45,11 +49,23 @@ CLASS_NAMES = "class_names"
 """The output that comes once for a bag, not with every frame."""
 
 
-def output_qos(output: str) -> Qos:
-    """Return the quality of service that the node offers an output with."""
+def qos_text(profiles: Any) -> str:
+    """Return profiles of quality of service, written in any of rosbag2's ways, in the one that all its versions read.
+
+    Raises:
+        InvalidInputError: They can't be understood.
+    """
+    try:
+        return dump_qos_v8(parse_qos(profiles))
+    except (ReaderError, AttributeError, KeyError, TypeError) as error:
+        raise InvalidInputError(f"{type(error).__name__}: {first_line(error)}") from error
+
+
+def output_qos(output: str) -> str:
+    """Return the quality of service that the node offers an output with, as rosbag2 writes it."""
     latched = output == CLASS_NAMES
     endless = QosTime(9223372036, 854775807)
-    return Qos(
+    profile = Qos(
         history=QosHistory.KEEP_LAST,
         depth=1 if latched else 5,
         reliability=QosReliability.RELIABLE,
@@ -60,6 +76,15 @@ def output_qos(output: str) -> Qos:
         liveliness_lease_duration=endless,
         avoid_ros_namespace_conventions=False,
     )
+    return dump_qos_v8([profile])
+
+
+def output_channel(topic: str, output: str) -> Channel:
+    """Return the channel of an output."""
+    name, store = OUTPUT_TYPES[output], message_store()
+    text, _ = store.generate_msgdef(name, ros_version=2)
+    metadata = {"offered_qos_profiles": output_qos(output)}
+    return Channel(topic, CDR, Schema(name, "ros2msg", text.encode()), metadata, store.hash_rihs01(name))
 
 
 @cache

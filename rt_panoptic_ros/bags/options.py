@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from rt_panoptic_ros.bags.messages import OUTPUT_TYPES
+from rt_panoptic_ros.bags.sqlite_file import JOURNALS
 from rt_panoptic_ros.class_filter import parse_class_names
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import file_sha256
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 DEFAULT_OUTPUTS = tuple(name for name in OUTPUT_TYPES if name != "overlay")
 
 _PACKAGES = (
-    "numpy", "onnx", "onnxruntime", "openvino", "rosbags", "scipy", "tensorrt", "torch", "warp-lang",
+    "mcap", "numpy", "onnx", "onnxruntime", "openvino", "rosbags", "scipy", "tensorrt", "torch", "warp-lang",
+    "zstandard",
 )  # fmt: skip
 _END = 1 << 20  # bytes
 
@@ -99,11 +101,14 @@ class BagModel:
 
 
 def bag_identity(source: Path) -> list[tuple[str, int, str]]:
-    """Return (name, size, digest of the first and last MiB) of each of a bag's files.
+    """Return (name, size, digest of the first and last MiB) of each of a bag's files, SQLite's journals among them.
 
     Reading bags of many gigabytes whole would take minutes; their ends hold the index with every message's place.
     """
-    files = sorted(path for path in source.iterdir() if path.is_file()) if source.is_dir() else [source]
+    if source.is_dir():
+        files = sorted(path for path in source.iterdir() if path.is_file())
+    else:
+        files = [path for end in ("", *JOURNALS) if (path := source.with_name(source.name + end)).is_file()]
     entries = []
     for path in files:
         size = path.stat().st_size

@@ -1,32 +1,36 @@
-"""Reads a bag: which of its topics are cameras, which are copied, and its messages in order."""
+"""What a bag's topics are: cameras, recorded labels, what is copied."""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import MessageDefinitionFormat
+import numpy as np
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, TypesysError, get_typestore
 
-from rt_panoptic_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, read_image_message
-from rt_panoptic_ros.errors import InvalidInputError, first_line
+from rt_panoptic_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, OUTPUT_TYPES, read_image_message
+from rt_panoptic_ros.bags.storage import CDR
+from rt_panoptic_ros.class_table import parse_class_table
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.message_layout import ENCODINGS
 from rt_panoptic_ros.pixel_encodings import is_color_encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Mapping, Sequence
 
-    from rosbags.interfaces import Connection
+    from rt_panoptic_ros.bags.bag import Bag
+    from rt_panoptic_ros.bags.storage import Channel
 
 NODE = "/panoptic_node"
 """What the outputs' topics begin with, as those of the node do."""
 
 _LOGGER = logging.getLogger(__name__)
+_TRANSPORT = re.compile(r"compressed|compressedDepth|theora|zstd|ffmpeg")  # image_transport puts them behind a topic
+_OTHER_IMAGES = re.compile(r"(Image|Video)$|image_transport.*Packet$")  # types of images that can't be decoded
+_ONE_REGION = 0.9  # share of neighbours that are equal in images of ids, which no sensor reaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,76 +42,49 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
-    """A topic that goes into the new bag as it is."""
+class Cameras:
+    """The cameras of a bag, and why other images are not labelled."""
 
-    connection: Connection
-    definition: str
-    type_hash: str
-
-
-@contextmanager
-def open_bag(path: Path) -> Iterator[AnyReader]:
-    """Open a bag: a folder with metadata.yaml, or a single .mcap or .db3 file.
-
-    Raises:
-        InvalidInputError: There is none, it is of ROS 1, or it is damaged.
-    """
-    if path.suffix == ".bag":
-        raise InvalidInputError(f"expected a bag of ROS 2, got {path} of ROS 1: convert it with `rosbags-convert`")
-    # Bags without message definitions are those of Humble and before.
-    with _unreadable(path):
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-        reader.open()
-    try:
-        yield reader
-    finally:
-        reader.close()
+    found: tuple[Camera, ...]
+    others: Mapping[str, str]  # {topic: reason}
 
 
-def read_messages(reader: AnyReader, connections: Sequence[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
-    """Give (connection, receive time in ns, serialised message) in the bag's order.
-
-    Raises:
-        InvalidInputError: While iterating: the bag is damaged.
-    """
-    with _unreadable(reader.paths[0]):
-        messages = reader.messages(connections)
-    while connections:
-        with _unreadable(reader.paths[0]):
-            message = next(messages, None)
-        if message is None:
-            return
-        yield message
-
-
-def find_cameras(reader: AnyReader, wanted: Collection[str]) -> list[Camera]:
+def find_cameras(bag: Bag, wanted: Collection[str]) -> Cameras:
     """Return the cameras of a bag, by their topics' names.
 
     Args:
-        reader: The bag.
+        bag: The bag.
         wanted: Topics of images; none for all that have images and look like a camera's.
 
     Raises:
         InvalidInputError: A topic is not there or has no images, there is no camera, or two have the same name.
     """
-    types = {connection.topic: connection.msgtype for connection in reader.connections}
-    images = [topic for topic, kind in types.items() if kind in (IMAGE, COMPRESSED_IMAGE)]
+    images = {channel.topic for channel in bag.channels if is_image(channel)}
     for topic in wanted:
         if topic not in images:
-            have = f"a topic of {types[topic]}" if topic in types else "no such topic"
+            types = sorted({_described(channel) for channel in bag.channels if channel.topic == topic})
+            have = f"a topic of {' and '.join(types)}" if types else "no such topic"
             raise InvalidInputError(
                 f"expected images on {topic}, got {have}: choose from {', '.join(sorted(images)) or 'another bag'}"
             )
-    topics = sorted(set(wanted) or (topic for topic in images if _is_camera(reader, topic)))
+    others = {} if wanted else _others(bag, images)
+    topics = sorted(set(wanted) or images - others.keys())
     if not topics:
+        if any(channel.encoding == "ros1" for channel in bag.channels):
+            raise InvalidInputError(
+                f"expected a bag of ROS 2, got {bag.path} with messages of ROS 1: "
+                "convert the .bag file that it was made from with `rosbags-convert`"
+            )
+        known, unknown = sorted(images), [f"{topic} ({others[topic]})" for topic in sorted(others.keys() - images)]
         raise InvalidInputError(
-            f"expected a topic with a camera's images in {reader.paths[0]}, found none"
-            + (f" (but {', '.join(sorted(images))}: name those to label with --images)" if images else "")
+            f"expected a topic with a camera's images in {bag.path}, found none"
+            + (f" (but {', '.join(known)}: name those to label with --images)" if known else "")
+            + (f" (but {', '.join(unknown)}: make them {IMAGE} or {COMPRESSED_IMAGE})" if unknown else "")
         )
     if len(topics) == 1:
-        return [Camera(topics[0], NODE)]
-    return [Camera(topic, f"{NODE}/{name}") for topic, name in zip(topics, camera_names(topics), strict=True)]
+        return Cameras((Camera(topics[0], NODE),), others)
+    prefixes = [f"{NODE}/{name}" for name in camera_names(topics)]
+    return Cameras(tuple(map(Camera, topics, prefixes)), others)
 
 
 def camera_names(topics: Sequence[str]) -> list[str]:
@@ -130,61 +107,111 @@ def camera_names(topics: Sequence[str]) -> list[str]:
     )
 
 
-def find_copied(reader: AnyReader, wanted: Collection[str] | None, outputs: Collection[str]) -> list[Copied]:
-    """Return what is copied, in the bag's order; what has to be left out of all is said in the log.
+def find_copied(bag: Bag, wanted: Collection[str] | None, outputs: Collection[str]) -> list[int]:
+    """Return the numbers of the channels that are copied; what has to be left out of all is said in the log.
 
     Args:
-        reader: The bag.
+        bag: The bag.
         wanted: Topics; None for all.
         outputs: Topics that will be written.
 
     Raises:
         InvalidInputError: A topic is not there, or can't be copied.
     """
-    topics = {connection.topic for connection in reader.connections}
+    topics = {channel.topic for channel in bag.channels}
     for topic in wanted or ():
         if topic not in topics:
-            raise InvalidInputError(f"expected topics of the bag to copy, got {topic}: it has {', '.join(topics)}")
-    copied: dict[tuple[str, str], Copied] = {}
-    for connection in reader.connections:
-        if wanted is not None and connection.topic not in wanted:
+            raise InvalidInputError(
+                f"expected topics of the bag to copy, got {topic}: it has {', '.join(sorted(topics))}"
+            )
+    copied = []
+    for number, channel in enumerate(bag.channels):
+        if wanted is not None and channel.topic not in wanted:
             continue
-        problem = "the outputs have a topic of that name" if connection.topic in outputs else ""
+        problem = "the outputs have a topic of that name" if channel.topic in outputs else channel.problem
         if not problem:
-            try:
-                entry = Copied(connection, *_definition(reader, connection))
-            except (KeyError, TypesysError):
-                problem = f"the bag has no definition of {connection.msgtype}"
-        if not problem:
-            copied.setdefault((connection.topic, connection.msgtype), entry)
+            copied.append(number)
         elif wanted is not None:
-            raise InvalidInputError(f"expected topics that can be copied, got {connection.topic}: {problem}")
+            raise InvalidInputError(f"expected topics that can be copied, got {channel.topic}: {problem}")
         else:
-            _LOGGER.warning("%s is not copied: %s", connection.topic, problem)
-    return list(copied.values())
+            _LOGGER.warning("%s is not copied: %s", channel.topic, problem)
+    return copied
 
 
-def _definition(reader: AnyReader, connection: Connection) -> tuple[str, str]:
-    """Return the text and the hash that define a connection's type."""
-    store = reader.typestore
-    text = connection.msgdef.data
-    if connection.msgdef.format != MessageDefinitionFormat.MSG:
-        text, _ = store.generate_msgdef(connection.msgtype, ros_version=2)
-    return text, connection.digest or store.hash_rihs01(connection.msgtype)
+def is_image(channel: Channel, topic: str | None = None) -> bool:
+    """Return whether a channel's messages (of one topic, where that is given) can be labelled."""
+    return channel.encoding == CDR and channel.type_name in (IMAGE, COMPRESSED_IMAGE) and topic in (None, channel.topic)
 
 
-def _is_camera(reader: AnyReader, topic: str) -> bool:
-    """Whether a topic's first image may be a camera's: one that can't be read may."""
-    if topic.startswith(f"{NODE}/"):
-        return False
-    connections = [entry for entry in reader.connections if entry.topic == topic]
-    for connection, _, data in read_messages(reader, connections):
-        try:
-            message = read_image_message(data, connection.msgtype)
-        except SerdeError:
+def _others(bag: Bag, images: Collection[str]) -> dict[str, str]:
+    """Return {topic: why it is not taken for a camera's} of the topics with images."""
+    others, doubtful = {}, set()
+    for topic in sorted(images):
+        image = _first(bag, [number for number, channel in enumerate(bag.channels) if is_image(channel, topic)])
+        if image is None:
+            others[topic] = "no images"
+        elif topic.startswith(f"{NODE}/") or _output_word(topic) in ENCODINGS:
+            others[topic] = "named like a panoptic node's output"
+        elif isinstance(image, SerdeError):
+            continue  # one that can't be read may be a camera's
+        elif not is_color_encoding(encoding := getattr(image, "format", None) or image.encoding):
+            others[topic] = f"{encoding} is no camera's colours"
+        elif encoding == ENCODINGS["instance"] and _has_regions(image, np.uint16):
+            others[topic] = "ids, not a picture"
+        elif encoding == ENCODINGS["semantic"] and _has_regions(image, np.uint8):
+            doubtful.add(topic)
+    if doubtful and (_labels_were_recorded(bag) or "ids, not a picture" in others.values()):
+        others.update(dict.fromkeys(doubtful, "ids, not a picture"))
+    for channel in bag.channels:
+        if channel.topic not in images and _OTHER_IMAGES.search(channel.type_name):
+            others[channel.topic] = _described(channel)
+    return others
+
+
+def _first(bag: Bag, numbers: Sequence[int]) -> Any:
+    """Return the first message on some channels of one topic, or why it can't be read; None without any."""
+    message = next(bag.messages(numbers), None)
+    if message is None:
+        return None
+    try:
+        return read_image_message(message.data, bag.channels[message.channel].type_name)
+    except SerdeError as error:
+        return error
+
+
+def _labels_were_recorded(bag: Bag) -> bool:
+    """Whether a node's detections, or its class names, are in a bag."""
+    for number, channel in enumerate(bag.channels):
+        if channel.type_name == OUTPUT_TYPES["detections"]:
             return True
-        return is_color_encoding(message.format if connection.msgtype == COMPRESSED_IMAGE else message.encoding)
+        if channel.encoding == CDR and channel.type_name == OUTPUT_TYPES["class_names"]:
+            try:
+                parse_class_table(json.loads(_first(bag, [number]).data))
+            except (AttributeError, ValueError):  # no message, another text
+                continue
+            return True
     return False
+
+
+def _has_regions(image: Any, kind: type[np.generic]) -> bool:
+    """Whether almost all neighbouring pixels of an image of one channel are equal."""
+    size = np.dtype(kind).itemsize
+    if image.height < 1 or image.step % size or len(image.data) != image.height * image.step:
+        return False
+    pixels = np.frombuffer(image.data, kind).reshape(image.height, -1)[:, : image.width]
+    return pixels.shape[1] > 1 and float(np.mean(pixels[:, 1:] == pixels[:, :-1])) > _ONE_REGION
+
+
+def _described(channel: Channel) -> str:
+    return channel.type_name if channel.encoding == CDR else f"{channel.type_name or 'no type'} in {channel.encoding}"
+
+
+def _output_word(topic: str) -> str:
+    """Return a topic's last word but image_transport's."""
+    words = topic.strip("/").split("/")
+    while len(words) > 1 and _TRANSPORT.fullmatch(words[-1]):
+        words.pop()
+    return words[-1]
 
 
 def _camera_words(topic: str) -> list[str]:
@@ -192,15 +219,3 @@ def _camera_words(topic: str) -> list[str]:
     while len(words) > 1 and re.fullmatch(r"image.*|compressed", words[-1]):
         words.pop()
     return words
-
-
-@contextmanager
-def _unreadable(path: object) -> Iterator[None]:
-    """Turn whatever `rosbags` raises for a damaged bag into one sentence."""
-    try:
-        yield
-    except Exception as error:
-        raise InvalidInputError(
-            f"expected a whole rosbag2 bag (a folder with metadata.yaml, or an .mcap file), got {path}: "
-            f"{type(error).__name__}: {first_line(error)}: try `ros2 bag reindex`, or record it again"
-        ) from error

@@ -8,38 +8,37 @@ import os
 import shutil
 import zlib
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from rosbags.interfaces import ConnectionExtRosbag2
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from mcap.writer import CompressionType
+from mcap.writer import Writer as McapWriter
 
-from rt_panoptic_ros.bags.messages import (
-    CLASS_NAMES,
-    OUTPUT_TYPES,
-    class_names_message,
-    message_store,
-    output_qos,
-)
-from rt_panoptic_ros.bags.reading import NODE, Camera, Copied, find_cameras, find_copied, read_messages
+from rt_panoptic_ros.bags.bag import INFORMATION, METADATA
+from rt_panoptic_ros.bags.mcap_file import ROSBAG2, SERIALIZED
+from rt_panoptic_ros.bags.messages import CLASS_NAMES, OUTPUT_TYPES, class_names_message, output_channel, qos_text
+from rt_panoptic_ros.bags.reading import NODE, Camera, find_cameras, find_copied, is_image
 from rt_panoptic_ros.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+    from types import TracebackType
 
-    from rosbags.highlevel import AnyReader
-    from rosbags.interfaces import Connection
+    from typing_extensions import Self
 
+    from rt_panoptic_ros.bags.bag import Bag
     from rt_panoptic_ros.bags.journal import Journal
     from rt_panoptic_ros.bags.options import BagOptions
+    from rt_panoptic_ros.bags.storage import Channel, Schema
 
     Report = Callable[[str, int, int], None]
     """Called with (what is done, how many of it are done, how many there are)."""
 
 _ORIGIN = "rt_panoptic_ros"  # of the entry in the bag's custom data
-_VERSION: Literal[8] = 8  # of metadata.yaml: the last that Humble can read too
+_VERSION = 8  # of metadata.yaml: the last that Humble can read too
+_QOS, _HASH = "offered_qos_profiles", "topic_type_hash"  # what rosbag2 writes into a channel's metadata
 _REPORT_EVERY = 100  # messages
 
 
@@ -48,70 +47,83 @@ class BagPlan:
     """What goes into the new bag."""
 
     cameras: tuple[Camera, ...]
-    copied: tuple[Copied, ...]
+    others: Mapping[str, str]  # {topic with images: why it is not labelled}
+    labelled: Mapping[int, int]  # {number of a channel: of its camera}
+    copied: tuple[int, ...]  # numbers of channels
     output_topics: dict[tuple[str, str], str]  # {(camera's topic, output): topic}; class names have no camera's topic
 
 
-def plan_bag(reader: AnyReader, options: BagOptions) -> BagPlan:
+def plan_bag(bag: Bag, options: BagOptions) -> BagPlan:
     """Return what the new bag of an old one will have.
 
     Raises:
         InvalidInputError: The options don't fit the bag; see `find_cameras` and `find_copied`.
     """
-    cameras = find_cameras(reader, options.images)
+    cameras = find_cameras(bag, options.images)
     frames = [name for name in OUTPUT_TYPES if name in options.outputs and name != CLASS_NAMES]
-    topics = {(camera.topic, name): f"{camera.prefix}/{name}" for camera in cameras for name in frames}
+    topics = {(camera.topic, name): f"{camera.prefix}/{name}" for camera in cameras.found for name in frames}
     if CLASS_NAMES in options.outputs:
         topics = {("", CLASS_NAMES): f"{NODE}/{CLASS_NAMES}", **topics}
-    return BagPlan(tuple(cameras), tuple(find_copied(reader, options.topics, topics.values())), topics)
+    numbers = {camera.topic: number for number, camera in enumerate(cameras.found)}
+    labelled = {
+        place: numbers[channel.topic]
+        for place, channel in enumerate(bag.channels)
+        if channel.topic in numbers and is_image(channel)
+    }
+    copied = find_copied(bag, options.topics, topics.values())
+    return BagPlan(cameras.found, cameras.others, labelled, tuple(copied), topics)
 
 
 def write_bag(
     folder: Path,
-    reader: AnyReader,
+    bag: Bag,
     plan: BagPlan,
     journal: Journal,
     options: BagOptions,
     document: Mapping[str, Any],
     report: Report,
-) -> Counter[str]:
-    """Write the new bag as `folder` and return how many frames were skipped, by reason.
+) -> Counter[tuple[str, str]]:
+    """Write the new bag as `folder` and return how many frames were skipped, by (topic, reason).
 
     Raises:
         InvalidInputError: The old bag's images are not those that were labelled.
     """
-    records = {camera.topic: journal.frames(number) for number, camera in enumerate(plan.cameras)}
-    wanted = {entry.connection.topic for entry in plan.copied} | set(records)
-    connections = [entry for entry in reader.connections if entry.topic in wanted]
-    total = sum(entry.msgcount for entry in connections)
-    skipped: Counter[str] = Counter()
-    writer = Writer(folder, version=_VERSION, storage_plugin=StoragePlugin.MCAP)
-    if options.compressed:
-        writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-    with writer:
-        writer.set_custom_data(_ORIGIN, json.dumps({"digest": _digest(document), **document}))
-        copies = {
-            (entry.connection.topic, entry.connection.msgtype): _add_copied(writer, entry) for entry in plan.copied
-        }
-        outputs = {key: _add_output(writer, topic, key[1]) for key, topic in plan.output_topics.items()}
-        for done, (source, time_ns, data) in enumerate(read_messages(reader, connections)):
+    records = [journal.frames(number) for number in range(len(plan.cameras))]
+    wanted = {*plan.copied, *plan.labelled}
+    total = sum(bag.counts[number] for number in wanted)
+    skipped: Counter[tuple[str, str]] = Counter()
+    custom = bag.information.get("custom_data")
+    custom = {
+        **(custom if isinstance(custom, dict) else {}),
+        _ORIGIN: json.dumps({"digest": _digest(document), **document}),
+    }
+    changed = InvalidInputError(
+        f"expected the images of {bag.path} as they were when they were labelled, got others: begin anew with --force"
+    )
+    with _Writer(folder, custom, str(bag.information.get("ros_distro") or ""), compressed=options.compressed) as writer:
+        told = _topic_information(bag)
+        copies = {number: writer.add_channel(_copied(bag, bag.channels[number], told)) for number in plan.copied}
+        outputs = {key: writer.add_channel(output_channel(topic, key[1])) for key, topic in plan.output_topics.items()}
+        for done, message in enumerate(bag.messages(wanted)):
+            times = message.time_ns, message.publish_ns
             if done == 0 and ("", CLASS_NAMES) in outputs:
                 classes = options.model.bundle.classes
-                writer.write(outputs["", CLASS_NAMES], time_ns, class_names_message(classes))
-            if (copy := copies.get((source.topic, source.msgtype))) is not None:
-                writer.write(copy, time_ns, data)
-            if source.topic in records:
-                record = next(records[source.topic], None)
-                if record is None or record.checksum != zlib.crc32(data):
-                    raise InvalidInputError(
-                        f"expected the images of {reader.paths[0]} as they were when they were labelled, got others on "
-                        f"{source.topic}: begin anew with --force"
-                    )
-                skipped.update([record.problem] if record.problem else [])
+                writer.add_message(outputs["", CLASS_NAMES], class_names_message(classes), *times)
+            if (copy := copies.get(message.channel)) is not None:
+                writer.add_message(copy, message.data, *times, message.sequence)
+            if (camera := plan.labelled.get(message.channel)) is not None:
+                record = next(records[camera], None)
+                if record is None or record.checksum != zlib.crc32(message.data):
+                    raise changed
+                topic = plan.cameras[camera].topic
+                skipped.update([(topic, record.problem)] if record.problem else [])
                 for name, content in record.outputs.items():
-                    writer.write(outputs[source.topic, name], time_ns, content)
+                    writer.add_message(outputs[topic, name], content, *times)
             if done % _REPORT_EVERY == 0:
                 report("writing", done, total)
+        if any(next(frames, None) for frames in records):
+            raise changed
+        writer.add_rest(bag)
     report("writing", total, total)
     return skipped
 
@@ -136,8 +148,8 @@ def publish_bag(folder: Path, out: Path) -> None:
 def is_made_of(out: Path, document: Mapping[str, Any]) -> bool:
     """Return whether `out` is the bag that a run with `document` makes, which is whole wherever it exists."""
     try:
-        metadata = yaml.safe_load((out / "metadata.yaml").read_text(encoding="utf-8"))
-        custom = metadata["rosbag2_bagfile_information"]["custom_data"]
+        metadata = yaml.safe_load((out / METADATA).read_text(encoding="utf-8"))
+        custom = metadata[INFORMATION]["custom_data"]
         return bool(json.loads(custom[_ORIGIN])["digest"] == _digest(document))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
         return False  # something else
@@ -147,23 +159,128 @@ def _digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def _add_copied(writer: Writer, entry: Copied) -> Connection:
-    connection = entry.connection
-    assert isinstance(connection.ext, ConnectionExtRosbag2)
-    return writer.add_connection(
-        connection.topic,
-        connection.msgtype,
-        msgdef=entry.definition,
-        rihs01=entry.type_hash,
-        serialization_format=connection.ext.serialization_format,
-        offered_qos_profiles=connection.ext.offered_qos_profiles,
-    )
+class _Writer:
+    """Writes a folder with an MCAP file and metadata.yaml, the same bytes for the same calls."""
+
+    def __init__(self, folder: Path, custom: Mapping[str, str], distribution: str, *, compressed: bool) -> None:
+        """Begin the file; `with` completes it, unless it is left by an error."""
+        folder.mkdir(parents=True)
+        self._path = folder / f"{folder.name}.mcap"
+        self._custom, self._distribution = dict(custom), distribution
+        self._file = self._path.open("xb")
+        kind = CompressionType.ZSTD if compressed else CompressionType.NONE
+        self._writer = McapWriter(self._file, compression=kind)
+        self._writer.start(profile="ros2", library=_ORIGIN)
+        self._schemas: dict[Schema, int] = {}
+        self._channels: dict[int, Channel] = {}
+        self._counts: Counter[int] = Counter()
+        self._times_ns: tuple[int, int] | None = None  # the first and the last
+
+    def add_channel(self, channel: Channel) -> int:
+        """Add a channel and return its id."""
+        if channel.schema is None:
+            schema = 0
+        elif (schema := self._schemas.get(channel.schema, 0)) == 0:
+            entry = channel.schema
+            schema = self._schemas[entry] = self._writer.register_schema(entry.name, entry.encoding, entry.data)
+        metadata = {**channel.metadata, **({_HASH: channel.type_hash} if channel.type_hash else {})}
+        id_: int = self._writer.register_channel(channel.topic, channel.encoding, schema, metadata)
+        self._channels[id_] = channel
+        return id_
+
+    def add_message(
+        self, channel: int, data: bytes | memoryview, time_ns: int, publish_ns: int, sequence: int = 0
+    ) -> None:
+        """Add a message to the channel with an id."""
+        self._writer.add_message(channel, time_ns, data, publish_ns, sequence)
+        self._counts[channel] += 1
+        first, last = self._times_ns or (time_ns, time_ns)
+        self._times_ns = min(first, time_ns), max(last, time_ns)
+
+    def add_rest(self, bag: Bag) -> None:
+        """Add what is in a bag beside messages."""
+        for part in bag.attachments():
+            self._writer.add_attachment(part.create_ns, part.log_ns, part.name, part.media_type, part.data)
+        for name, entries in bag.records:
+            self._writer.add_metadata(name, dict(entries))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._file:
+            if error is not None:
+                return
+            information = self._information()
+            self._writer.add_metadata(ROSBAG2, {SERIALIZED: _yaml(information)})
+            self._writer.finish()
+        self._path.with_name(METADATA).write_text(_yaml({INFORMATION: information}), "utf-8")
+
+    def _information(self) -> dict[str, Any]:
+        first, last = self._times_ns or (0, 0)
+        span: dict[str, Any] = {
+            "starting_time": {"nanoseconds_since_epoch": first},
+            "duration": {"nanoseconds": last - first},
+            "message_count": self._counts.total(),
+        }
+        topics = [
+            {
+                "topic_metadata": {
+                    "name": channel.topic,
+                    "type": channel.type_name,
+                    "serialization_format": channel.encoding,
+                    "offered_qos_profiles": channel.metadata.get(_QOS, ""),
+                    "type_description_hash": channel.type_hash,
+                },
+                "message_count": self._counts[id_],
+            }
+            for id_, channel in self._channels.items()
+        ]
+        return {
+            "version": _VERSION,
+            "storage_identifier": "mcap",
+            "relative_file_paths": [self._path.name],
+            **span,
+            "topics_with_message_count": topics,
+            "compression_format": "",
+            "compression_mode": "",
+            "files": [{"path": self._path.name, **span}],
+            "custom_data": self._custom,
+            "ros_distro": self._distribution,
+        }
 
 
-def _add_output(writer: Writer, topic: str, output: str) -> Connection:
-    return writer.add_connection(
-        topic, OUTPUT_TYPES[output], typestore=message_store(), offered_qos_profiles=[output_qos(output)]
-    )
+def _copied(bag: Bag, channel: Channel, told: Mapping[str, Mapping[str, Any]]) -> Channel:
+    """Return a channel as the new bag has it, with what metadata.yaml alone may know of it."""
+    elsewhere = told.get(channel.topic, {})
+    profiles = channel.metadata.get(_QOS) or elsewhere.get(_QOS)
+    metadata = dict(channel.metadata)
+    try:
+        text = qos_text(profiles)
+    except InvalidInputError as error:
+        bag.losses.add(channel.topic, f"its quality of service can't be understood and is left out ({error})")
+        text = ""
+    if text or _QOS in metadata:
+        metadata[_QOS] = text
+    type_hash = channel.type_hash or str(elsewhere.get("type_description_hash") or "")
+    schema = channel.schema and replace(channel.schema, name=channel.type_name)
+    return replace(channel, schema=schema, metadata=metadata, type_hash=type_hash)
+
+
+def _topic_information(bag: Bag) -> dict[str, Mapping[str, Any]]:
+    """Return {topic: what metadata.yaml says of it}."""
+    entries = bag.information.get("topics_with_message_count")
+    try:
+        return {entry["topic_metadata"]["name"]: entry["topic_metadata"] for entry in entries or ()}
+    except (KeyError, TypeError) as error:
+        bag.losses.add(METADATA, f"what it says of the topics can't be read ({type(error).__name__}: {error})")
+        return {}
+
+
+def _yaml(document: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
 
 
 def _sync(path: Path) -> None:

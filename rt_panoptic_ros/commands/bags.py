@@ -10,7 +10,8 @@ from rt_panoptic_ros.errors import InvalidInputError, require_package
 
 
 def _bag(options: argparse.Namespace) -> None:
-    require_package("rosbags", "bags", "`pip install rosbags`")
+    for package in ("rosbags", "mcap"):
+        require_package(package, "bags", "`pip install mcap rosbags lz4 zstandard`")
     from rt_panoptic_ros.bags import batch
     from rt_panoptic_ros.bags.labelling import label_bag
     from rt_panoptic_ros.bags.options import DEFAULT_OUTPUTS, BagOptions
@@ -32,14 +33,16 @@ def _bag(options: argparse.Namespace) -> None:
         finally:
             progress.close()
         print(summary.format())
+        if summary.problem:
+            raise InvalidInputError(summary.problem)
         return
     jobs = batch.plan_jobs(options.bags, options.out, bag_options)
     failed = []
     for outcome in (batch.run_with_ray if options.ray else batch.run_in_processes)(jobs, options.jobs):
-        if outcome.summary is None:
-            failed.append(outcome)
-        else:
+        if outcome.summary is not None:
             print(outcome.summary.format())
+        if outcome.problem:
+            failed.append(outcome)
     if failed:
         problems = "".join(f"\n  {outcome.job.source}: {outcome.problem}" for outcome in failed)
         raise InvalidInputError(f"expected all of {len(jobs)} bags to be labelled, {len(failed)} failed:{problems}")
@@ -49,7 +52,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     command = commands.add_parser("bag", help="label every frame of recorded bags (rosbag2) into new ones, without ROS")
     command.set_defaults(run=_bag)
-    command.add_argument("bags", nargs="+", type=Path, metavar="IN", help="bag: a folder with metadata.yaml, or .mcap")
+    command.add_argument("bags", nargs="+", type=Path, metavar="IN", help="bag: a folder, or an .mcap or .db3 file")
     command.add_argument("out", type=Path, metavar="OUT", help="the new bag; with several IN a folder of new bags")
     add_pipeline(command)
     command.add_argument(

@@ -39,14 +39,17 @@ def test_several_bags_with_a_bad_one(arguments: list[str], tmp_path: Path, capsy
     first, second, cut = (make_bag(tmp_path / "in" / name, drive(3 + k)) for k, name in enumerate(("a", "b", "cut")))
     content = (cut / "cut.mcap").read_bytes()
     (cut / "cut.mcap").write_bytes(content[: len(content) // 2])
-    out = tmp_path / "out"
-    command = ["bag", str(first), str(cut), str(second), str(tmp_path / "in" / "none"), str(out), *arguments]
+    bad, out = tmp_path / "in" / "bad.mcap", tmp_path / "out"
+    bad.write_bytes(b"no bag")
+    sources = (first, cut, bad, second, tmp_path / "in" / "none")
+    command = ["bag", *map(str, sources), str(out), *arguments]
     assert main([*command, "--jobs", "2"]) == 1
     said = capsys.readouterr()
-    assert "expected all of 4 bags to be labelled, 2 failed" in said.err
-    assert f"{cut}: expected a whole rosbag2 bag" in said.err
+    assert "expected all of 5 bags to be labelled, 2 failed" in said.err
+    assert f"{bad}: expected a bag of ROS 2" in said.err
     assert f"{tmp_path / 'in' / 'none'} does not exist" in said.err
-    assert {path.name for path in out.iterdir()} == {"a", "b"}
+    assert "lost: cut.mcap: cut off or damaged: read up to byte" in said.out
+    assert {path.name for path in out.iterdir()} == {"a", "b", "cut"}
     for name, source in (("a", first), ("b", second)):
         assert f"{out / name}: " in said.out
         alone = tmp_path / "alone" / name

@@ -1,0 +1,212 @@
+"""Opens a bag: finds its files, whatever they are and however whole, and gives what they hold."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import yaml
+import zstandard
+
+from rt_panoptic_ros.bags import mcap_file, sqlite_file
+from rt_panoptic_ros.bags.storage import Losses, Message
+from rt_panoptic_ros.errors import InvalidInputError, first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from rt_panoptic_ros.bags.storage import Attachment, Channel, StorageFile
+
+SCRATCH = "input-"
+"""What the names of folders with copies of a bag's files begin with."""
+METADATA = "metadata.yaml"
+INFORMATION = "rosbag2_bagfile_information"
+"""The only entry of metadata.yaml."""
+
+_ROS1_MAGIC = b"#ROSBAG V"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_STORAGE = re.compile(r"\.(mcap|db3)(\.zstd)?$")
+
+
+class Bag:
+    """An open bag.
+
+    Attributes:
+        path: Its folder or file.
+        channels: Of all its files; equal ones are one.
+        counts: {place in `channels`: messages}, as far as the files say.
+        records: MCAP's metadata records, (name, entries), but rosbag2's own.
+        information: What metadata.yaml, and what it leaves open the files, say of the whole.
+        losses: What can't be read, as far as it was tried.
+    """
+
+    def __init__(
+        self, path: Path, files: Sequence[StorageFile], information: Mapping[str, Any], losses: Losses
+    ) -> None:
+        """Put the files together.
+
+        Args:
+            path: The bag's folder or file.
+            files: Open files in the order in which they were recorded.
+            information: metadata.yaml's; empty without one.
+            losses: What was lost so far.
+
+        Raises:
+            InvalidInputError: Messages are compressed in an unknown way.
+        """
+        self.path, self.losses, self._files = path, losses, files
+        # `ros2 bag reindex` leaves out of metadata.yaml what the files know; the last of them knows most.
+        self.information: dict[str, Any] = {}
+        for part in (*(file.information for file in files), information):
+            self.information.update({name: value for name, value in part.items() if value})
+        self.records = [record for file in files for record in file.records]
+        self.channels: list[Channel] = []
+        self.counts: Counter[int] = Counter()
+        self._numbers: list[list[int]] = []  # of each file's channels in `channels`
+        for file in files:
+            for channel in file.channels:
+                if channel not in self.channels:
+                    self.channels.append(channel)
+            numbers = [self.channels.index(channel) for channel in file.channels]
+            self._numbers.append(numbers)
+            for place, count in file.counts.items():
+                self.counts[numbers[place]] += count
+        self._packed = str(self.information.get("compression_mode") or "").lower() == "message"
+        if self._packed and (kind := self.information.get("compression_format")) != "zstd":
+            raise InvalidInputError(
+                f"expected messages compressed with zstd, got {path} with {kind}: write it anew with `ros2 bag convert`"
+            )
+
+    def messages(self, wanted: Collection[int]) -> Iterator[Message]:
+        """Give the messages of some channels, file by file, each by receive time."""
+        for file, numbers in zip(self._files, self._numbers, strict=True):
+            local = {place for place, number in enumerate(numbers) if number in wanted}
+            for found in file.messages(local) if local else ():
+                message = found._replace(channel=numbers[found.channel])
+                if not self._packed:
+                    yield message
+                    continue
+                try:
+                    data = zstandard.ZstdDecompressor().decompressobj().decompress(message.data)
+                except zstandard.ZstdError as error:
+                    topic = self.channels[message.channel].topic
+                    reason = f"a message can't be decompressed and is left out ({first_line(error)})"
+                    self.losses.add(self.path.name, reason, message[:4], {topic: 1})
+                else:
+                    yield message._replace(data=data)
+
+    def attachments(self) -> Iterator[Attachment]:
+        """Give the attached files."""
+        for file in self._files:
+            yield from file.attachments()
+
+
+@contextmanager
+def open_bag(path: Path, scratch: Path) -> Iterator[Bag]:
+    """Open a bag: a folder, with metadata.yaml or without, or a single .mcap or .db3 file, cut off or not.
+
+    Args:
+        path: The bag.
+        scratch: A folder for copies of files that can't be read where they lie; it is made if there are such.
+
+    Raises:
+        InvalidInputError: There is none, it is of ROS 1, or nothing of it can be read.
+    """
+    losses = Losses()
+    paths, information = _find_files(path, losses) if path.is_dir() else ([path], {})
+    with ExitStack() as stack:
+
+        @cache
+        def copies() -> Path:
+            if not scratch.exists():
+                scratch.mkdir(parents=True)
+                stack.callback(lambda: None if any(scratch.iterdir()) else scratch.rmdir())
+            return Path(stack.enter_context(TemporaryDirectory(prefix=SCRATCH, dir=scratch)))
+
+        files: list[StorageFile] = []
+        for file in paths:
+            if (opened := _open_file(file, losses, copies)) is not None:
+                stack.callback(opened.close)
+                files.append(opened)
+        if not any(file.channels for file in files):
+            raise InvalidInputError(
+                f"expected a bag of ROS 2 (a folder, or an .mcap or .db3 file), got {path}, of which nothing can be "
+                f"read: {'; '.join(losses.lines()) or 'it has no topics'}: restore it from a copy, or record it again"
+            )
+        found = sum(sum(file.counts.values()) for file in files)
+        if isinstance(counted := information.get("message_count"), int) and counted > found:
+            losses.add(METADATA, f"it counts {counted} messages, {found} are there")
+        yield Bag(path, files, information, losses)
+
+
+def _find_files(folder: Path, losses: Losses) -> tuple[list[Path], Mapping[str, Any]]:
+    """Return a bag's files in the order in which they were recorded, and what metadata.yaml says."""
+    files = {path.name: path for path in folder.iterdir() if path.is_file()}
+    there = sorted((path for name, path in files.items() if _STORAGE.search(name)), key=_counting_order)
+    if METADATA not in files:
+        return there, {}
+    try:
+        information = yaml.safe_load(files[METADATA].read_text("utf-8"))[INFORMATION]
+        names = [PurePath(name).name for name in information["relative_file_paths"]]
+    except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        losses.add(METADATA, f"it can't be read, and the files are taken by their names ({reason})")
+        return there, {}
+    listed = []
+    for name in names:
+        if (match := files.get(name) or files.get(f"{name}.zstd")) is None:
+            losses.add(name, "it is missing")
+        else:
+            listed.append(match)
+    if not listed:
+        return there, information
+    for path in there:
+        if path not in listed:
+            losses.add(path.name, f"it is not read, as {METADATA} doesn't list it: `ros2 bag reindex` makes that anew")
+    return listed, information
+
+
+def _counting_order(path: Path) -> list[str | int]:
+    """Return a key that sorts drive_10 behind drive_9."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", path.name))]
+
+
+def _open_file(path: Path, losses: Losses, copies: Callable[[], Path]) -> StorageFile | None:
+    """Open a file of any kind; None, and a loss, where it is of none.
+
+    Raises:
+        InvalidInputError: It is of ROS 1.
+    """
+    if _start(path).startswith(_ZSTD_MAGIC):
+        path = _unpacked(path, losses, copies())
+    start = _start(path)
+    if start.startswith(mcap_file.MAGIC):
+        return mcap_file.McapFile(path, losses)
+    if start == sqlite_file.MAGIC:
+        return sqlite_file.SqliteFile(path, losses, copies)
+    if start.startswith(_ROS1_MAGIC) or path.suffix == ".bag":
+        raise InvalidInputError(f"expected a bag of ROS 2, got {path} of ROS 1: convert it with `rosbags-convert`")
+    losses.add(path.name, "it is neither MCAP nor SQLite" if start else "it is empty")
+    return None
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(sqlite_file.MAGIC))
+
+
+def _unpacked(path: Path, losses: Losses, folder: Path) -> Path:
+    """Return a copy, unpacked as far as it goes, of a file that is compressed as a whole."""
+    copy = folder / path.stem
+    with path.open("rb") as packed, copy.open("wb") as file:
+        try:
+            shutil.copyfileobj(zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True), file)
+        except zstandard.ZstdError as error:
+            losses.add(path.name, f"damaged, and unpacked as far as it goes ({first_line(error)})")
+    return copy
