@@ -140,8 +140,6 @@ class CameraStream:
     def health(self, now_s: float, *, active: bool) -> tuple[CameraHealth, Finding]:
         """Return the camera's state for one report, and what is to be told of it."""
         subscription = self.subscription
-        if subscription is not None:
-            subscription.warn_of_silence()
         health = CameraHealth(
             name=self.name,
             topic=self._node.resolve_topic_name(self._topic) if subscription is None else subscription.topic,
@@ -149,5 +147,7 @@ class CameraStream:
             publishers=0 if subscription is None else subscription.publisher_count(),
             silence_s=0.0 if subscription is None else subscription.silence_s(),
             report=self.statistics.report(now_s),
+            obstacle="" if subscription is None else subscription.warn_of_silence(),
+            outputs=self.outputs.topics(),
         )
         return health, self._watch.judge(health, active=active)

@@ -255,7 +255,7 @@ class PanopticNode(LifecycleNode):
         when = "while someone listens" if settings.lazy else "all the time"
         subscribed = ", ".join(stream.subscription.topic for stream in self._streams if stream.subscription is not None)
         enabled = parse_outputs(settings.enabled_outputs)
-        published = ", ".join(topic for stream in self._streams for topic in stream.outputs.topics(enabled))
+        published = ", ".join(topic for stream in self._streams for topic in stream.outputs.topics(enabled).values())
         return (
             f"active: {self._pipeline.describe()}; receives {subscribed} ({settings.image_reliability}) {when}; "
             f"publishes {published or 'nothing'} ({settings.output_reliability})"

@@ -8,13 +8,10 @@ import pytest
 
 from rt_panoptic_ros.ros.doctor.node_rules import diagnose
 from rt_panoptic_ros.ros.doctor.records import (
-    COMPRESSED,
     ERROR,
-    IMAGE,
     OK,
     WARN,
     CameraSeen,
-    Endpoint,
     GraphSeen,
     ImagesSeen,
     NodeSeen,
@@ -22,6 +19,7 @@ from rt_panoptic_ros.ros.doctor.records import (
     Status,
     format_report,
 )
+from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint
 
 DETECTIONS = "rt_panoptic_ros/msg/PanopticDetectionArray"
 NAME = "/robot/front"
@@ -134,7 +132,8 @@ def test_one_of_several_cameras_is_mended_through_the_parameter():
 
 
 def test_raw_images_are_found_where_compressed_ones_were_expected():
-    camera = replace(CAMERA, topic="/image/compressed", publishers=(), images=ImagesSeen())
+    asking = Endpoint(NAME, COMPRESSED, "best_effort")
+    camera = replace(CAMERA, topic="/image/compressed", publishers=(), subscription=asking, images=ImagesSeen())
     verdict = first(camera, image_transport="compressed")
     assert f"ros2 param set {NAME} image_transport raw" in verdict.commands
 
