@@ -16,6 +16,7 @@ from rcl_interfaces.msg import Log
 from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.node import NodeNameNonExistentError
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import get_rmw_implementation_identifier
@@ -56,6 +57,7 @@ _TWO_REPORT = 0.75  # of their period: reports that come more often than this ar
 _SPIN_S = 0.1
 _WARN = 30  # level of rcl_interfaces/msg/Log
 _MARK = "/reset_tracking"  # a service that only a panoptic node has
+_REPORT = "diagnostic_msgs/msg/DiagnosticArray"
 _OUTPUT_KINDS = {"rt_panoptic_ros/msg/PanopticDetectionArray": PanopticDetectionArray, IMAGE: Image}
 _COST = {"confidence": 1, "overlay": 2}  # of making an output that nobody has asked for yet
 _PARAMETERS = [*(entry.info.name for entry in node_setting_infos()), "use_sim_time"]
@@ -120,7 +122,8 @@ class _Examination:
         self._log: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=5))
         self._states: dict[str, _Question] = {}
         self._parameters: dict[str, _Question] = {}
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        self._report_topics: set[str] = set()
+        self._hear_reports("/diagnostics")
         # What was said before is wanted too, as far as the publishers keep it.
         kept = QoSProfile(
             depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -168,6 +171,22 @@ class _Examination:
 
     # What is told --------------------------------------------------------------------------------------------------
 
+    def _hear_reports(self, topic: str) -> None:
+        if topic not in self._report_topics:
+            self._report_topics.add(topic)
+            self._node.create_subscription(DiagnosticArray, topic, self._on_diagnostics, 50)
+
+    def _find_reports(self, name: str) -> None:
+        """Listen to a node's reports where it sends them: the topic may be remapped."""
+        space, _, own_name = name.rpartition("/")
+        try:
+            topics = self._node.get_publisher_names_and_types_by_node(own_name, space or "/")
+        except NodeNameNonExistentError:  # it is not known yet, or no longer
+            return
+        for topic, kinds in topics:
+            if _REPORT in kinds:
+                self._hear_reports(topic)
+
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
         for status in array.status:
             node, found, part = status.name.rpartition(": ")
@@ -196,6 +215,8 @@ class _Examination:
             self._states[name] = _Question(self._node, GetState, f"{name}/get_state", GetState.Request())
             request = GetParameters.Request(names=_PARAMETERS)
             self._parameters[name] = _Question(self._node, GetParameters, f"{name}/get_parameters", request)
+        if (name, "panoptic") not in self._reports:
+            self._find_reports(name)
         told = self._states[name].answer() is not None and self._parameters[name].answer() is not None
         return told and (name, "panoptic") in self._reports
 

@@ -72,6 +72,6 @@ def _demands_more(node: NodeSeen, output: OutputSeen, subscriber: str, words: st
     cause = f"{subscriber} receives nothing on {output.topic}, as it asks for more than the node offers: {words}."
     if words.startswith("reliability"):
         return Verdict(cause, "Have the node offer more", set_parameters(node, output_reliability="reliable"))
-    return Verdict(cause, f"Have {subscriber} ask for durability volatile and no deadline", (
+    return Verdict(cause, f"Have {subscriber} ask for durability volatile, liveliness automatic and no deadline", (
         f"ros2 topic info -v {output.topic}",
     ))  # fmt: skip
