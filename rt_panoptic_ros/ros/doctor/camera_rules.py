@@ -142,11 +142,11 @@ def _unfit(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | No
 
 def _partly_apart(node: NodeSeen, camera: CameraSeen, _graph: GraphSeen) -> Verdict | None:
     asked = _asked(node, camera)
-    reasons = {why for publisher in camera.publishers if (why := why_apart(camera.topic, asked, publisher))}
-    if not reasons:
+    reasons = [why for publisher in camera.publishers if (why := why_apart(camera.topic, asked, publisher))]
+    if len(reasons) in (0, len(camera.publishers)):
         return None
     return Verdict(
-        _sentence("; ".join(sorted(reasons))),
+        _sentence("; ".join(dict.fromkeys(reasons))),
         "Only the images of others arrive; see whether it is meant to publish there",
         (f"ros2 topic info -v {camera.topic}",),
         is_fault=False,
