@@ -38,9 +38,10 @@ REST_S = 0.04
 class _Gate(MutuallyExclusiveCallbackGroup):
     """Lets the executor wait for a camera's images, except after it was closed."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, on_fetch: Callable[[], None]) -> None:
         super().__init__()
         self._node = node
+        self._on_fetch = on_fetch  # called before the executor takes a message
         self._closed = False
         self._timer = node.create_timer(REST_S, self.open, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._timer.cancel()
@@ -49,6 +50,11 @@ class _Gate(MutuallyExclusiveCallbackGroup):
     def can_execute(self, entity: Any) -> bool:
         """Return whether the executor may wait for an entity of this group."""
         return not self._closed and super().can_execute(entity)
+
+    def beginning_execution(self, entity: Any) -> bool:
+        """Return whether the executor may fetch what an entity of this group holds, and call its callback."""
+        self._on_fetch()
+        return bool(super().beginning_execution(entity))
 
     def close(self) -> None:
         """Stay closed until it is opened, for `REST_S` at most; called by the executor."""
@@ -112,6 +118,10 @@ class CameraSubscription:
         self._silent_since_s = time.monotonic()
         self._any_received = False
         self._largest = 0  # bytes
+        self.taken = 0
+        """How many images `take_newest` returned."""
+        self.taken_before = 0
+        """As many when the executor began to fetch the last image that it gave: one taken since is newer."""
         self._told: set[str] = set()
 
     @property
@@ -154,6 +164,7 @@ class CameraSubscription:
             return None
         if taken is None:
             return None
+        self.taken += 1
         msg: Image | CompressedImage = taken[0]
         self._note_arrival(msg)
         return msg
@@ -192,7 +203,7 @@ class CameraSubscription:
 
     def _subscribe(self) -> Subscription:
         kind = CompressedImage if self._compressed else Image
-        self._gate = _Gate(self._node)
+        self._gate = _Gate(self._node, self._note_fetch)
         return subscribe_noticing_loss(
             self._node, kind, self._name, self._receive, self._profile, self._notice_loss, self._gate
         )
@@ -204,6 +215,9 @@ class CameraSubscription:
             gate.close()  # before the hand-over: the camera's turn may come in the middle of it
         if not self._on_image(msg) and gate is not None:
             gate.open()
+
+    def _note_fetch(self) -> None:
+        self.taken_before = self.taken
 
     def _note_arrival(self, msg: Image | CompressedImage) -> None:
         self._any_received = True

@@ -274,9 +274,11 @@ class PanopticNode(LifecycleNode):
         """Leave an image for the worker; return whether it replaced one that waited."""
         return self._worker is not None and self._worker.put(image, image.stream, only_replace=only_replace)
 
-    def _process(self, image: ArrivedImage) -> None:
+    def _process(self, waiting: ArrivedImage) -> None:
         """Convert, run, convert, publish: in the worker thread."""
-        image = image.stream.newest(image)
+        image = waiting.stream.newest(waiting)
+        if image is None:
+            return
         pipeline, stream, header = self._pipeline, image.stream, image.msg.header
         assert pipeline is not None  # the worker ends before it is freed
         settings, stages = self._node_parameters.now()
