@@ -42,6 +42,7 @@ class ArrivedImage:
     stream: CameraStream
     msg: Image | CompressedImage
     arrival_s: float  # monotonic
+    taken_before: int = 0  # images of the stream that were taken at their turn before this one was fetched
 
 
 class CameraStream:
@@ -97,7 +98,7 @@ class CameraStream:
             try:
                 self.statistics.arrive(now_s, self.age_ms(msg.header))
                 admitted = self._rate_limit.admits(now_s, max_rate_hz())
-                replaced = deliver(ArrivedImage(self, msg, now_s), not admitted)
+                replaced = deliver(ArrivedImage(self, msg, now_s, subscription.taken_before), not admitted)
             except Exception:
                 self.fail()
                 return False
@@ -110,7 +111,7 @@ class CameraStream:
 
         self.forget_tracks()
         self.statistics.pause()
-        self.subscription = CameraSubscription(
+        self.subscription = subscription = CameraSubscription(
             self._node, self._topic, settings.image_transport, settings.image_reliability, on_image,
             lambda number: self.statistics.count("lost", number),
         )  # fmt: skip
@@ -128,17 +129,24 @@ class CameraStream:
             self.statistics.pause()
         self.subscription.follow(demand)
 
-    def newest(self, image: ArrivedImage) -> ArrivedImage:
-        """Return the camera's newest image in place of the one whose turn it is, in the worker thread."""
-        msg = None if self.subscription is None else self.subscription.take_newest()
-        if msg is None:
-            return image
-        now_s = time.monotonic()
-        self.statistics.count("dropped")
-        self.statistics.pause()  # when it came is not known
-        self.statistics.arrive(now_s, self.age_ms(msg.header))
-        self.statistics.pause()
-        return ArrivedImage(self, msg, now_s)
+    def newest(self, image: ArrivedImage) -> ArrivedImage | None:
+        """Return the camera's newest image at the turn of one that waited, None if a newer one had its turn already.
+
+        Called by the worker thread, which takes what the middleware holds while the executor may be fetching.
+        """
+        subscription = self.subscription
+        msg = None if subscription is None else subscription.take_newest()
+        if msg is not None:
+            now_s = time.monotonic()
+            self.statistics.count("dropped")
+            self.statistics.pause()  # when it came is not known
+            self.statistics.arrive(now_s, self.age_ms(msg.header))
+            self.statistics.pause()
+            return ArrivedImage(self, msg, now_s)
+        if subscription is not None and image.taken_before < subscription.taken:
+            self.statistics.count("dropped")
+            return None
+        return image
 
     def age_ms(self, header: Header) -> float:
         """Return how long ago a stamp was, by the node's clock; any stamp, before 1970 as well."""
@@ -166,8 +174,6 @@ class CameraStream:
     def health(self, now_s: float, *, active: bool) -> tuple[CameraHealth, Finding]:
         """Return the camera's state for one report, and what is to be told of it."""
         subscription = self.subscription
-        if subscription is not None:
-            subscription.warn_of_silence()
         health = CameraHealth(
             name=self.name,
             topic=self.topic if subscription is None else subscription.topic,
@@ -175,5 +181,7 @@ class CameraStream:
             publishers=0 if subscription is None else subscription.publisher_count(),
             silence_s=0.0 if subscription is None else subscription.silence_s(),
             report=self.statistics.report(now_s),
+            obstacle="" if subscription is None else subscription.warn_of_silence(),
+            outputs=self.outputs.topics(),
         )
         return health, self._watch.judge(health, active=active)

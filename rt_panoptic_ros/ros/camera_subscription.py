@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -15,7 +15,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.diagnostics import SILENCE_S
-from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES, chosen_profiles, shipped_profile
+from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, find_obstacle
+from rt_panoptic_ros.ros.transport import mend_loss
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
     from rclpy.subscription import Subscription
 
-
 REST_S = 0.04
 """How long at most a camera that is faster than the engine is left alone after each image."""
 
@@ -38,9 +38,10 @@ REST_S = 0.04
 class _Gate(MutuallyExclusiveCallbackGroup):
     """Lets the executor wait for a camera's images, except after it was closed."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, on_fetch: Callable[[], None]) -> None:
         super().__init__()
         self._node = node
+        self._on_fetch = on_fetch  # called before the executor takes a message
         self._closed = False
         self._timer = node.create_timer(REST_S, self.open, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._timer.cancel()
@@ -50,14 +51,21 @@ class _Gate(MutuallyExclusiveCallbackGroup):
         """Return whether the executor may wait for an entity of this group."""
         return not self._closed and super().can_execute(entity)
 
+    def beginning_execution(self, entity: Any) -> bool:
+        """Return whether the executor may fetch what an entity of this group holds, and call its callback."""
+        self._on_fetch()
+        return bool(super().beginning_execution(entity))
+
     def close(self) -> None:
         """Stay closed until it is opened, for `REST_S` at most; called by the executor."""
         self._closed = True
-        self._timer.reset()
+        with suppress(rclpy_implementation.InvalidHandle):  # another thread destroys it at this moment
+            self._timer.reset()
 
     def open(self) -> None:
         """Open at once; called by the executor."""
-        self._timer.cancel()
+        with suppress(rclpy_implementation.InvalidHandle):
+            self._timer.cancel()
         self._closed = False
 
     def ask_to_open(self) -> None:
@@ -97,17 +105,24 @@ class CameraSubscription:
         """
         self._node = node
         self._compressed = transport == "compressed"
-        # As image_transport names it: the base topic may be remapped, and what follows it stays.
-        self.topic = str(node.resolve_topic_name(topic)) + ("/compressed" if self._compressed else "")
+        # As image_transport names it: where the base topic is remapped, what follows it stays; the whole may be, too.
+        self._name = f"{node.resolve_topic_name(topic)}/compressed" if self._compressed else topic
+        self.topic = str(node.resolve_topic_name(self._name))
         self._profile = qos.newest(reliability)
-        self._reliability = reliability
+        kind = COMPRESSED if self._compressed else IMAGE
+        self._asked = Endpoint(node.get_fully_qualified_name(), kind, reliability)
         self._on_image = on_image
         self._on_lost = on_lost
         self._subscription: Subscription | None = None
         self._gate: _Gate | None = None
         self._silent_since_s = time.monotonic()
         self._any_received = False
-        self._remedy_told = False
+        self._largest = 0  # bytes
+        self.taken = 0
+        """How many images `take_newest` returned."""
+        self.taken_before = 0
+        """As many when the executor began to fetch the last image that it gave: one taken since is newer."""
+        self._told: set[str] = set()
 
     @property
     def subscribed(self) -> bool:
@@ -122,7 +137,7 @@ class CameraSubscription:
             self._silent_since_s = time.monotonic()
             self._any_received = False
             self._subscription = self._subscribe()
-            self._node.get_logger().info(f"receiving images from {self._subscription.topic_name}")
+            self._node.get_logger().info(f"receiving images from {self.topic}")
         else:
             self.close()
             self._node.get_logger().info("nobody listens: stopped receiving images")
@@ -149,61 +164,79 @@ class CameraSubscription:
             return None
         if taken is None:
             return None
-        self._note_arrival()
-        return cast("Image | CompressedImage", taken[0])
+        self.taken += 1
+        msg: Image | CompressedImage = taken[0]
+        self._note_arrival(msg)
+        return msg
 
     def silence_s(self) -> float:
         """Return the seconds since the last image, or since subscribing if none came; 0 while not subscribed."""
         return time.monotonic() - self._silent_since_s if self.subscribed else 0.0
 
     def publisher_count(self) -> int:
-        """Return how many publishers the camera's topic has."""
-        return int(self._node.count_publishers(self.topic))
+        """Return how many publishers the camera's topic has, of whatever type."""
+        return len(self._publishers(self.topic))
 
-    def warn_of_silence(self) -> None:
-        """Say what may be wrong, once, if there is a camera but nothing at all arrives from it."""
-        if not self._any_received and self.silence_s() > SILENCE_S and self.publisher_count():
-            self._tell_remedy(
-                f"{self.publisher_count()} publisher(s) on {self.topic}, but no image arrived within "
-                f"{SILENCE_S:.0f} s (image_reliability is {self._reliability})"
+    def warn_of_silence(self) -> str:
+        """Say, once each, why no image can arrive, or what may be wrong if nothing at all does; return the former."""
+        if not self.subscribed or (self._any_received and self.silence_s() <= SILENCE_S):
+            return ""
+        publishers = self._publishers(self.topic)
+        obstacle = find_obstacle(
+            self.topic, self._asked, publishers, lambda topic: {other.kind for other in self._publishers(topic)}
+        )
+        if obstacle is not None:
+            words = f"{obstacle.cause}: {obstacle.remedy}"
+            self._tell(obstacle.cause, words)
+            return words
+        if publishers and not self._any_received and self.silence_s() > SILENCE_S:
+            self._tell(
+                "silence",
+                f"{len(publishers)} publisher(s) on {self.topic}, but no image arrived within {SILENCE_S:.0f} s: they "
+                f"send nothing (`ros2 topic hz {self.topic}` would be silent too), or the images are lost in "
+                f"transport. {self._mend_loss()}",
             )
+        return ""
+
+    def _publishers(self, topic: str) -> list[Endpoint]:
+        return [Endpoint.of(info) for info in self._node.get_publishers_info_by_topic(topic)]
 
     def _subscribe(self) -> Subscription:
         kind = CompressedImage if self._compressed else Image
-        self._gate = _Gate(self._node)
+        self._gate = _Gate(self._node, self._note_fetch)
         return subscribe_noticing_loss(
-            self._node, kind, self.topic, self._receive, self._profile, self._notice_loss, self._gate
+            self._node, kind, self._name, self._receive, self._profile, self._notice_loss, self._gate
         )
 
     def _receive(self, msg: Image | CompressedImage) -> None:
-        assert self._gate is not None
-        self._note_arrival()
-        self._gate.close()  # before the hand-over: the camera's turn may come in the middle of it
-        if not self._on_image(msg):
-            self._gate.open()
+        gate = self._gate
+        self._note_arrival(msg)
+        if gate is not None:
+            gate.close()  # before the hand-over: the camera's turn may come in the middle of it
+        if not self._on_image(msg) and gate is not None:
+            gate.open()
 
-    def _note_arrival(self) -> None:
+    def _note_fetch(self) -> None:
+        self.taken_before = self.taken
+
+    def _note_arrival(self, msg: Image | CompressedImage) -> None:
         self._any_received = True
         self._silent_since_s = time.monotonic()
+        self._largest = max(self._largest, len(msg.data))
 
     def _notice_loss(self, event: Any) -> None:
         self._on_lost(event.total_count_change)
-        self._tell_remedy(f"images of {self.topic} are lost in transport ({event.total_count} so far)")
+        symptom = f"images of {self.topic} are lost in transport ({event.total_count} so far)"
+        self._tell("loss", f"{symptom}. {self._mend_loss()}")
 
-    def _tell_remedy(self, symptom: str) -> None:
-        if self._remedy_told:
-            return
-        self._remedy_told = True
-        remedy = "check the network between camera and node"
-        if "fastrtps" in get_rmw_implementation_identifier():
-            chosen = chosen_profiles(os.environ)
-            remedy = (
-                f"Fast DDS loses large images by default; start the camera driver, and this node, with "
-                f"{' and '.join(PROFILE_VARIABLES)} set to {shipped_profile()}"
-            )
-            if chosen:
-                remedy += f" (here {chosen[0]} is set, but it is the sender's profile that counts)"
-        self._node.get_logger().warning(f"{symptom}: {remedy}")
+    def _mend_loss(self) -> str:
+        words, commands = mend_loss(get_rmw_implementation_identifier(), "the camera's driver", self._largest)
+        return f"{words}: {'; '.join(commands)}"
+
+    def _tell(self, subject: str, words: str) -> None:
+        if subject not in self._told:
+            self._told.add(subject)
+            self._node.get_logger().warning(words)
 
 
 def subscribe_noticing_loss(

@@ -6,7 +6,7 @@ and message are the worst of all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -24,6 +24,9 @@ PERIOD_S = 1.0
 
 SILENCE_S = 5.0
 """Time without a frame from which a camera counts as silent."""
+
+OUTPUT_TOPIC = " topic"
+"""What follows an output's name in the key whose value is its topic."""
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 _CALM = 3  # reports without new trouble after which a warning or error ends
@@ -54,6 +57,8 @@ class CameraHealth:
     publishers: int  # of the topic
     silence_s: float  # since the last frame arrived, or since subscribing if none has
     report: FrameReport
+    obstacle: str = ""  # what the graph says that keeps all images away
+    outputs: Mapping[str, str] = field(default_factory=dict)  # {name: topic}
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class CameraWatch:
         cases = (
             (not active, _OK, "not active"),
             (not camera.subscribed, _OK, "waiting for a subscriber"),
+            (bool(camera.obstacle), _WARN, camera.obstacle),
             (not camera.publishers, _WARN, f"waiting for a camera: nobody publishes images on {camera.topic}"),
             (camera.silence_s > SILENCE_S, _WARN, f"waiting for images: none arrived for {camera.silence_s:.0f} s"),
             (
@@ -190,6 +196,7 @@ def _camera_status(node: str, camera: CameraHealth, finding: Finding) -> Diagnos
         finding,
         {
             "topic": camera.topic,
+            **{f"{output}{OUTPUT_TOPIC}": topic for output, topic in camera.outputs.items()},
             "camera publishers": str(camera.publishers),
             "subscribed to camera": str(camera.subscribed),
             "silence (s)": f"{camera.silence_s:.2f}",

@@ -68,9 +68,10 @@ class PanopticOutputs:
         # Publishing serialises a message before it returns, so each of these is filled anew for every frame.
         self._images = {name: Image() for name, kind in KINDS.items() if kind is Image}
 
-    def topics(self, enabled: Collection[str]) -> list[str]:
-        """Return the names of the topics of those enabled."""
-        return [str(publisher.topic_name) for name, publisher in self._publishers.items() if name in enabled]
+    def topics(self, enabled: Collection[str] = tuple(KINDS)) -> dict[str, str]:
+        """Return {output: resolved name of its topic} of those enabled."""
+        publishers = self._publishers.items()
+        return {name: str(publisher.topic_name) for name, publisher in publishers if name in enabled}
 
     def wanted(self, enabled: Collection[str]) -> frozenset[str]:
         """Return the outputs, of those enabled, that someone listens to."""

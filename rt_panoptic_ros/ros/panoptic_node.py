@@ -334,7 +334,7 @@ class PanopticNode(LifecycleNode):
         when = "while someone listens" if settings.lazy else "all the time"
         subscribed = ", ".join(stream.subscription.topic for stream in self._streams if stream.subscription is not None)
         enabled = parse_outputs(settings.enabled_outputs)
-        published = ", ".join(topic for stream in self._streams for topic in stream.outputs.topics(enabled))
+        published = ", ".join(topic for stream in self._streams for topic in stream.outputs.topics(enabled).values())
         return (
             f"active: {self._engine}; receives {subscribed} ({settings.image_reliability}) {when}; "
             f"publishes {published or 'nothing'} ({settings.output_reliability})"
@@ -354,12 +354,14 @@ class PanopticNode(LifecycleNode):
         """Leave an image for the worker; return whether it replaced one that waited."""
         return self._worker.put(image, image.stream, only_replace=only_replace)
 
-    def _process(self, image: ArrivedImage) -> None:
-        """Give an image its turn, in the worker thread."""
-        if not self._active or image.stream not in self._streams:  # it arrived while the node was deactivated
-            image.stream.statistics.count("dropped")
+    def _process(self, waiting: ArrivedImage) -> None:
+        """Give a camera its turn, in the worker thread."""
+        if not self._active or waiting.stream not in self._streams:  # it arrived while the node was deactivated
+            waiting.stream.statistics.count("dropped")
             return
-        image = image.stream.newest(image)
+        image = waiting.stream.newest(waiting)
+        if image is None:
+            return
         try:
             with observing(self._tell_step):  # the first image of a size may have an engine loaded
                 stages_ms = self._label(image)

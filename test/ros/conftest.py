@@ -224,12 +224,15 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 
 @pytest.fixture
 def fake_node(graph: Graph) -> Callable[..., Any]:
-    """Make a node around a `FakePipeline`, configured and activated by the test; `.pipelines` lists all it opened."""
+    """Make a node around a `FakePipeline`, configured and activated by the test; `.pipelines` lists all it opened.
+
+    Words such as image:=/camera are remapping rules.
+    """
     from rclpy.parameter import Parameter
 
     from rt_panoptic_ros.ros.panoptic_node import PanopticNode
 
-    def make(**parameters: object) -> Any:
+    def make(*rules: str, **parameters: object) -> Any:
         pipelines: list[FakePipeline] = []
 
         def opened(model: str, **arguments: Any) -> FakePipeline:
@@ -237,7 +240,10 @@ def fake_node(graph: Graph) -> Callable[..., Any]:
             return pipelines[-1]
 
         overrides = [Parameter(name, value=value) for name, value in {"model": "fake", **parameters}.items()]
-        node = PanopticNode(pipeline_factory=opened, context=graph.context, parameter_overrides=overrides)
+        arguments = ["--ros-args", *(word for rule in rules for word in ("-r", rule))]
+        node = PanopticNode(
+            pipeline_factory=opened, context=graph.context, parameter_overrides=overrides, cli_args=arguments
+        )
         node.pipelines = pipelines
         return graph.add(node)
 

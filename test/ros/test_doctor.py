@@ -18,7 +18,7 @@ import warp as wp
 from node_cases import Camera, activated, call, set_parameters, value
 from rclpy.duration import Duration
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from rt_panoptic_ros.msg import PanopticDetectionArray
 from sensor_msgs.msg import CompressedImage, Image
@@ -132,6 +132,30 @@ def test_healthy_with_compressed_images_of_two_cameras(graph, fake_node):
     assert [verdict.is_fault for verdict in verdicts] == [False, False]  # nobody listens to either
 
 
+def test_remapped_topics_are_followed(graph, fake_node, capsys):
+    rules = ("image/compressed:=/cam/jpegs", "~/detections:=/found/objects", "~/semantic:=/found/labels")
+    activated(fake_node(*rules, "/diagnostics:=/health", image_transport="compressed"))
+    Driver(graph, "/cam/jpegs", kind=CompressedImage)
+    listener = graph.node("planner")
+    listener.create_subscription(PanopticDetectionArray, "/found/objects", lambda _: None, 1)
+    assert see_doctor(graph) == []
+    report = capsys.readouterr().out
+    assert re.search(r"/cam/jpegs: \d+ images of png.*outputs: \d+ of /found/labels, \d+ of /found/objects", report)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    listener.create_subscription(Image, "/found/labels", lambda _: None, latched)
+    assert "/planner receives nothing on /found/labels" in first_fault(graph).cause
+
+
+def test_each_of_several_cameras_has_its_remapped_outputs(graph, fake_node):
+    activated(fake_node("~/rear/detections:=/found", cameras="front=/front/image,rear=/rear/image"))
+    for name in ("front", "rear"):
+        Driver(graph, f"/{name}/image", name=name)
+    listener = graph.node("planner")
+    listener.create_subscription(PanopticDetectionArray, "/found", lambda _: None, 1)
+    (verdict,) = see_doctor(graph)
+    assert "Nobody listens to the outputs of camera front" in verdict.cause
+
+
 def test_nobody_listening_is_said_and_no_fault(graph, fake_node):
     activated(fake_node())
     Driver(graph)
@@ -169,6 +193,46 @@ def test_deactivated(graph, fake_node):
     verdict = first_fault(graph)
     assert verdict.cause.startswith("It is inactive")
     assert verdict.commands == (ACTIVATE,)
+
+
+def test_cleaned_up_and_shut_down(graph, fake_node):
+    node = activated(fake_node())
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    verdict = first_fault(graph)
+    assert verdict.cause == "It is unconfigured, since somebody cleaned it up."
+    node.trigger_shutdown()
+    verdict = first_fault(graph)
+    assert "It is finalized: somebody shut it down" in verdict.cause
+    assert verdict.commands == ("ros2 run rt_panoptic_ros panoptic_node --ros-args",)
+
+
+def test_two_nodes_of_one_name(graph, fake_node):
+    for camera in ("/front", "/rear"):
+        activated(fake_node(f"image:={camera}"))
+        Driver(graph, camera, name=camera[1:])
+    planner(graph)
+    verdict = first_fault(graph, seconds=3.0)
+    assert verdict.cause.startswith("2 nodes are called /panoptic_node:")
+    assert verdict.commands[-1].endswith("panoptic_node --ros-args -r __node:=panoptic_node_2")
+
+
+def test_another_kind_of_node_of_the_same_name_is_noted(graph, fake_node):
+    activated(fake_node())
+    Driver(graph)
+    planner(graph)
+    graph.node("panoptic_node")
+    (verdict,) = see_doctor(graph, seconds=3.0)
+    assert "The graph knows 2 nodes called /panoptic_node, of which one alone reports" in verdict.cause
+    assert not verdict.is_fault
+
+
+def test_nodes_of_one_name_in_two_namespaces_are_healthy(graph, fake_node):
+    for space in ("/front", "/rear"):
+        activated(fake_node(f"__ns:={space}", lazy=False))
+        Driver(graph, f"{space}/image", name=space[1:])
+    verdicts = see_doctor(graph, seconds=3.0)
+    assert [verdict.is_fault for verdict in verdicts] == [False, False]  # nobody listens to either
 
 
 def test_a_missing_model(graph, fake_node):
@@ -304,6 +368,25 @@ def test_the_camera_offers_less_than_the_node_asks_for(graph, fake_node):
     assert "The camera /camera offers less on /image" in verdict.cause
     assert "reliability (offered best_effort, asked for reliable)" in verdict.cause
     assert verdict.commands == (DEACTIVATE, "ros2 param set /panoptic_node image_reliability best_effort", ACTIVATE)
+
+
+def test_a_topic_of_two_types(graph, fake_node, stranger):
+    activated(fake_node())
+    Driver(graph)
+    planner(graph)
+    stranger.create_publisher(CompressedImage, "image", 1)
+    (verdict,) = see_doctor(graph)
+    assert not verdict.is_fault
+    assert "/stranger publishes sensor_msgs/msg/CompressedImage on /image" in verdict.cause
+
+
+def test_a_listener_that_wants_signs_of_life(graph, fake_node):
+    activated(fake_node())
+    Driver(graph)
+    asked = QoSProfile(depth=1, liveliness=LivelinessPolicy.MANUAL_BY_TOPIC)
+    planner(graph, "semantic", Image, asked)
+    verdict = first_fault(graph)
+    assert "liveliness (offered automatic, asked for manual_by_topic)" in verdict.cause
 
 
 def test_a_camera_that_sends_nothing(graph, fake_node):

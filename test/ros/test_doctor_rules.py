@@ -8,13 +8,10 @@ import pytest
 
 from rt_panoptic_ros.ros.doctor.node_rules import diagnose
 from rt_panoptic_ros.ros.doctor.records import (
-    COMPRESSED,
     ERROR,
-    IMAGE,
     OK,
     WARN,
     CameraSeen,
-    Endpoint,
     GraphSeen,
     ImagesSeen,
     NodeSeen,
@@ -22,6 +19,7 @@ from rt_panoptic_ros.ros.doctor.records import (
     Status,
     format_report,
 )
+from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint
 
 DETECTIONS = "rt_panoptic_ros/msg/PanopticDetectionArray"
 NAME = "/robot/front"
@@ -87,6 +85,49 @@ def test_a_node_that_tells_nothing():
     assert "lifecycle service does not answer" in verdict.cause
 
 
+@pytest.mark.parametrize("state", ["deactivating", "shuttingdown", "errorprocessing"])
+def test_a_transition_is_no_state_to_be_mended(state):
+    (verdict,) = told(node=replace(NODE, state=state, status=replace(status(), values={"state": state})))
+    assert verdict.cause == f"It is {state} at this moment."
+
+
+def test_a_finalized_node_that_tells_nothing_more_is_no_riddle():
+    verdict = first(node=replace(NODE, state="finalized", status=None))
+    assert "no transition leads out" in verdict.cause
+    assert verdict.commands == ("ros2 run rt_panoptic_ros panoptic_node --ros-args -r __ns:=/robot -r __node:=front",)
+
+
+def test_who_left_a_node_inactive_is_said_by_autostart():
+    node = replace(NODE, state="inactive", status=replace(status(), values={"state": "inactive"}))
+    assert first(node=node).cause == "It is inactive, since somebody deactivated it."
+    words = "It is inactive, since autostart is false, or somebody deactivated it."
+    assert first(node=node, autostart=False).cause == words
+
+
+def test_namesakes_are_a_fault_if_both_live_and_else_a_note():
+    (verdict,) = told(node=replace(NODE, namesakes=1, namesakes_live=True))
+    assert verdict.cause.startswith(f"2 nodes are called {NAME}")
+    (verdict,) = told(node=replace(NODE, namesakes=1))
+    assert not verdict.is_fault
+
+
+def test_of_two_publishers_the_one_that_fits_is_asked():
+    other = Endpoint("/stranger", COMPRESSED)
+    camera = replace(CAMERA, publishers=(other, *CAMERA.publishers))
+    (verdict,) = told(camera)
+    assert "/stranger publishes" in verdict.cause
+    assert not verdict.is_fault
+    silent = replace(after(received=100, processed=100), publishers=camera.publishers, images=ImagesSeen())
+    assert first(silent).cause.startswith("/camera is there as publisher of /image but sent nothing")
+
+
+def test_what_arrives_is_not_withheld():
+    """Some middleware is laxer than DDS."""
+    asking = Endpoint(NAME, IMAGE, "reliable")
+    camera = replace(CAMERA, subscription=asking, publishers=(Endpoint("/camera", IMAGE, "best_effort"),))
+    assert told(camera) == []
+
+
 @pytest.mark.parametrize("state", ["unconfigured", "configuring"])
 def test_an_engine_being_built_is_told_before_the_state(state):
     words = replace(status(WARN, "building the engine: 40 %"), values={"state": "unconfigured"})
@@ -134,7 +175,8 @@ def test_one_of_several_cameras_is_mended_through_the_parameter():
 
 
 def test_raw_images_are_found_where_compressed_ones_were_expected():
-    camera = replace(CAMERA, topic="/image/compressed", publishers=(), images=ImagesSeen())
+    asking = Endpoint(NAME, COMPRESSED, "best_effort")
+    camera = replace(CAMERA, topic="/image/compressed", publishers=(), subscription=asking, images=ImagesSeen())
     verdict = first(camera, image_transport="compressed")
     assert f"ros2 param set {NAME} image_transport raw" in verdict.commands
 

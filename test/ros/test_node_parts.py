@@ -182,16 +182,23 @@ def test_frames_that_take_longer_than_the_cameras_period_are_late():
     assert (report.counts.processed, report.counts.late) == (4, 2)
 
 
-def test_a_cameras_period_is_known_though_most_of_its_images_are_passed_over(monkeypatch):
-    """A camera of 60 Hz, an engine of 64 ms: two images as they come, one after a rest, the newest at the turn."""
-    now_s, waiting, held = [0.0], [], []
+class PlayedSubscription:
+    """Stands in for a camera's subscription: holds what the middleware would."""
 
-    class Subscription:
-        def __init__(self, *arguments):
-            self.on_image = arguments[4]
+    def __init__(self, *arguments):
+        self.on_image = arguments[4]
+        self.held = []
+        self.taken = self.taken_before = 0
 
-        def take_newest(self):
-            return held.pop() if held else None
+    def take_newest(self):
+        self.taken += bool(self.held)
+        return self.held.pop() if self.held else None
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """A stream over a `PlayedSubscription`, the image that waits in a list, and the time in another."""
+    now_s, waiting = [0.0], []
 
     def deliver(image, only_replace):
         replaced = bool(waiting)
@@ -199,22 +206,41 @@ def test_a_cameras_period_is_known_though_most_of_its_images_are_passed_over(mon
         waiting[:] = [image]
         return replaced
 
-    monkeypatch.setattr(camera_stream, "CameraSubscription", Subscription)
+    monkeypatch.setattr(camera_stream, "CameraSubscription", PlayedSubscription)
     monkeypatch.setattr(camera_stream, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
-    statistics = FrameStatistics(0.0)
-    node = SimpleNamespace(get_clock=Clock, resolve_topic_name=lambda topic: f"/{topic}")
-    stream = CameraStream(node, "", "image", None, statistics)
+    node = SimpleNamespace(get_clock=Clock, resolve_topic_name=str)
+    stream = CameraStream(node, "", "image", None, FrameStatistics(0.0))
     stream.begin(NodeSettings(), lambda: 0.0, deliver)
+    return stream, waiting, now_s
+
+
+def test_a_cameras_period_is_known_though_most_of_its_images_are_passed_over(played):
+    """A camera of 60 Hz, an engine of 64 ms: two images as they come, one after a rest, the newest at the turn."""
+    stream, waiting, now_s = played
     for turn in range(20):
         for since_turn_s in (0.005, 0.005 + 1 / 60, 0.045 + 1 / 60):
             now_s[0] = 0.07 * turn + since_turn_s
             stream.subscription.on_image(Image())
-        held.append(Image(width=turn))
+        stream.subscription.held.append(Image(width=turn))
         now_s[0] = 0.07 * (turn + 1)
         assert stream.newest(waiting.pop()).msg.width == turn
-    report = statistics.report(2.0)
+    report = stream.statistics.report(2.0)
     assert report.period_ms == pytest.approx(1e3 / 60)
     assert (report.counts.received, report.counts.dropped) == (80, 60)
+
+
+def test_an_image_that_the_executor_held_while_a_newer_one_had_its_turn_is_dropped(played):
+    stream, waiting, _ = played
+    stream.subscription.on_image(Image(width=1))
+    stream.subscription.held.append(Image(width=3))  # the executor is fetching 2 at this moment
+    assert stream.newest(waiting.pop()).msg.width == 3
+    stream.subscription.on_image(Image(width=2))
+    assert stream.newest(waiting.pop()) is None
+    stream.subscription.taken_before = stream.subscription.taken  # it begins to fetch
+    stream.subscription.on_image(Image(width=4))
+    assert stream.newest(waiting.pop()).msg.width == 4
+    counts = stream.statistics.report(1.0).counts
+    assert (counts.received, counts.dropped) == (4, 2)
 
 
 def test_latencies_are_of_the_latest_frames():

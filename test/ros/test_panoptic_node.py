@@ -269,7 +269,7 @@ def test_of_a_backlog_only_the_newest_is_labelled(graph, backlog, reliability):
     camera.send(10)
     graph.spin_until(lambda: counts(node).processed == 3, "for the next")
     assert [int(pixels[0, 0, 0]) for pixels, _ in node.pipelines[0].seen] == [0, 9, 10]
-    assert counts(node).received == 3
+    assert (counts(node).received, counts(node).lost) == (3, 0)
 
 
 @pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
@@ -284,7 +284,7 @@ def test_an_image_that_waits_is_no_longer_the_newest_at_its_turn(graph, backlog,
     assert node.pipelines[0].entered.acquire(timeout=TIMEOUT_S)  # the executor does not run
     graph.spin_until(lambda: counts(node).processed == 2, "for the newest")
     assert [int(pixels[0, 0, 0]) for pixels, _ in node.pipelines[0].seen] == [0, 9]
-    assert (counts(node).received, counts(node).processed, counts(node).dropped) == (4, 2, 2)
+    assert (counts(node).received, counts(node).processed, counts(node).dropped, counts(node).lost) == (4, 2, 2, 0)
 
 
 def test_deactivating_finishes_the_frame_at_hand(graph, fake_node):

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.ros.doctor.output_rules import judge_outputs
-from rt_panoptic_ros.ros.doctor.records import COMPRESSED, IMAGE, LOST_SHARE, Endpoint, Verdict
+from rt_panoptic_ros.ros.doctor.records import LOST_SHARE, Verdict
 from rt_panoptic_ros.ros.doctor.remedies import (
     do_without_gpu,
     lacks_gpu,
-    mend_transport,
     see_log,
     set_parameters,
     take_camera,
 )
+from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, find_obstacle, why_apart
 from rt_panoptic_ros.ros.frame_statistics import FUTURE_MS, LATE_SHARE
+from rt_panoptic_ros.ros.transport import mend_loss
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.ros.doctor.records import CameraSeen, GraphSeen, NodeSeen
@@ -28,11 +29,11 @@ _LISTED = 8
 
 def judge_camera(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> list[Verdict]:
     """Return what is wrong with one camera of an active node; what keeps all images away comes alone."""
-    for gate in (_no_publisher, _other_kind, _other_quality, _nothing_arrives, _unfit):
+    for gate in (_unseen, _obstacle, _no_publisher, _nothing_arrives, _unfit):
         verdict = gate(node, camera, graph)
         if verdict is not None:
             return [verdict]
-    rules = (_unstamped, _other_clock, _lost, _failed, _refused, _overloaded, _rate_limited)
+    rules = (_partly_apart, _unstamped, _other_clock, _lost, _failed, _refused, _overloaded, _rate_limited)
     verdicts = [verdict for rule in rules if (verdict := rule(node, camera, graph)) is not None]
     return [*verdicts, *judge_outputs(node, camera, graph, explained=any(verdict.is_fault for verdict in verdicts))]
 
@@ -40,29 +41,46 @@ def judge_camera(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> list[V
 # What keeps all images away ---------------------------------------------------------------------------------------
 
 
+def _unseen(_node: NodeSeen, camera: CameraSeen, _graph: GraphSeen) -> Verdict | None:
+    counted = camera.after.number("camera publishers") if camera.after is not None else None
+    if camera.publishers or not counted:
+        return None
+    return Verdict(
+        f"The node counts {counted:.0f} publisher(s) of {camera.topic}, but none is seen from here.",
+        "Look again, on the machine of the node",
+        (f"ros2 topic info -v {camera.topic}",),
+    )
+
+
+def _obstacle(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
+    if camera.new("received") and camera.images.received:
+        return None  # some middleware is laxer
+    asked = _asked(node, camera)
+    obstacle = find_obstacle(camera.topic, asked, camera.publishers, lambda topic: (graph.image_topics.get(topic),))
+    if obstacle is None:
+        return None
+    commands: tuple[str, ...] = ("ros2 topic list -t | grep Image",)
+    if obstacle.what == "quality":
+        commands = set_parameters(node, image_reliability="best_effort")
+    elif obstacle.what == "transport":
+        commands = set_parameters(node, image_transport="raw" if obstacle.kind == IMAGE else "compressed")
+    elif obstacle.kind == COMPRESSED and camera.topic.endswith("/compressed"):
+        commands = take_camera(node, camera.name, camera.topic.removesuffix("/compressed"), "compressed")
+    elif obstacle.kind == COMPRESSED:
+        relay = f"ros2 run topic_tools relay {camera.topic} {camera.topic}/compressed"
+        commands = (relay, *set_parameters(node, image_transport="compressed"))
+    elif obstacle.kind == IMAGE:
+        # The node puts /compressed after its topic, so that one can't be had by another transport alone.
+        commands = take_camera(node, camera.name, camera.topic, "raw")
+    return Verdict(_sentence(obstacle.cause), _capitalized(obstacle.remedy), commands)
+
+
 def _no_publisher(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
     if camera.publishers:
         return None
-    counted = camera.after.number("camera publishers") if camera.after is not None else None
-    if counted:
-        return Verdict(
-            f"The node counts {counted:.0f} publisher(s) of {camera.topic}, but none is seen from here.",
-            "Look again, on the machine of the node",
-            (f"ros2 topic info -v {camera.topic}",),
-        )
-    compressed, base = node.takes_compressed, _base(camera)
-    other = base if compressed else f"{base}/compressed"
-    if graph.image_topics.get(other) == (IMAGE if compressed else COMPRESSED):
-        return Verdict(
-            f"Nobody publishes on {camera.topic}, but {other} has the images "
-            f"{'as they are' if compressed else 'as JPEG or PNG'}.",
-            "Have the node take those",
-            set_parameters(node, image_transport="raw" if compressed else "compressed"),
-        )
     # Of the kind that the node expects first; depth images have no colours.
-    topics = sorted(
-        (kind != _kind(node), "depth" in topic, topic) for topic, kind in graph.image_topics.items()
-    )  # fmt: skip
+    kind = _asked(node, camera).kind
+    topics = sorted((other != kind, "depth" in topic, topic) for topic, other in graph.image_topics.items())
     if not topics:
         return Verdict(
             f"Nobody publishes on {camera.topic}, and the graph has no other topic of images.",
@@ -72,7 +90,7 @@ def _no_publisher(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdi
     names = [topic for _, _, topic in topics]
     listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     is_other, _, first = topics[0]
-    transport = "compressed" if is_other != compressed else "raw"
+    transport = "compressed" if is_other != node.takes_compressed else "raw"
     return Verdict(
         f"Nobody publishes on {camera.topic}, where the node expects images. Topics of images here: {listed}.",
         "Have the node take one of them; where it has to be started again, with its other arguments as before",
@@ -80,45 +98,7 @@ def _no_publisher(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdi
     )
 
 
-def _other_kind(node: NodeSeen, camera: CameraSeen, _graph: GraphSeen) -> Verdict | None:
-    kinds = {publisher.kind: publisher.node for publisher in camera.publishers}
-    if _kind(node) in kinds:
-        return None
-    kind, publisher = next(iter(kinds.items()))
-    cause = f"{publisher} publishes {kind} on {camera.topic}, where the node expects {_kind(node)}."
-    if kind == COMPRESSED and camera.topic.endswith("/compressed"):
-        commands = take_camera(node, camera.name, _base(camera), "compressed")
-        return Verdict(cause, "Name the topic without /compressed, and take the images compressed", commands)
-    if kind == COMPRESSED:
-        return Verdict(
-            cause,
-            "Have the camera publish them where image_transport has them, under /compressed, and the node take those",
-            (f"ros2 run topic_tools relay {camera.topic} {camera.topic}/compressed",
-             *set_parameters(node, image_transport="compressed")),
-        )  # fmt: skip
-    if kind == IMAGE:
-        # The node puts /compressed after its topic, so that one can't be had by another transport alone.
-        return Verdict(
-            cause, "Have the node take the images as they are", take_camera(node, camera.name, camera.topic, "raw")
-        )
-    return Verdict(cause, "Have the node take a topic of images", ("ros2 topic list -t | grep Image",))
-
-
-def _other_quality(node: NodeSeen, camera: CameraSeen, _graph: GraphSeen) -> Verdict | None:
-    asked = camera.subscription or Endpoint(node.name, _kind(node), node.setting("image_reliability"))
-    fitting = [publisher for publisher in camera.publishers if publisher.kind == asked.kind]
-    withheld = [(publisher, words) for publisher in fitting if (words := publisher.withholds(asked))]
-    if not withheld or len(withheld) < len(fitting):
-        return None
-    publisher, words = withheld[0]
-    return Verdict(
-        f"The camera {publisher.node} offers less on {camera.topic} than the node asks for: {words}.",
-        "Have the node ask for less; best_effort receives from every camera",
-        set_parameters(node, image_reliability="best_effort"),
-    )
-
-
-def _nothing_arrives(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
+def _nothing_arrives(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
     new = camera.new("received")
     if new or (camera.images.received and (camera.subscription is None or camera.after is None)):
         return None  # without a subscription the outputs' rules say why
@@ -126,7 +106,7 @@ def _nothing_arrives(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> V
     if lost:
         return Verdict(
             f"All images of {camera.topic} are lost in transport: {lost} within {graph.seconds:.0f} s.",
-            *mend_transport(graph, f"the camera {_drivers(camera)}", camera.images.largest),
+            *mend_loss(graph.rmw, f"the camera {_drivers(node, camera)}", camera.images.largest),
         )
     if 0 < camera.images.received < _FEW:
         return None  # the node may have got them after its report
@@ -134,16 +114,17 @@ def _nothing_arrives(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> V
         return Verdict(
             f"{camera.images.received} images of {camera.topic} ({camera.images.layout}) arrived here within "
             f"{graph.seconds:.0f} s, but none at the node.",
-            *mend_transport(graph, f"the camera {_drivers(camera)}", camera.images.largest),
+            *mend_loss(graph.rmw, f"the camera {_drivers(node, camera)}", camera.images.largest),
         )
     return Verdict(
-        f"{_drivers(camera)} is there as publisher of {camera.topic} but sent nothing within {graph.seconds:.0f} s.",
+        f"{_drivers(node, camera)} is there as publisher of {camera.topic} but sent nothing within "
+        f"{graph.seconds:.0f} s.",
         "See whether the driver runs, has opened its device, or is paused, and whether images come anywhere",
-        (f"ros2 topic hz {camera.topic}", f"ros2 node info {camera.publishers[0].node}"),
+        (f"ros2 topic hz {camera.topic}", f"ros2 node info {_driver(node, camera)}"),
     )
 
 
-def _unfit(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
+def _unfit(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
     images = camera.images
     if not images.why_unfit:
         return None
@@ -152,17 +133,30 @@ def _unfit(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | N
     return Verdict(
         f"The images on {camera.topic} ({images.layout}) are none that the node can use: {images.why_unfit}.",
         f"Set the encoding in the driver, or take a topic of colour images{elsewhere}",
-        (f"ros2 param list {camera.publishers[0].node}",),
+        (f"ros2 param list {_driver(node, camera)}",),
     )
 
 
 # What spoils images -----------------------------------------------------------------------------------------------
 
 
-def _unstamped(_node: NodeSeen, camera: CameraSeen, _graph: GraphSeen) -> Verdict | None:
+def _partly_apart(node: NodeSeen, camera: CameraSeen, _graph: GraphSeen) -> Verdict | None:
+    asked = _asked(node, camera)
+    reasons = [why for publisher in camera.publishers if (why := why_apart(camera.topic, asked, publisher))]
+    if len(reasons) in (0, len(camera.publishers)):
+        return None
+    return Verdict(
+        _sentence("; ".join(dict.fromkeys(reasons))),
+        "Only the images of others arrive; see whether it is meant to publish there",
+        (f"ros2 topic info -v {camera.topic}",),
+        is_fault=False,
+    )
+
+
+def _unstamped(node: NodeSeen, camera: CameraSeen, _graph: GraphSeen) -> Verdict | None:
     if not camera.images.unstamped:
         return None
-    publisher = camera.publishers[0].node
+    publisher = _driver(node, camera)
     return Verdict(
         f"{camera.images.unstamped} of {camera.images.received} images on {camera.topic} have a stamp of zero, so "
         "nothing can be matched with them by time.",
@@ -182,7 +176,7 @@ def _other_clock(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdic
         return None
     apart = f"{_duration(abs(age_ms))} {'in the future' if age_ms < 0 else 'old when they arrive'}"
     cause = f"The stamps of the images on {camera.topic} are {apart} by the node's clock"
-    publisher = camera.publishers[0].node
+    publisher = _driver(node, camera)
     if simulated and not graph.clock_publishers:
         return Verdict(
             f"{cause}, which stands still: use_sim_time is true, but nobody publishes /clock.",
@@ -209,14 +203,14 @@ def _other_clock(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdic
     )  # fmt: skip
 
 
-def _lost(_node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
+def _lost(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
     lost, received = camera.new("lost"), camera.new("received")
     if lost <= LOST_SHARE * (lost + received):
         return None
     return Verdict(
         f"{lost} of {lost + received} images of {camera.topic} ({camera.images.layout or 'none seen here'}) were lost "
         f"in transport within {graph.seconds:.0f} s.",
-        *mend_transport(graph, f"the camera {_drivers(camera)}", camera.images.largest),
+        *mend_loss(graph.rmw, f"the camera {_drivers(node, camera)}", camera.images.largest),
     )
 
 
@@ -295,13 +289,26 @@ def _duration(time_ms: float) -> str:
     return f"{seconds:.2f} s" if seconds < 3600 else f"{seconds / 3600:.1f} h" if days < 3 else f"{days:.0f} days"
 
 
-def _drivers(camera: CameraSeen) -> str:
-    return " and ".join(dict.fromkeys(publisher.node for publisher in camera.publishers))
+def _drivers(node: NodeSeen, camera: CameraSeen) -> str:
+    """Return the nodes whose images can reach the node, all publishers where there are none."""
+    asked = _asked(node, camera)
+    fitting = [publisher for publisher in camera.publishers if not why_apart(camera.topic, asked, publisher)]
+    return " and ".join(dict.fromkeys(publisher.node for publisher in fitting or camera.publishers))
 
 
-def _kind(node: NodeSeen) -> str:
-    return COMPRESSED if node.takes_compressed else IMAGE
+def _driver(node: NodeSeen, camera: CameraSeen) -> str:
+    return _drivers(node, camera).partition(" ")[0]
 
 
-def _base(camera: CameraSeen) -> str:
-    return camera.topic.removesuffix("/compressed")
+def _asked(node: NodeSeen, camera: CameraSeen) -> Endpoint:
+    """Return the node's subscription, or, while it has none, what it would be."""
+    kind = COMPRESSED if node.takes_compressed else IMAGE
+    return camera.subscription or Endpoint(node.name, kind, node.setting("image_reliability"))
+
+
+def _sentence(clause: str) -> str:
+    return f"{_capitalized(clause)}."
+
+
+def _capitalized(words: str) -> str:
+    return words[:1].upper() + words[1:]

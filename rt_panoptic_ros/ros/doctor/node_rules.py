@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.resources import DEFAULT_MODEL
 from rt_panoptic_ros.ros.doctor.camera_rules import judge_camera
-from rt_panoptic_ros.ros.doctor.records import ERROR, IMAGE, WARN, Verdict
-from rt_panoptic_ros.ros.doctor.remedies import do_without_gpu, lacks_gpu, lifecycle, see_log, set_parameters
+from rt_panoptic_ros.ros.doctor.records import ERROR, WARN, Verdict
+from rt_panoptic_ros.ros.doctor.remedies import (
+    do_without_gpu,
+    lacks_gpu,
+    lifecycle,
+    restart,
+    see_log,
+    set_parameters,
+)
+from rt_panoptic_ros.ros.endpoints import IMAGE
 from rt_panoptic_ros.ros.node_settings import NodeSettings, parse_outputs
 
 if TYPE_CHECKING:
@@ -23,11 +31,12 @@ def diagnose(graph: GraphSeen) -> list[Verdict]:
 
 
 def _judge_node(node: NodeSeen, graph: GraphSeen) -> list[Verdict]:
-    for rule in (_mute, _building, _not_active, _disabled, _no_outputs):
+    for rule in (_namesakes, _finalized, _mute, _building, _not_active, _disabled, _no_outputs):
         verdict = rule(node, graph)
         if verdict is not None:
             return [verdict]
     verdicts = [] if node.parameters else [_unanswered(node)]
+    verdicts += [_namesakes_that_may_be_gone(node)] if node.namesakes else []
     verdicts += [verdict for camera in node.cameras for verdict in judge_camera(node, camera, graph)]
     # Stable: faults first, but otherwise in the rules' order.
     verdicts.sort(key=lambda verdict: not verdict.is_fault)
@@ -49,6 +58,35 @@ def _no_node(graph: GraphSeen) -> Verdict:
         f"{', '.join(here)}.",
         "Start it, or, if it runs, see that these variables are the same in its terminal as in this one",
         (f"ros2 launch rt_panoptic_ros panoptic.launch.py image_topic:={topic}", "env | grep -E '^(ROS|RMW)_'"),
+    )
+
+
+def _namesakes(node: NodeSeen, _graph: GraphSeen) -> Verdict | None:
+    if not node.namesakes_live:
+        return None
+    return Verdict(
+        f"{1 + node.namesakes} nodes are called {node.name}: their outputs and reports mix, and a request reaches "
+        "either.",
+        "End all but one, or start each under a name of its own",
+        (f"ros2 node list | grep {node.name}", restart(replace(node, name=f"{node.name}_2"))),
+    )
+
+
+def _namesakes_that_may_be_gone(node: NodeSeen) -> Verdict:
+    return Verdict(
+        f"The graph knows {1 + node.namesakes} nodes called {node.name}, of which one alone reports: another was "
+        "killed some seconds ago, or is no panoptic node.",
+        "See whether it is still there in half a minute", ("ros2 node list",), is_fault=False,
+    )  # fmt: skip
+
+
+def _finalized(node: NodeSeen, _graph: GraphSeen) -> Verdict | None:
+    if node.state != "finalized":
+        return None
+    return Verdict(
+        "It is finalized: somebody shut it down, and no transition leads out of that.",
+        "End its process, where that still runs, and start it again with its arguments as before",
+        (restart(node),),
     )
 
 
@@ -84,12 +122,15 @@ def _building(node: NodeSeen, _graph: GraphSeen) -> Verdict | None:
 def _not_active(node: NodeSeen, _graph: GraphSeen) -> Verdict | None:
     if node.state == "active":
         return None
+    steps = {"unconfigured": ["configure", "activate"], "inactive": ["activate"]}.get(node.state)
+    if steps is None:
+        return Verdict(f"It is {node.state} at this moment.", "Look again", (f"ros2 lifecycle get {node.name}",))
     status = node.status
     problem = status.message if status is not None and status.level == ERROR else ""
     if not problem:
-        steps = ["activate"] if node.state == "inactive" else ["configure", "activate"]
-        words = "since nobody asked it to become active (autostart is false, or somebody deactivated it)"
-        return Verdict(f"It is {node.state}, {words}.", "Do so", lifecycle(node, *steps))
+        undone = "deactivated it" if node.state == "inactive" else "cleaned it up"
+        why = f"somebody {undone}" if node.setting("autostart") else f"autostart is false, or somebody {undone}"
+        return Verdict(f"It is {node.state}, since {why}.", "Activate it", lifecycle(node, *steps))
     cause = f"It is {node.state}: {problem}."
     if "model bundle" in problem:
         return Verdict(
@@ -102,7 +143,6 @@ def _not_active(node: NodeSeen, _graph: GraphSeen) -> Verdict | None:
             f"{cause} ({asked})", "See whether the GPU is there, or let the node do without",
             do_without_gpu(node),
         )  # fmt: skip
-    steps = ["activate"] if node.state == "inactive" else ["configure", "activate"]
     return Verdict(
         cause, "Set what it names (`ros2 param set` while it is not active), then go on",
         (f"ros2 param list {node.name}", *lifecycle(node, *steps)),

@@ -16,6 +16,7 @@ from rcl_interfaces.msg import Log
 from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.node import NodeNameNonExistentError
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import get_rmw_implementation_identifier
@@ -24,18 +25,17 @@ from tqdm import tqdm
 
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.msg import PanopticDetectionArray
+from rt_panoptic_ros.ros.diagnostics import OUTPUT_TOPIC, PERIOD_S
 from rt_panoptic_ros.ros.doctor.listening import ImageListener, OutputListener
 from rt_panoptic_ros.ros.doctor.records import (
-    COMPRESSED,
-    IMAGE,
     CameraSeen,
-    Endpoint,
     GraphSeen,
     ImagesSeen,
     NodeSeen,
     OutputSeen,
     Status,
 )
+from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint
 from rt_panoptic_ros.ros.node_settings import node_setting_infos, parse_outputs
 
 if TYPE_CHECKING:
@@ -53,9 +53,11 @@ _DISCOVERY_S = 10.0  # after which there is no node: Fast DDS may miss a new pro
 _SETTLE_S = 3.2  # in which further nodes may be discovered: its participants announce themselves every 3 s
 _ANSWER_S = 5.0  # after which a node that does not answer is busy or gone
 _LAST_WORDS_S = 3.0  # in which the reports, at 1 Hz, are waited for that cover all the time of listening
+_TWO_REPORT = 0.75  # of their period: reports that come more often than this are of two nodes
 _SPIN_S = 0.1
 _WARN = 30  # level of rcl_interfaces/msg/Log
 _MARK = "/reset_tracking"  # a service that only a panoptic node has
+_REPORT = "diagnostic_msgs/msg/DiagnosticArray"
 _OUTPUT_KINDS = {"rt_panoptic_ros/msg/PanopticDetectionArray": PanopticDetectionArray, IMAGE: Image}
 _COST = {"confidence": 1, "overlay": 2}  # of making an output that nobody has asked for yet
 _PARAMETERS = [*(entry.info.name for entry in node_setting_infos()), "use_sim_time"]
@@ -116,11 +118,12 @@ class _Examination:
         self._node, self._executor, self._wanted = node, executor, wanted
         self._names: list[str] = []  # of the nodes that are looked at
         self._reports: _Reports = {}  # the latest
-        self._reported_s: dict[str, float] = {}  # by node
+        self._reported_s: dict[str, list[float]] = defaultdict(list)  # when, by node
         self._log: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=5))
         self._states: dict[str, _Question] = {}
         self._parameters: dict[str, _Question] = {}
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        self._report_topics: set[str] = set()
+        self._hear_reports("/diagnostics")
         # What was said before is wanted too, as far as the publishers keep it.
         kept = QoSProfile(
             depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -138,7 +141,8 @@ class _Examination:
 
         self._spin(_ANSWER_S, "asking them", settled)
         self._names = self._found()
-        before, before_s = dict(self._reports), dict(self._reported_s)
+        before = dict(self._reports)
+        before_s = {name: times_s[-1] for name, times_s in self._reported_s.items()}
         cameras = {name: self._cameras(name, before) for name in self._names if self._state(name) == "active"}
         listeners: dict[str, _Listener] = {}
         for name, seen in cameras.items():
@@ -151,10 +155,10 @@ class _Examination:
             self._spin(
                 seconds + _LAST_WORDS_S,
                 f"listening to {', '.join(listeners) or '/diagnostics'}",
-                lambda: all(self._reported_s.get(name, 0.0) > until_s for name in cameras),
+                lambda: all(max(self._reported_s[name], default=0.0) > until_s for name in cameras),
             )
         # The counts are those between two reports.
-        spans_s = [self._reported_s[name] - before_s[name] for name in cameras if name in before_s]
+        spans_s = [self._reported_s[name][-1] - before_s[name] for name in cameras if name in before_s]
         return self._seen(before, listeners, max(spans_s, default=_since(begin_s)))
 
     def _spin(self, limit_s: float, words: str, enough: Callable[[], bool]) -> None:
@@ -167,6 +171,22 @@ class _Examination:
 
     # What is told --------------------------------------------------------------------------------------------------
 
+    def _hear_reports(self, topic: str) -> None:
+        if topic not in self._report_topics:
+            self._report_topics.add(topic)
+            self._node.create_subscription(DiagnosticArray, topic, self._on_diagnostics, 50)
+
+    def _find_reports(self, name: str) -> None:
+        """Listen to a node's reports where it sends them: the topic may be remapped."""
+        space, _, own_name = name.rpartition("/")
+        try:
+            topics = self._node.get_publisher_names_and_types_by_node(own_name, space or "/")
+        except NodeNameNonExistentError:  # it is not known yet, or no longer
+            return
+        for topic, kinds in topics:
+            if _REPORT in kinds:
+                self._hear_reports(topic)
+
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
         for status in array.status:
             node, found, part = status.name.rpartition(": ")
@@ -174,7 +194,8 @@ class _Examination:
                 level = int.from_bytes(status.level, "little")
                 values = {item.key: item.value for item in status.values}
                 self._reports[f"/{node}", part] = Status(level, status.message, values)
-                self._reported_s[f"/{node}"] = time.monotonic()
+                if part == "panoptic":
+                    self._reported_s[f"/{node}"].append(time.monotonic())
 
     def _on_log(self, log: Log) -> None:
         if log.level >= _WARN:
@@ -194,6 +215,8 @@ class _Examination:
             self._states[name] = _Question(self._node, GetState, f"{name}/get_state", GetState.Request())
             request = GetParameters.Request(names=_PARAMETERS)
             self._parameters[name] = _Question(self._node, GetParameters, f"{name}/get_parameters", request)
+        if (name, "panoptic") not in self._reports:
+            self._find_reports(name)
         told = self._states[name].answer() is not None and self._parameters[name].answer() is not None
         return told and (name, "panoptic") in self._reports
 
@@ -207,24 +230,26 @@ class _Examination:
         values = [] if answer is None else [parameter_value_to_python(value) for value in answer.values]
         return dict(zip(_PARAMETERS, values, strict=True)) if len(values) == len(_PARAMETERS) else {}
 
+    def _two_report(self, name: str) -> bool:
+        """Return whether reports of a name come so often that they are of more than one node."""
+        times_s = self._reported_s[name]
+        return len(times_s) > 3 and (times_s[-1] - times_s[0]) / (len(times_s) - 1) < _TWO_REPORT * PERIOD_S
+
     # What is connected ---------------------------------------------------------------------------------------------
 
     def _cameras(self, name: str, before: _Reports) -> list[CameraSeen]:
         """Return a node's cameras, as far as the graph shows them."""
-        outputs = [
-            (topic, publisher)
-            for topic, kinds in self._node.get_topic_names_and_types()
-            if _OUTPUT_KINDS.keys() & set(kinds)
-            for publisher in self._publishers(topic)
-            if publisher.node == name and publisher.kind in _OUTPUT_KINDS
-        ]
         reports = {
             part: status for (node, part), status in self._reports.items() if node == name and part != "panoptic"
         }
         cameras = []
         for part, after in reports.items():
             camera = part.removeprefix("camera").strip()
-            prefix = f"{name}/{camera}/" if camera else f"{name}/"
+            places = {
+                key.removesuffix(OUTPUT_TOPIC): place
+                for key, place in after.values.items()
+                if key.endswith(OUTPUT_TOPIC)
+            }
             topic = after.values.get("topic", "")
             subscriptions = [endpoint for endpoint in self._subscriptions(topic) if endpoint.node == name]
             cameras.append(
@@ -234,14 +259,9 @@ class _Examination:
                     publishers=tuple(self._publishers(topic)),
                     subscription=subscriptions[0] if subscriptions else None,
                     outputs=tuple(
-                        OutputSeen(
-                            name=place.removeprefix(prefix) if place.startswith(prefix) else "",
-                            topic=place,
-                            publisher=publisher,
-                            subscribers=tuple(self._subscriptions(place)),
-                        )
-                        for place, publisher in outputs
-                        if place.startswith(prefix) or len(reports) == 1  # others may be remapped
+                        OutputSeen(output, place, publisher, tuple(self._subscriptions(place)))
+                        for output, place in places.items()
+                        for publisher in [own for own in self._publishers(place) if own.node == name][:1]
                     ),
                     before=before.get((name, part)),
                     after=after,
@@ -250,11 +270,11 @@ class _Examination:
         return cameras
 
     def _publishers(self, topic: str) -> list[Endpoint]:
-        return [_endpoint(info) for info in self._node.get_publishers_info_by_topic(topic)]
+        return [Endpoint.of(info) for info in self._node.get_publishers_info_by_topic(topic)]
 
     def _subscriptions(self, topic: str) -> list[Endpoint]:
         """Return the subscriptions of all but doctors."""
-        endpoints = map(_endpoint, self._node.get_subscriptions_info_by_topic(topic))
+        endpoints = map(Endpoint.of, self._node.get_subscriptions_info_by_topic(topic))
         return [endpoint for endpoint in endpoints if not _is_doctor(endpoint.node)]
 
     # What arrives --------------------------------------------------------------------------------------------------
@@ -270,12 +290,13 @@ class _Examination:
             # The small detections, and an image if there is one: preferably what others listen to as well.
             outputs = sorted(camera.outputs, key=lambda output: (not output.subscribers, _COST.get(output.name, 0)))
             for wanted, output_message in _OUTPUT_KINDS.items():
-                fit = [o for o in outputs if o.publisher.kind == wanted and (not o.name or o.name in enabled)]
+                fit = [o for o in outputs if o.publisher.kind == wanted and o.name in enabled]
                 if fit:
                     yield fit[0].topic, partial(OutputListener, self._node, output_message, fit[0].topic)
 
     def _seen(self, before: _Reports, listeners: Mapping[str, _Listener], seconds: float) -> GraphSeen:
         """Put together what was seen."""
+        everyone = [f"{space.rstrip('/')}/{name}" for name, space in self._node.get_node_names_and_namespaces()]
         nodes = []
         for name in self._names:
             cameras = []
@@ -291,12 +312,12 @@ class _Examination:
             nodes.append(
                 NodeSeen(
                     name, self._state(name), self._settings(name), self._reports.get((name, "panoptic")),
-                    tuple(cameras), tuple(self._log[name.strip("/").replace("/", ".")]),
+                    tuple(cameras), max(everyone.count(name) - 1, 0), self._two_report(name),
+                    tuple(self._log[name.strip("/").replace("/", ".")]),
                 )
             )  # fmt: skip
         panoptic = set(self._found(all_of_them=True))
-        everyone = {f"{space.rstrip('/')}/{name}" for name, space in self._node.get_node_names_and_namespaces()}
-        others = everyone - {node.name for node in nodes}
+        others = set(everyone) - {node.name for node in nodes}
         image_topics = {
             topic: kind
             for topic, kinds in self._node.get_topic_names_and_types()
@@ -316,17 +337,6 @@ class _Examination:
             environment=environment,
             seconds=seconds,
         )
-
-
-def _endpoint(info: Any) -> Endpoint:
-    profile = info.qos_profile
-    return Endpoint(
-        f"{info.node_namespace.rstrip('/')}/{info.node_name}",
-        info.topic_type,
-        profile.reliability.name.lower(),
-        profile.durability.name.lower(),
-        profile.deadline.nanoseconds / 1e9,
-    )
 
 
 def _is_doctor(name: str) -> bool:

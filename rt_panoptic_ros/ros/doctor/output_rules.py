@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.ros.doctor.records import LOST_SHARE, Verdict
-from rt_panoptic_ros.ros.doctor.remedies import mend_transport, see_log, set_parameters
+from rt_panoptic_ros.ros.doctor.remedies import see_log, set_parameters
 from rt_panoptic_ros.ros.node_settings import OUTPUTS, parse_outputs
+from rt_panoptic_ros.ros.transport import mend_loss
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.ros.doctor.records import CameraSeen, GraphSeen, NodeSeen, OutputSeen
@@ -41,7 +42,7 @@ def judge_outputs(node: NodeSeen, camera: CameraSeen, graph: GraphSeen, *, expla
 def _judge_output(node: NodeSeen, output: OutputSeen, graph: GraphSeen) -> list[Verdict]:
     verdicts = []
     enabled = parse_outputs(node.setting("enabled_outputs"))
-    if output.subscribers and output.name and output.name not in enabled:
+    if output.subscribers and output.name not in enabled:
         names = ",".join(name for name in OUTPUTS if name in enabled or name == output.name)
         verdicts.append(Verdict(
             f"{output.subscribers[0].node} listens to {output.topic}, which enabled_outputs leaves out.",
@@ -62,7 +63,7 @@ def _judge_output(node: NodeSeen, output: OutputSeen, graph: GraphSeen) -> list[
         verdicts.append(Verdict(
             f"{output.lost} of {output.lost + received} messages of {output.topic} were lost on their way here within "
             f"{graph.seconds:.0f} s.",
-            *mend_transport(graph, f"the node {node.name}"),
+            *mend_loss(graph.rmw, f"the node {node.name}", 0),
         ))  # fmt: skip
     return verdicts
 
@@ -71,6 +72,6 @@ def _demands_more(node: NodeSeen, output: OutputSeen, subscriber: str, words: st
     cause = f"{subscriber} receives nothing on {output.topic}, as it asks for more than the node offers: {words}."
     if words.startswith("reliability"):
         return Verdict(cause, "Have the node offer more", set_parameters(node, output_reliability="reliable"))
-    return Verdict(cause, f"Have {subscriber} ask for durability volatile and no deadline", (
+    return Verdict(cause, f"Have {subscriber} ask for durability volatile, liveliness automatic and no deadline", (
         f"ros2 topic info -v {output.topic}",
     ))  # fmt: skip

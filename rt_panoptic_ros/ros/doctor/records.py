@@ -10,39 +10,13 @@ from rt_panoptic_ros.ros.node_settings import NodeSettings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+    from rt_panoptic_ros.ros.endpoints import Endpoint
 
 OK, WARN, ERROR = 0, 1, 2
 """Levels of diagnostic_msgs/msg/DiagnosticStatus."""
 
 LOST_SHARE = 0.02
 """Share of messages lost in transport from which that is a fault: a loaded machine loses one now and then."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A publisher or a subscription of a topic."""
-
-    node: str  # full name
-    kind: str  # of the messages, such as sensor_msgs/msg/Image
-    reliability: str = "reliable"  # or best_effort
-    durability: str = "volatile"  # or transient_local
-    deadline_s: float = float("inf")
-
-    def withholds(self, asking: Endpoint) -> str:
-        """Return the policies for which this publisher's messages never reach a subscription; empty if they do."""
-        pairs = (
-            ("reliability", self.reliability, asking.reliability, "best_effort", "reliable"),
-            ("durability", self.durability, asking.durability, "volatile", "transient_local"),
-        )
-        found = [
-            f"{policy} (offered {offered}, asked for {asked})"
-            for policy, offered, asked, less, more in pairs
-            if (offered, asked) == (less, more)
-        ]
-        if self.deadline_s > asking.deadline_s:
-            found.append(f"deadline (offered {self.deadline_s:g} s, asked for {asking.deadline_s:g} s)")
-        return " and ".join(found)
 
 
 @dataclass(frozen=True)
@@ -79,8 +53,8 @@ class ImagesSeen:
 class OutputSeen:
     """One of a node's output topics."""
 
-    name: str  # semantic, ...; empty where it is remapped
-    topic: str
+    name: str  # such as semantic
+    topic: str  # it may be remapped
     publisher: Endpoint
     subscribers: tuple[Endpoint, ...] = ()  # but for doctors
     received: int | None = None  # by the doctor; None where it did not listen
@@ -124,6 +98,8 @@ class NodeSeen:
     parameters: Mapping[str, Any] = field(default_factory=dict)  # empty where its service does not answer
     status: Status | None = None
     cameras: tuple[CameraSeen, ...] = ()
+    namesakes: int = 0  # other nodes of its full name that the graph knows
+    namesakes_live: bool = False  # whether more than one of them reports
     log: tuple[str, ...] = ()  # its warnings and errors of the last seconds, the newest last
 
     def setting(self, name: str) -> Any:

@@ -6,12 +6,9 @@ import shlex
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos, parse_cameras
-from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES, shipped_profile
 
 if TYPE_CHECKING:
-    from rt_panoptic_ros.ros.doctor.records import GraphSeen, NodeSeen
-
-_SMALL = 100_000  # bytes; what Fast DDS's default buffers carry several of
+    from rt_panoptic_ros.ros.doctor.records import NodeSeen
 
 _CHANGES = {entry.info.name: entry.change for entry in node_setting_infos()}
 
@@ -54,30 +51,6 @@ def take_camera(node: NodeSeen, camera: str, topic: str, transport: str = "") ->
         text = ",".join(f"{name}={place}" for name, place in {**cameras, camera: topic}.items())
         return set_parameters(node, cameras=text, **values)
     return (restart(node, f"-r image:={topic}", *(f"-p {name}:={value}" for name, value in values.items())),)
-
-
-def mend_transport(graph: GraphSeen, sender: str, largest: int = 0) -> tuple[str, tuple[str, ...]]:
-    """Return words and commands that keep messages from being lost.
-
-    Args:
-        graph: The graph.
-        sender: What sends them, in words.
-        largest: Bytes of the largest that arrived, 0 if none did.
-    """
-    if 0 < largest < _SMALL:
-        return (
-            "They are too small for the middleware's buffers to be the cause: look for a weak network or a machine "
-            "without idle time between the two",
-            ("top", "ping -c 20 HOST_OF_THE_CAMERA"),
-        )
-    if "fastrtps" not in graph.rmw:
-        words = f"Enlarge the buffers for large messages of {graph.rmw or 'the middleware'} on both machines"
-        return words, ("sudo sysctl -w net.core.rmem_max=2147483647",)
-    words = (
-        "Fast DDS loses large images by default, and it is the sender's profile that counts: in the terminal of "
-        f"{sender}, choose the shipped one and start it again"
-    )
-    return words, tuple(f"export {variable}={shlex.quote(shipped_profile())}" for variable in PROFILE_VARIABLES)
 
 
 def lacks_gpu(problem: str) -> bool:
