@@ -22,7 +22,7 @@ class FrameGraph:
     def __init__(self, device: str) -> None:
         """Start without a graph, for `device`."""
         self._device = device
-        self._graphs: OrderedDict[object, wp.Graph] = OrderedDict()  # by what was captured
+        self._graphs: OrderedDict[object, tuple[wp.Graph, object]] = OrderedDict()  # by work, with what it reads
         self._impossible = False
 
     def holds(self, work: object) -> bool:
@@ -31,12 +31,13 @@ class FrameGraph:
 
     def launch(self, work: object) -> None:
         """Enqueue the graph of `work`."""
-        wp.capture_launch(self._graphs[work])
+        wp.capture_launch(self._graphs[work][0])
 
-    def capture(self, work: object, enqueue: Callable[[], None]) -> None:
+    def capture(self, work: object, enqueue: Callable[[], object]) -> None:
         """Capture what `enqueue` launches, after it has run at least once, as the graph of `work`.
 
-        Where the driver can't, it is said once, and there is no graph from then on.
+        What `enqueue` returns lives as long as the graph, which holds no more than addresses. Where the driver can't
+        capture, it is said once, and there is no graph from then on.
         """
         if self._impossible:
             return
@@ -44,9 +45,9 @@ class FrameGraph:
             self._graphs.popitem(last=False)
         try:
             with wp.ScopedCapture(device=self._device) as capture:
-                enqueue()
+                in_use = enqueue()
         except Exception as error:  # of Warp, the driver or the engine: of many kinds
             self._impossible = True
             _LOG.warning("frames are launched kernel by kernel, as they could not be captured as a graph: %s", error)
             return
-        self._graphs[work] = capture.graph
+        self._graphs[work] = capture.graph, in_use

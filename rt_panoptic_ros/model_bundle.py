@@ -273,15 +273,21 @@ def checked_weights(
     Raises:
         InvalidInputError: Names the entries that are missing, unknown, or of another shape.
     """
-    problems = [f"{name} is missing" for name in layout if name not in weights]
-    problems += [f"{name} is unknown" for name in weights if name not in layout]
-    problems += [
-        f"{name} has shape {tuple(weights[name].shape)}, expected {shape}"
-        for name, shape in layout.items()
-        if name in weights and tuple(weights[name].shape) != shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+    problems = {
+        "are missing": [f"{name} is missing" for name in layout if name not in weights],
+        "are unknown": [f"{name} is unknown" for name in weights if name not in layout],
+        "differ in shape": [
+            f"{name} has shape {tuple(weights[name].shape)}, expected {shape}"
+            for name, shape in layout.items()
+            if name in weights and tuple(weights[name].shape) != shape
+        ],
+    }
+    shown = "; ".join(
+        "; ".join(some[:3]) + (f"; {len(some) - 3} more {kind}" if len(some) > 3 else "")
+        for kind, some in problems.items()
+        if some
+    )
+    if shown:
         raise InvalidInputError(
             f"expected the {len(layout)} entries of the configured network in {origin}, got differences: {shown}; "
             "check the backbone, the class table and the channel widths"

@@ -85,9 +85,12 @@ class _Engine:
         with _timed(timings, "fusion"):
             result = postprocessor.result(confidence=confidence)
         if capturable is not None:
-            view.graph.capture(
-                work, lambda: postprocessor.launch(capturable.enqueue(), settings, confidence=confidence)
-            )
+
+            def enqueue() -> list[object]:
+                postprocessor.launch(capturable.enqueue(), settings, confidence=confidence)
+                return postprocessor.in_use()
+
+            view.graph.capture(work, enqueue)
         return result
 
     def view(self, geometry: ImageGeometry) -> _View:

@@ -5,20 +5,26 @@ The engine is a small one in Warp; Warp records and replays graphs on the CPU as
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import warp as wp
 from dense_cases import CLASSES, THING_IDS, random_dense
 
+from rt_panoptic_ros import frame_graph
 from rt_panoptic_ros.class_table import ClassTable, SemanticClass
 from rt_panoptic_ros.inference.base import Backend, CapturableBackend
 from rt_panoptic_ros.model_bundle import ModelBundle
 from rt_panoptic_ros.panoptic import bands, postprocess, query_boxes
 from rt_panoptic_ros.pipeline import PanopticPipeline
 from rt_panoptic_ros.records import CameraImage, DenseDetections, PanopticResult
+from rt_panoptic_ros.settings import setting_infos
 
 SIZE = (96, 160)
 
@@ -196,3 +202,65 @@ def test_confidence_comes_only_when_asked_for(seven_classes: ModelBundle) -> Non
         np.testing.assert_array_equal(ours.confidence, expected.confidence)
     assert list(captured.timings_ms) == ["input", "graph"]
     assert captured(frames(1)[0]).confidence is None
+
+
+class Recorder:
+    """In place of Warp's capture, which keeps alive what it records on the CPU; on a GPU a graph holds addresses."""
+
+    arrays: tuple[weakref.ref[wp.array], ...] = ()
+    recording = False
+
+    def __init__(self, device: str) -> None:
+        self.graph = object()
+
+    def __enter__(self) -> Recorder:
+        Recorder.arrays, Recorder.recording = (), True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Recorder.recording = False
+
+    @classmethod
+    def note(cls, *values: object) -> None:
+        """Remember arrays, and those that a struct in memory refers to."""
+        for value in values:
+            if cls.recording and isinstance(value, wp.array):
+                cls.arrays += (weakref.ref(value),)
+                cls.note(*vars(getattr(value, "struct", cls)).values())
+
+    @classmethod
+    def watched(cls, function: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any, **named: Any) -> None:
+            cls.note(*args, *named.get("inputs", ()), *named.get("outputs", ()))
+            function(*args, **named)
+
+        return call
+
+
+OTHER_VALUES: dict[str, object] = {
+    "pre_nms_threshold": 0.2, "pre_nms_top_k": 1500, "nms_threshold": 0.4, "global_nms_threshold": 0.7,
+    "max_detections": 20, "similarity": "iou", "mask_threshold": 0.4, "score_threshold": 0.4,
+    "overlap_threshold": 0.2, "stuff_area_min": 50,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [info.name for info in setting_infos()])
+def test_what_a_graph_reads_lives_as_long_as_it(
+    seven_classes: ModelBundle, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(frame_graph.wp, "ScopedCapture", Recorder)
+    for module, function in ((wp, "launch"), (wp, "copy"), (wp.utils, "radix_sort_pairs")):
+        monkeypatch.setattr(module, function, Recorder.watched(getattr(module, function)))
+    pipeline = pipeline_of(WarpEngine(SIZE), seven_classes)
+    pipeline.settings = pipeline.settings.replaced({"pre_nms_top_k": 50})
+    frame = frames(1)[0]
+    pipeline(frame)
+    arrays = Recorder.arrays
+    assert len(arrays) > 100
+    first = pipeline.settings
+    pipeline.settings = first.replaced({name: OTHER_VALUES[name]})
+    assert pipeline.settings != first
+    pipeline(frame)
+    assert Recorder.arrays is not arrays
+    gc.collect()
+    assert all(array() is not None for array in arrays)

@@ -16,7 +16,7 @@ from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.model_bundle import InputSpec, ModelBundle, read_bundle, write_bundle
 from rt_panoptic_ros.settings import PostprocessSettings
-from rt_panoptic_ros.weights_import import import_weights, normalized_names
+from rt_panoptic_ros.weights_import import import_weights
 
 
 @pytest.fixture
@@ -160,15 +160,3 @@ def test_pickled_code_is_not_run(tmp_path: Path, small_network: NetworkConfig) -
             settings={},
         )  # fmt: skip
     assert not marker.exists()
-
-
-def test_names_of_other_programs_are_mended() -> None:
-    names = {
-        "module.backbone.fpn.inner_blocks.2.weight": "backbone.fpn.inner_blocks.2.0.weight",
-        "backbone.fpn.layer_blocks.0.bias": "backbone.fpn.layer_blocks.0.0.bias",
-        "backbone.fpn.layer_blocks.0.0.bias": "backbone.fpn.layer_blocks.0.0.bias",
-        "backbone.fpn.extra_blocks.p6.weight": "backbone.fpn.extra_blocks.p6.weight",
-    }
-    for name, mended in names.items():
-        assert list(normalized_names({name: np.zeros(1)})) == [mended]
-    assert normalized_names({"backbone.body.bn1.num_batches_tracked": np.zeros(())}) == {}

@@ -52,7 +52,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommands."""
     command = commands.add_parser("import-weights", help="make a model bundle from a checkpoint")
     command.set_defaults(run=_import_weights)
-    command.add_argument("checkpoint", type=Path, help=".pth (weights only), .safetensors or .npz file")
+    command.add_argument("checkpoint", type=Path, help="file of torch (weights only), .safetensors or .npz")
     command.add_argument("--out", required=True, type=Path, help="folder of the new bundle")
     _add_network(command)
     add_set(command)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,26 +11,53 @@ import torch
 
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-def read_torch_checkpoint(path: Path) -> dict[str, np.ndarray]:
-    """Return {entry name: array} of a torch file; one that holds anything but tensors and plain data is refused.
 
-    A state dict inside an entry `model` or `state_dict` is found.
+def read_torch_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray | str]]:
+    """Return the tensors of a torch file as `weights_import.Tensors`: those of each dictionary or list by its place.
 
     Raises:
-        InvalidInputError: Not a torch file, pickled code in it, or no state dict.
+        InvalidInputError: Damaged, without tensors, or with anything but tensors and plain data in it: no pickled code
+            is ever run.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, struct.error, RuntimeError, LookupError, EOFError, ValueError, TypeError) as error:
+    except Exception as error:  # of torch, pickle and zip files, of many kinds
+        unknown = re.search(r"Unsupported (?:global|class|operand).*?([\w.]+\.\w+)", str(error))
+        what = f"a {unknown[1]} in it" if unknown else first_line(error)
         raise InvalidInputError(
             f"expected a torch checkpoint of plain tensors in {path}, got one that can't be read without running code "
-            f"or is damaged ({first_line(error)}): save it again with torch.save(model.state_dict(), ...)"
+            f"or is damaged ({what}): save it again with torch.save(model.state_dict(), ...)"
         ) from None
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise InvalidInputError(f"expected a state dict (names to tensors) in {path}, got {type(content).__name__}")
-    return {name: value.float().numpy() if value.is_floating_point() else value.numpy()
-            for name, value in content.items()}  # fmt: skip
+    tensors: dict[str, dict[str, np.ndarray | str]] = {}
+    _collect(content, "", tensors)
+    if not tensors:
+        raise InvalidInputError(
+            f"expected a state dict (names to tensors) in {path}, got no tensor in a {type(content).__name__}"
+        )
+    return tensors
+
+
+def _collect(content: object, place: str, tensors: dict[str, dict[str, np.ndarray | str]]) -> None:
+    """Enter the tensors of nested dictionaries and lists, by the dotted path to each."""
+    pairs = content.items() if isinstance(content, Mapping) else []
+    for name, value in enumerate(content) if isinstance(content, list | tuple) else pairs:
+        if isinstance(value, torch.Tensor):
+            tensors.setdefault(place, {})[str(name)] = _array(value)
+        else:
+            _collect(value, f"{place}{name}.", tensors)
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray | str:
+    """Return floating-point numbers as float32 or float64; of anything else, what it is."""
+    if tensor.is_quantized:
+        return "a quantised tensor"
+    if tensor.layout is not torch.strided:
+        return "a sparse tensor"
+    if tensor.is_meta:
+        return "a tensor without numbers"
+    if tensor.dtype not in _FLOATS:
+        return f"numbers of type {tensor.dtype}".replace("torch.", "")
+    result: np.ndarray = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)).numpy()
+    return result

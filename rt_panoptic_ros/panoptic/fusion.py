@@ -153,6 +153,10 @@ class PanopticFuser:
             semantic=arrays["semantic"].copy(), instance=arrays["instance"].copy(), detections=self._table(arrays)
         )
 
+    def in_use(self) -> list[object]:
+        """Return what the last `launch` worked on and another may replace; see `QueryBoxSelector.in_use`."""
+        return [self._masks_slot.array, self._download]
+
     def _find_dropped(self, active: wp.array, settings: FusionSettings) -> None:
         wp.launch(
             find_dropped, 1, device=self._device, inputs=[self._totals, active, settings.overlap_threshold],

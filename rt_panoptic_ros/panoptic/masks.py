@@ -311,6 +311,10 @@ class MaskConstructor:
         )  # fmt: skip
         return MaskMembership(self._bits, self._active, self._peaks, field, settings.mask_threshold)
 
+    def in_use(self) -> list[object]:
+        """Return what the last `construct` worked on and another may replace; see `QueryBoxSelector.in_use`."""
+        return [self._field_slot.array, self._queries_slot.array, self._cells_slot.array]
+
     def _field(self, dense: DenseDetections, settings: MaskSettings) -> DenseField:
         field = DenseField()
         field.logits = dense.semantic_logits

@@ -299,6 +299,26 @@ def _pick_survivors(
     out_count[0] = kept
 
 
+class _Room:
+    """The buffers for so many proposals."""
+
+    def __init__(self, capacity: int, device: wp.Device, *, capturable: bool) -> None:
+        self.capacity = capacity
+        self.gathered = wp.empty(2 * capacity, dtype=wp.int64, device=device)  # the sort needs twice the room
+        self.sort_values = wp.zeros(2 * capacity, dtype=wp.int32, device=device)
+        self.boxes = wp.zeros(capacity, dtype=wp.vec4, device=device)
+        self.scores = wp.zeros(capacity, dtype=wp.float32, device=device)
+        self.labels = wp.zeros(capacity, dtype=wp.int32, device=device)
+        if not capturable:
+            self.survivors = wp.zeros(capacity, dtype=wp.int32, device=device)
+            return
+        words = -(-capacity // 32)
+        self.covers = wp.zeros((capacity, words), dtype=wp.uint32, device=device)
+        self.doubles = wp.zeros((capacity, words), dtype=wp.uint32, device=device)
+        self.covered = wp.zeros(words, dtype=wp.uint32, device=device)
+        self.doubled = wp.zeros(words, dtype=wp.uint32, device=device)
+
+
 class QueryBoxSelector:
     """Holds the buffers for one set of output shapes; `select` is a function of its arguments only."""
 
@@ -322,7 +342,7 @@ class QueryBoxSelector:
         self._remaining = wp.zeros(levels, dtype=wp.int32, device=device)
         self._histogram = wp.zeros((levels, 2048), dtype=wp.int32, device=device)
         self._total = wp.zeros(1, dtype=wp.int32, device=device)
-        self._capacity = 0
+        self._room: _Room | None = None
         self._result = QueryBoxes(
             boxes=wp.zeros(MAX_DETECTIONS, dtype=wp.vec4, device=device),
             scores=wp.zeros(MAX_DETECTIONS, dtype=wp.float32, device=device),
@@ -338,8 +358,7 @@ class QueryBoxSelector:
             content_size: (height, width) px of the image inside the network's input; boxes are clipped to it.
             settings: Thresholds and capacities.
         """
-        self._reserve(settings.pre_nms_top_k)
-        device = self._device
+        device, room = self._device, self._reserve(settings.pre_nms_top_k)
         self._counts.zero_()
         self._total.zero_()
         threshold = settings.pre_nms_threshold
@@ -351,42 +370,42 @@ class QueryBoxSelector:
             )  # fmt: skip
         per_level = (len(self._firsts), self._most_candidates())
         self._select_top(settings.pre_nms_top_k, per_level)
-        self._gathered.fill_(_NO_KEY)
+        room.gathered.fill_(_NO_KEY)
         wp.launch(
             _gather, per_level, device=device,
             inputs=[self._keys, self._device_firsts, self._counts, settings.pre_nms_top_k, self._prefixes],
-            outputs=[self._total, self._gathered],
+            outputs=[self._total, room.gathered],
         )  # fmt: skip
-        proposals = self._capacity if self._capturable else int(self._total.numpy()[0])
+        proposals = room.capacity if self._capturable else int(self._total.numpy()[0])
         if proposals:
-            wp.utils.radix_sort_pairs(self._gathered, self._sort_values, proposals)
+            wp.utils.radix_sort_pairs(room.gathered, room.sort_values, proposals)
         height, width = content_size
         wp.launch(
             _decode, proposals, device=device,
-            inputs=[self._gathered, self._total, dense.box_class_logits[0].shape[0], *dense.box_offsets, height, width],
-            outputs=[self._boxes, self._scores, self._labels],
+            inputs=[room.gathered, self._total, dense.box_class_logits[0].shape[0], *dense.box_offsets, height, width],
+            outputs=[room.boxes, room.scores, room.labels],
         )  # fmt: skip
-        self._suppress(settings)
+        self._suppress(settings, room)
         return self._result
 
-    def _suppress(self, settings: QueryBoxSettings) -> None:
+    def _suppress(self, settings: QueryBoxSettings, room: _Room) -> None:
         result, device = self._result, self._device
         outputs = [result.boxes, result.scores, result.labels, result.count]
-        proposals = [self._boxes, self._scores, self._labels, self._total]
+        proposals = [room.boxes, room.scores, room.labels, self._total]
         thresholds = [settings.nms_threshold, settings.global_nms_threshold]
         if not self._capturable:
             wp.launch(
                 _suppress, 1, device=device,
-                inputs=[*proposals, *thresholds, settings.max_detections, self._survivors], outputs=outputs,
+                inputs=[*proposals, *thresholds, settings.max_detections, room.survivors], outputs=outputs,
             )  # fmt: skip
             return
         wp.launch(
-            _mark_overlaps, self._covers.shape, device=device,
-            inputs=[self._boxes, self._labels, self._total, *thresholds], outputs=[self._covers, self._doubles],
+            _mark_overlaps, room.covers.shape, device=device,
+            inputs=[room.boxes, room.labels, self._total, *thresholds], outputs=[room.covers, room.doubles],
         )  # fmt: skip
         wp.launch(
             _pick_survivors, 1, device=device,
-            inputs=[*proposals, self._covers, self._doubles, settings.max_detections, self._covered, self._doubled],
+            inputs=[*proposals, room.covers, room.doubles, settings.max_detections, room.covered, room.doubled],
             outputs=outputs,
         )  # fmt: skip
 
@@ -412,23 +431,13 @@ class QueryBoxSelector:
                 inputs=[self._counts, top_k, bits, self._prefixes, self._remaining, self._histogram],
             )  # fmt: skip
 
-    def _reserve(self, top_k: int) -> None:
-        """Make room for top_k proposals per level."""
+    def in_use(self) -> list[object]:
+        """Return what the last `select` worked on and another may replace: a graph of it needs it to live as long."""
+        return [self._room]
+
+    def _reserve(self, top_k: int) -> _Room:
+        """Return room for top_k proposals per level."""
         capacity = min(len(self._firsts) * top_k, self._keys.size)
-        if capacity <= self._capacity:
-            return
-        device = self._device
-        self._capacity = capacity
-        self._gathered = wp.empty(2 * capacity, dtype=wp.int64, device=device)  # the sort needs twice the room
-        self._sort_values = wp.zeros(2 * capacity, dtype=wp.int32, device=device)
-        self._boxes = wp.zeros(capacity, dtype=wp.vec4, device=device)
-        self._scores = wp.zeros(capacity, dtype=wp.float32, device=device)
-        self._labels = wp.zeros(capacity, dtype=wp.int32, device=device)
-        if not self._capturable:
-            self._survivors = wp.zeros(capacity, dtype=wp.int32, device=device)
-            return
-        words = -(-capacity // 32)
-        self._covers = wp.zeros((capacity, words), dtype=wp.uint32, device=device)
-        self._doubles = wp.zeros((capacity, words), dtype=wp.uint32, device=device)
-        self._covered = wp.zeros(words, dtype=wp.uint32, device=device)
-        self._doubled = wp.zeros(words, dtype=wp.uint32, device=device)
+        if self._room is None or self._room.capacity < capacity:
+            self._room = _Room(capacity, self._device, capturable=self._capturable)
+        return self._room

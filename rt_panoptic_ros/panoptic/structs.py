@@ -24,12 +24,13 @@ class StructSlot:
         """Make an empty slot for structs of a kind on `device`."""
         self._kind, self._device = kind, device
         self._value: object = None
-        self._array: wp.array = None
+        self.array: wp.array = None
+        """Of the last struct; another struct has another array."""
 
     def hold(self, struct: Any) -> wp.array:
         """Return the array of `struct`, the last one again where it is the same to the bit."""
         value = struct.numpy_value()
-        if self._array is None or value != self._value:
-            self._array, self._value = in_memory(self._kind, struct, self._device), value
-        self._array.struct = struct
-        return self._array
+        if self.array is None or value != self._value:
+            self.array, self._value = in_memory(self._kind, struct, self._device), value
+        self.array.struct = struct
+        return self.array

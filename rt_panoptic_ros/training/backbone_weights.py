@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.architecture import EFFICIENTNET_LITE0
 from rt_panoptic_ros.errors import InvalidInputError, require_package
-from rt_panoptic_ros.model_bundle import checked_weights
-from rt_panoptic_ros.weights_import import normalized_names, read_arrays
+from rt_panoptic_ros.weights_import import fitting_weights, read_tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ def read_backbone_weights(source: str, backbone: str, layout: dict[str, tuple[in
     """Return the encoder's entries of a network's weights, {entry name: array}.
 
     Args:
-        source: A file (.pth, .safetensors, .npz) with torchvision's names, or `package:` and `LITE0_PACKAGE`.
+        source: A file (torch's, .safetensors, .npz) with torchvision's names, or `package:` and `LITE0_PACKAGE`.
         backbone: The encoder, one of `architecture.BACKBONES`.
         layout: {entry name: shape} of the whole network.
 
@@ -35,13 +35,13 @@ def read_backbone_weights(source: str, backbone: str, layout: dict[str, tuple[in
     """
     path = _package_file() if source == f"package:{LITE0_PACKAGE}" else Path(source)
     classifiers = _CLASSIFIERS.get(backbone, _CLASSIFIERS["resnet"])
-    weights = {}
-    for name, value in normalized_names(read_arrays(path)).items():
-        plain = ".".join(part.lstrip("_") for part in name.split("."))  # the package's names have underscores
-        if not plain.startswith(classifiers):
-            weights[PREFIX + plain] = value
-    encoder = {name: shape for name, shape in layout.items() if name.startswith(PREFIX)}
-    return checked_weights(weights, encoder, str(path))
+    tensors = {
+        place: {re.sub(r"(^|\.)_", r"\1", name): value for name, value in part.items()}  # as the package's names begin
+        for place, part in read_tensors(path).items()
+    }
+    encoder = {name.removeprefix(PREFIX): shape for name, shape in layout.items() if name.startswith(PREFIX)}
+    weights = fitting_weights(tensors, encoder, str(path), classifiers)
+    return {PREFIX + name: value for name, value in weights.items()}
 
 
 def _package_file() -> Path:
