@@ -11,7 +11,7 @@ from rt_panoptic_ros.errors import InvalidInputError, require_package
 
 def _bag(options: argparse.Namespace) -> None:
     for package in ("rosbags", "mcap"):
-        require_package(package, "bags", "`pip install mcap rosbags lz4 zstandard`")
+        require_package(package, "bags")
     from rt_panoptic_ros.bags import batch
     from rt_panoptic_ros.bags.labelling import label_bag
     from rt_panoptic_ros.bags.options import DEFAULT_OUTPUTS, BagOptions
