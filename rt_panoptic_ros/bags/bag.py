@@ -15,7 +15,7 @@ import yaml
 import zstandard
 
 from rt_panoptic_ros.bags import mcap_file, sqlite_file
-from rt_panoptic_ros.bags.storage import Losses, Message
+from rt_panoptic_ros.bags.storage import Losses, Message, place_of
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 
 if TYPE_CHECKING:
@@ -70,10 +70,7 @@ class Bag:
         self.counts: Counter[int] = Counter()
         self._numbers: list[list[int]] = []  # of each file's channels in `channels`
         for file in files:
-            for channel in file.channels:
-                if channel not in self.channels:
-                    self.channels.append(channel)
-            numbers = [self.channels.index(channel) for channel in file.channels]
+            numbers = [place_of(channel, self.channels) for channel in file.channels]
             self._numbers.append(numbers)
             for place, count in file.counts.items():
                 self.counts[numbers[place]] += count
@@ -97,7 +94,7 @@ class Bag:
                 except zstandard.ZstdError as error:
                     topic = self.channels[message.channel].topic
                     reason = f"a message can't be decompressed and is left out ({first_line(error)})"
-                    self.losses.add(self.path.name, reason, message[:4], {topic: 1})
+                    self.losses.add(self.path.name, reason, message[:4], [(topic, 1)])
                 else:
                     yield message._replace(data=data)
 
@@ -130,6 +127,8 @@ def open_bag(path: Path, scratch: Path) -> Iterator[Bag]:
             return Path(stack.enter_context(TemporaryDirectory(prefix=SCRATCH, dir=scratch)))
 
         files: list[StorageFile] = []
+        if not paths:
+            losses.add(path.name, "there is no .mcap or .db3 file in it")
         for file in paths:
             if (opened := _open_file(file, losses, copies)) is not None:
                 stack.callback(opened.close)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bag_cases import by_topic, drive, make_bag, read_bag
+from bag_cases import by_topic, drive, image_message, make_bag, picture, read_bag
 
 from rt_panoptic_ros.bags.batch import BagJob, plan_jobs, run_in_processes
 from rt_panoptic_ros.cli import main
@@ -61,6 +61,23 @@ def test_several_bags_with_a_bad_one(arguments: list[str], tmp_path: Path, capsy
     assert capsys.readouterr().out.count("there already") == 2
 
 
+def test_a_run_that_could_label_nothing_fails(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = [image_message(number, picture(number), encoding="purple7") for number in range(2)]
+    source, good = make_bag(tmp_path / "broken", broken), make_bag(tmp_path / "good", drive(1))
+    sentence = "expected frames that can be labelled, all 2 were skipped: expected a camera's colour encoding"
+    assert main(["bag", str(source), str(tmp_path / "out"), *arguments]) == 1
+    said = capsys.readouterr()
+    assert "skipped 2 frames: expected a camera's colour encoding" in said.out
+    assert sentence in said.err
+    assert main(["bag", str(source), str(good), str(tmp_path / "several"), *arguments]) == 1
+    said = capsys.readouterr()
+    assert "expected all of 2 bags to be labelled, 1 failed" in said.err
+    assert f"{source}: {sentence}" in said.err
+    assert said.out.count(" frames, ") == 1
+
+
 class Killer:
     """Ends the process that reads it."""
 
@@ -107,12 +124,20 @@ def test_with_ray(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFi
         assert len(read_bag(tmp_path / "out" / name)) == 2 * 6 + 1
 
 
-def test_without_rosbags(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("package", "remedy"), [("rosbags", "`pip install rosbags rosbags-image`"), ("mcap", "`pip install mcap`")]
+)
+def test_without_a_package(
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    remedy: str,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "rosbags", None)
+    monkeypatch.setitem(sys.modules, package, None)
     assert main(["bag", str(tmp_path), str(tmp_path / "out"), *arguments]) == 1
-    assert "`pip install rosbags rosbags-image`" in capsys.readouterr().err
+    assert remedy in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
