@@ -152,7 +152,7 @@ def _find_files(folder: Path, losses: Losses) -> tuple[list[Path], Mapping[str, 
         return there, {}
     try:
         information = yaml.safe_load(files[METADATA].read_text("utf-8"))[INFORMATION]
-        names = [PurePath(name).name for name in information["relative_file_paths"]]
+        names = dict.fromkeys(PurePath(name).name for name in information["relative_file_paths"])
     except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         losses.add(METADATA, f"it can't be read, and the files are taken by their names ({reason})")
