@@ -151,7 +151,7 @@ def _find_files(folder: Path, losses: Losses) -> tuple[list[Path], Mapping[str, 
     if METADATA not in files:
         return there, {}
     try:
-        information = yaml.safe_load(files[METADATA].read_text("utf-8"))[INFORMATION]
+        information = yaml.safe_load(files[METADATA].read_text(encoding="utf-8"))[INFORMATION]
         names = dict.fromkeys(PurePath(name).name for name in information["relative_file_paths"])
     except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"

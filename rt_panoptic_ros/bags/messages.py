@@ -92,7 +92,7 @@ def message_store() -> Typestore:
     """Return ROS 2's common message types with those of this package."""
     store = get_typestore(Stores.LATEST)
     for name in ("PanopticDetection", "PanopticDetectionArray"):
-        text = (share_directory() / "msg" / f"{name}.msg").read_text("utf-8")
+        text = (share_directory() / "msg" / f"{name}.msg").read_text(encoding="utf-8")
         store.register(get_types_from_msg(text, f"rt_panoptic_ros/msg/{name}"))
     return store
 

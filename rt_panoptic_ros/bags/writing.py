@@ -148,7 +148,7 @@ def publish_bag(folder: Path, out: Path) -> None:
 def is_made_of(out: Path, document: Mapping[str, Any]) -> bool:
     """Return whether `out` is the bag that a run with `document` makes, which is whole wherever it exists."""
     try:
-        metadata = yaml.safe_load((out / METADATA).read_text("utf-8"))
+        metadata = yaml.safe_load((out / METADATA).read_text(encoding="utf-8"))
         custom = metadata[INFORMATION]["custom_data"]
         return bool(json.loads(custom[_ORIGIN])["digest"] == _digest(document))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
@@ -216,7 +216,7 @@ class _Writer:
             information = self._information()
             self._writer.add_metadata(ROSBAG2, {SERIALIZED: _yaml(information)})
             self._writer.finish()
-        self._path.with_name(METADATA).write_text(_yaml({INFORMATION: information}), "utf-8")
+        self._path.with_name(METADATA).write_text(_yaml({INFORMATION: information}), encoding="utf-8")
 
     def _information(self) -> dict[str, Any]:
         first, last = self._times_ns or (0, 0)
