@@ -15,7 +15,7 @@ import yaml
 import zstandard
 
 from rt_panoptic_ros.bags import mcap_file, sqlite_file
-from rt_panoptic_ros.bags.storage import Losses, Message
+from rt_panoptic_ros.bags.storage import Losses, Message, place_of
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 
 if TYPE_CHECKING:
@@ -70,10 +70,7 @@ class Bag:
         self.counts: Counter[int] = Counter()
         self._numbers: list[list[int]] = []  # of each file's channels in `channels`
         for file in files:
-            for channel in file.channels:
-                if channel not in self.channels:
-                    self.channels.append(channel)
-            numbers = [self.channels.index(channel) for channel in file.channels]
+            numbers = [place_of(channel, self.channels) for channel in file.channels]
             self._numbers.append(numbers)
             for place, count in file.counts.items():
                 self.counts[numbers[place]] += count
@@ -97,7 +94,7 @@ class Bag:
                 except zstandard.ZstdError as error:
                     topic = self.channels[message.channel].topic
                     reason = f"a message can't be decompressed and is left out ({first_line(error)})"
-                    self.losses.add(self.path.name, reason, message[:4], {topic: 1})
+                    self.losses.add(self.path.name, reason, message[:4], [(topic, 1)])
                 else:
                     yield message._replace(data=data)
 
@@ -130,6 +127,8 @@ def open_bag(path: Path, scratch: Path) -> Iterator[Bag]:
             return Path(stack.enter_context(TemporaryDirectory(prefix=SCRATCH, dir=scratch)))
 
         files: list[StorageFile] = []
+        if not paths:
+            losses.add(path.name, "there is no .mcap or .db3 file in it")
         for file in paths:
             if (opened := _open_file(file, losses, copies)) is not None:
                 stack.callback(opened.close)
@@ -152,8 +151,8 @@ def _find_files(folder: Path, losses: Losses) -> tuple[list[Path], Mapping[str, 
     if METADATA not in files:
         return there, {}
     try:
-        information = yaml.safe_load(files[METADATA].read_text("utf-8"))[INFORMATION]
-        names = [PurePath(name).name for name in information["relative_file_paths"]]
+        information = yaml.safe_load(files[METADATA].read_text(encoding="utf-8"))[INFORMATION]
+        names = dict.fromkeys(PurePath(name).name for name in information["relative_file_paths"])
     except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         losses.add(METADATA, f"it can't be read, and the files are taken by their names ({reason})")

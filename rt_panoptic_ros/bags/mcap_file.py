@@ -20,7 +20,7 @@ from mcap.data_stream import ReadDataStream
 from mcap.exceptions import EndOfFile
 from mcap.opcode import Opcode
 
-from rt_panoptic_ros.bags.storage import Attachment, Channel, Message, Schema
+from rt_panoptic_ros.bags.storage import TYPE_HASH, Attachment, Channel, Message, Schema, place_of
 from rt_panoptic_ros.errors import first_line
 
 if TYPE_CHECKING:
@@ -195,12 +195,10 @@ class McapFile:
             found.message_encoding,
             self._schemas.get(found.schema_id),
             found.metadata,
-            found.metadata.get("topic_type_hash", ""),
+            found.metadata.get(TYPE_HASH, ""),
         )
         if found.id not in self._numbers:
-            if channel not in self.channels:
-                self.channels.append(channel)
-            self._numbers[found.id] = self.channels.index(channel)
+            self._numbers[found.id] = place_of(channel, self.channels)
 
     def _learn(self) -> None:
         """Open the chunks whose channels are defined nowhere else, or of which no index tells, and count messages."""
@@ -258,7 +256,9 @@ class McapFile:
         try:
             content, whole = self._chunk_content(place)
         except _UNREADABLE as error:
-            self._lose_chunk(place, f"is damaged and left out ({first_line(error)})")
+            topics = {id_: self.channels[number].topic for id_, number in self._numbers.items()}
+            lost = [(topics.get(id_, "an unknown topic"), count) for id_, count in self._indexes[place].items()]
+            self._losses.add(self._name, f"a chunk is damaged and left out ({first_line(error)})", place, lost)
             return
         at = 0
         while at + _RECORD.size <= len(content):
@@ -269,7 +269,7 @@ class McapFile:
             yield opcode, content[at + _RECORD.size : end]
             at = end
         if whole and at < len(content):
-            self._lose_chunk(place, f"is damaged: what is behind byte {at} of it is left out")
+            self._losses.add(self._name, f"a chunk is damaged: what is behind byte {at} of it is left out", place)
 
     def _chunk_content(self, place: int) -> tuple[memoryview, bool]:
         """Return a chunk's records, and whether they are all there.
@@ -296,10 +296,3 @@ class McapFile:
         if whole and (len(content) != size or (checksum and zlib.crc32(content) != checksum)):
             raise ValueError("its size or checksum is another")
         return memoryview(content), whole
-
-    def _lose_chunk(self, place: int, reason: str) -> None:
-        known = {id_: self.channels[number].topic for id_, number in self._numbers.items()}
-        messages: Counter[str] = Counter()
-        for channel, count in self._indexes[place].items():
-            messages[known.get(channel, "unknown topics")] += count
-        self._losses.add(self._name, f"a chunk {reason}", place, messages)

@@ -11,7 +11,7 @@ from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.metadata import dump_qos_v8, parse_qos
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from rt_panoptic_ros.bags.storage import CDR, Channel, Schema
+from rt_panoptic_ros.bags.storage import CDR, QOS, Channel, Schema
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.input_image import to_rgb
 from rt_panoptic_ros.message_layout import (
@@ -83,7 +83,7 @@ def output_channel(topic: str, output: str) -> Channel:
     """Return the channel of an output."""
     name, store = OUTPUT_TYPES[output], message_store()
     text, _ = store.generate_msgdef(name, ros_version=2)
-    metadata = {"offered_qos_profiles": output_qos(output)}
+    metadata = {QOS: output_qos(output)}
     return Channel(topic, CDR, Schema(name, "ros2msg", text.encode()), metadata, store.hash_rihs01(name))
 
 

@@ -108,7 +108,7 @@ def camera_names(topics: Sequence[str]) -> list[str]:
 
 
 def find_copied(bag: Bag, wanted: Collection[str] | None, outputs: Collection[str]) -> list[int]:
-    """Return the numbers of the channels that are copied; what has to be left out of all is said in the log.
+    """Return the numbers of the channels that are copied; what has to be left out is said in the log.
 
     Args:
         bag: The bag.
@@ -135,6 +135,7 @@ def find_copied(bag: Bag, wanted: Collection[str] | None, outputs: Collection[st
             raise InvalidInputError(f"expected topics that can be copied, got {channel.topic}: {problem}")
         else:
             _LOGGER.warning("%s is not copied: %s", channel.topic, problem)
+            bag.losses.add(channel.topic, f"it is not copied: {problem}")
     return copied
 
 
@@ -199,7 +200,10 @@ def _has_regions(image: Any, kind: type[np.generic]) -> bool:
     if image.height < 1 or image.step % size or len(image.data) != image.height * image.step:
         return False
     pixels = np.frombuffer(image.data, kind).reshape(image.height, -1)[:, : image.width]
-    return pixels.shape[1] > 1 and float(np.mean(pixels[:, 1:] == pixels[:, :-1])) > _ONE_REGION
+    return min(pixels.shape) > 1 and all(
+        np.mean(one == other) > _ONE_REGION
+        for one, other in ((pixels[:, 1:], pixels[:, :-1]), (pixels[1:], pixels[:-1]))
+    )
 
 
 def _described(channel: Channel) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from rosbags.typesys import Stores, TypesysError, get_typestore
 
-from rt_panoptic_ros.bags.storage import Channel, Message, Schema, full_type_name
+from rt_panoptic_ros.bags.storage import QOS, Channel, Message, Schema, full_type_name, place_of
 from rt_panoptic_ros.errors import first_line
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class SqliteFile:
                 problem = first_line(error)
             if problem:
                 reason = f"a row is damaged and left out ({problem})"
-                self._losses.add(self._name, reason, id_, {self.channels[number].topic: 1})
+                self._losses.add(self._name, reason, id_, [(self.channels[number].topic, 1)])
             else:
                 yield Message(number, time_ns, time_ns, 0, data)
 
@@ -96,18 +96,16 @@ class SqliteFile:
             with self._row("topics"):
                 name = full_type_name(row["type"])
                 schema = definitions.get(name) or _known_schema(name)
-                qos = row.get("offered_qos_profiles")
+                qos = row.get(QOS)
                 channel = Channel(
                     row["name"],
                     row["serialization_format"],
                     schema or Schema(name, "", b""),
-                    {"offered_qos_profiles": qos} if qos else {},
+                    {QOS: qos} if qos else {},
                     row.get("type_description_hash") or "",
                     "" if schema else f"the bag has no definition of {name}",
                 )
-                if channel not in self.channels:
-                    self.channels.append(channel)
-                self._numbers[row["id"]] = self.channels.index(channel)
+                self._numbers[row["id"]] = place_of(channel, self.channels)
         if "metadata" in tables:
             for row in self._rows("metadata"):
                 with self._row("metadata"):

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
 CDR = "cdr"
 """ROS 2's encoding of messages."""
+QOS = "offered_qos_profiles"
+"""Under what name rosbag2 keeps a topic's quality of service."""
+TYPE_HASH = "topic_type_hash"
+"""Under what name a channel of MCAP has its type's hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,31 +96,41 @@ class Losses:
 
     def __init__(self) -> None:
         """Begin with nothing lost."""
-        self._met: dict[tuple[str, str, object], Mapping[str, int]] = {}
+        self._met: dict[tuple[str, str, object], Sequence[tuple[str, int]]] = {}
 
-    def add(self, file: str, reason: str, place: object = None, messages: Mapping[str, int] | None = None) -> None:
+    def add(self, name: str, reason: str, place: object = None, messages: Sequence[tuple[str, int]] = ()) -> None:
         """Remember a loss.
 
         Args:
-            file: The file's name.
+            name: Of the file, or the topic.
             reason: What is wrong.
             place: Where; the same reason at several places is one line.
-            messages: {topic: how many are lost}, as far as known.
+            messages: (topic, how many are lost), as far as known.
         """
-        self._met[file, reason, place] = messages or {}
+        self._met[name, reason, place] = messages
 
     def lines(self) -> list[str]:
         """Return what was lost, a line for each kind."""
-        kinds: dict[tuple[str, str], list[Mapping[str, int]]] = {}
-        for (file, reason, _), messages in self._met.items():
-            kinds.setdefault((file, reason), []).append(messages)
+        times: Counter[tuple[str, str]] = Counter()
+        lost: dict[tuple[str, str], Counter[str]] = {}
+        for (name, reason, _), messages in self._met.items():
+            times[name, reason] += 1
+            counts = lost.setdefault((name, reason), Counter())
+            for topic, count in messages:
+                counts[topic] += count
         lines = []
-        for (file, reason), parts in kinds.items():
-            times = f", {len(parts)} times" if len(parts) > 1 else ""
-            lost: Counter[str] = sum((Counter(part) for part in parts), Counter())
-            topics = ", ".join(f"{count} on {topic}" for topic, count in sorted(lost.items()))
-            lines.append(f"{file}: {reason}{times}" + (f": messages lost are {topics}" if topics else ""))
+        for (name, reason), counts in lost.items():
+            several = f", {times[name, reason]} times" if times[name, reason] > 1 else ""
+            topics = ", ".join(f"{count} on {topic}" for topic, count in sorted(counts.items()))
+            lines.append(f"{name}: {reason}{several}" + (f": messages lost are {topics}" if topics else ""))
         return lines
+
+
+def place_of(channel: Channel, channels: list[Channel]) -> int:
+    """Return a channel's place among others, at the end if it is new."""
+    if channel not in channels:
+        channels.append(channel)
+    return channels.index(channel)
 
 
 def full_type_name(name: str) -> str:

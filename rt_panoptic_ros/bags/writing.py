@@ -19,6 +19,7 @@ from rt_panoptic_ros.bags.bag import INFORMATION, METADATA
 from rt_panoptic_ros.bags.mcap_file import ROSBAG2, SERIALIZED
 from rt_panoptic_ros.bags.messages import CLASS_NAMES, OUTPUT_TYPES, class_names_message, output_channel, qos_text
 from rt_panoptic_ros.bags.reading import NODE, Camera, find_cameras, find_copied, is_image
+from rt_panoptic_ros.bags.storage import QOS, TYPE_HASH
 from rt_panoptic_ros.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 _ORIGIN = "rt_panoptic_ros"  # of the entry in the bag's custom data
 _VERSION = 8  # of metadata.yaml: the last that Humble can read too
-_QOS, _HASH = "offered_qos_profiles", "topic_type_hash"  # what rosbag2 writes into a channel's metadata
 _REPORT_EVERY = 100  # messages
 
 
@@ -183,7 +183,7 @@ class _Writer:
         elif (schema := self._schemas.get(channel.schema, 0)) == 0:
             entry = channel.schema
             schema = self._schemas[entry] = self._writer.register_schema(entry.name, entry.encoding, entry.data)
-        metadata = {**channel.metadata, **({_HASH: channel.type_hash} if channel.type_hash else {})}
+        metadata = {**channel.metadata, **({TYPE_HASH: channel.type_hash} if channel.type_hash else {})}
         id_: int = self._writer.register_channel(channel.topic, channel.encoding, schema, metadata)
         self._channels[id_] = channel
         return id_
@@ -216,7 +216,7 @@ class _Writer:
             information = self._information()
             self._writer.add_metadata(ROSBAG2, {SERIALIZED: _yaml(information)})
             self._writer.finish()
-        self._path.with_name(METADATA).write_text(_yaml({INFORMATION: information}), "utf-8")
+        self._path.with_name(METADATA).write_text(_yaml({INFORMATION: information}), encoding="utf-8")
 
     def _information(self) -> dict[str, Any]:
         first, last = self._times_ns or (0, 0)
@@ -231,7 +231,7 @@ class _Writer:
                     "name": channel.topic,
                     "type": channel.type_name,
                     "serialization_format": channel.encoding,
-                    "offered_qos_profiles": channel.metadata.get(_QOS, ""),
+                    QOS: channel.metadata.get(QOS, ""),
                     "type_description_hash": channel.type_hash,
                 },
                 "message_count": self._counts[id_],
@@ -255,15 +255,15 @@ class _Writer:
 def _copied(bag: Bag, channel: Channel, told: Mapping[str, Mapping[str, Any]]) -> Channel:
     """Return a channel as the new bag has it, with what metadata.yaml alone may know of it."""
     elsewhere = told.get(channel.topic, {})
-    profiles = channel.metadata.get(_QOS) or elsewhere.get(_QOS)
+    profiles = channel.metadata.get(QOS) or elsewhere.get(QOS)
     metadata = dict(channel.metadata)
     try:
         text = qos_text(profiles)
     except InvalidInputError as error:
         bag.losses.add(channel.topic, f"its quality of service can't be understood and is left out ({error})")
         text = ""
-    if text or _QOS in metadata:
-        metadata[_QOS] = text
+    if text or QOS in metadata:
+        metadata[QOS] = text
     type_hash = channel.type_hash or str(elsewhere.get("type_description_hash") or "")
     schema = channel.schema and replace(channel.schema, name=channel.type_name)
     return replace(channel, schema=schema, metadata=metadata, type_hash=type_hash)

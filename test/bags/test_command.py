@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bag_cases import by_topic, drive, make_bag, read_bag
+from bag_cases import by_topic, drive, image_message, make_bag, picture, read_bag
 
 from rt_panoptic_ros.bags.batch import BagJob, plan_jobs, run_in_processes
 from rt_panoptic_ros.cli import main
@@ -59,6 +59,31 @@ def test_several_bags_with_a_bad_one(arguments: list[str], tmp_path: Path, capsy
     capsys.readouterr()
     assert main(["bag", str(first), str(second), str(out), *arguments]) == 0
     assert capsys.readouterr().out.count("there already") == 2
+
+
+def test_a_run_that_could_label_nothing_fails(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = [image_message(number, picture(number), encoding="purple7") for number in range(2)]
+    source, good = make_bag(tmp_path / "broken", broken), make_bag(tmp_path / "good", drive(1))
+    sentence = "expected frames that can be labelled, all 2 were skipped: expected a camera's colour encoding"
+    assert main(["bag", str(source), str(tmp_path / "out"), *arguments]) == 1
+    said = capsys.readouterr()
+    assert "skipped 2 frames: expected a camera's colour encoding" in said.out
+    assert sentence in said.err
+    assert main(["bag", str(source), str(good), str(tmp_path / "several"), *arguments]) == 1
+    said = capsys.readouterr()
+    assert "expected all of 2 bags to be labelled, 1 failed" in said.err
+    assert f"{source}: {sentence}" in said.err
+    assert said.out.count(" frames, ") == 1
+
+
+def test_without_mcap(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mcap", None)
+    assert main(["bag", str(tmp_path), str(tmp_path / "out"), *arguments]) == 1
+    assert "expected the package mcap for bags, it is not installed: `pip install mcap`" in capsys.readouterr().err
 
 
 class Killer:

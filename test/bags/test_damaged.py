@@ -207,7 +207,7 @@ def test_a_split_bag_with_a_bad_part(tmp_path: Path, kind: str) -> None:
     names = ["drive_9.mcap", "drive_10.mcap", "drive_11.mcap"]
     for number, name in enumerate(names):
         make_mcap(source / name, messages[8 * number : 8 * number + 8], chunk_size=1)
-    information = {"relative_file_paths": [f"drive/{name}" for name in names], "version": 3}
+    information = {"relative_file_paths": [f"drive/{name}" for name in (*names, names[0])], "version": 3}
     (source / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": information}))
     assert read(source, tmp_path / "scratch") == (expected(messages), [])
     part = source / names[1]
