@@ -30,8 +30,8 @@ MIN_OVERLAP = 0.2
 MEMORY_FRAMES = 10
 
 STEP_BACK_NS = 200_000_000
-"""What is no new beginning: the jitter of clocks (ntpd lets them be 0.128 s off before it sets them) and frames that were
-overtaken, by two at 10 Hz. A bag that begins again goes back by its length; ids matter in longer ones."""
+"""What is no new beginning: the jitter of clocks (ntpd lets them be 0.128 s off before it sets them) and frames that
+were overtaken, by two at 10 Hz. A bag that begins again goes back by its length, which is more."""
 
 _LAST_ID = 65535
 _NEVER_NS = -(2**63)  # before all stamps
