@@ -29,9 +29,9 @@ MIN_OVERLAP = 0.2
 
 MEMORY_FRAMES = 10
 
-STEP_BACK_NS = 200_000_000
-"""What is no new beginning: the jitter of clocks (ntpd lets them be 0.128 s off before it sets them) and frames that
-were overtaken, by two at 10 Hz. A bag that begins again goes back by its length, which is more."""
+STEP_BACK_NS = 250_000_000
+"""Clocks that are set right (ntpd steps above 0.128 s) and frames that come out of order (two at 10 Hz) step back by less;
+a recording that begins again goes back by more, as all but the shortest last longer."""
 
 _LAST_ID = 65535
 _NEVER_NS = -(2**63)  # before all stamps
