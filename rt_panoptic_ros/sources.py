@@ -36,7 +36,7 @@ _MISSING_TOLERANCE = 0.02
 _PROBE = 10  # frames of a video whose times are compared with the rate that its container claims
 _RATE_TOLERANCE = 3.0  # a claim further off is no rate but a time base, such as webm's 1000 Hz and MPEG's 90000
 _FASTEST_HZ = 240.0  # that is believed of a video whose frames have no times
-_LONGEST_STEP_S = 10.0  # from frame to frame, else the times are of another recording; players take the same bound
+_LONGEST_STEP_S = 3600.0  # from frame to frame, as in FFmpeg's player: more is no pause but another recording's time
 
 _TEXT_CODEC = int.from_bytes(b"ansi", "little")  # FFmpeg takes a text file for a film of its letters
 
@@ -256,16 +256,18 @@ class _VideoFile(FrameSource):
             reached: How many there would have been without pauses, which a variable rate has.
         """
         claimed = self._claimed or 1
-        missing = claimed - max(decoded, reached)
-        if missing <= 0 < decoded:
+        if claimed <= decoded:
             return
-        if decoded == 0 or missing > max(2, _MISSING_TOLERANCE * claimed):
+        if decoded == 0 or claimed - max(decoded, reached) > max(2, _MISSING_TOLERANCE * claimed):
             raise InvalidInputError(
                 f"expected {claimed} frames in {self._path}, but decoding ended after {decoded}: the file is "
                 "damaged, cut short or of changing format; the frames before are good, encode or copy it again "
                 "for the rest"
             )
-        _logger.warning("%s claims %d frames, %d could be decoded", self._path, claimed, decoded)
+        _logger.warning(
+            "%s claims %d frames, %d could be decoded: some are damaged, or its rate varies",
+            self._path, claimed, decoded,
+        )  # fmt: skip
 
 
 class _Camera(FrameSource):

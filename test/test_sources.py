@@ -46,12 +46,12 @@ def matroska(path: Path, times_ms: list[int], duration_ms: float = 0, default_ms
     track = b"".join(element(key, number(1)) for key in ("D7", "73C5", "83")) + element("86", b"V_MJPEG")
     track += element("23E383", number(default_ms * 1_000_000)) if default_ms else b""
     track += element("E0", element("B0", number(64)) + element("BA", number(48)))
-    cluster = element("E7", number(0))
+    clusters = b""
     for i, time_ms in enumerate(times_ms):
         jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 10 * i % 250, np.uint8))[1].tobytes()
-        cluster += element("A3", b"\x81" + struct.pack(">h", time_ms) + b"\x80" + jpeg)
+        clusters += element("1F43B675", element("E7", number(time_ms)) + element("A3", b"\x81\0\0\x80" + jpeg))
     head = element("1A45DFA3", element("4282", b"matroska"))
-    body = element("1549A966", info) + element("1654AE6B", element("AE", track)) + element("1F43B675", cluster)
+    body = element("1549A966", info) + element("1654AE6B", element("AE", track)) + clusters
     path.write_bytes(head + bytes.fromhex("1853806701FFFFFFFFFFFFFF") + body)
     return path
 
@@ -344,11 +344,12 @@ class TestVideo:
         ("times_ms", "default_ms", "expected"),
         [
             ([0, 40, 80, 60, 100, 140], 40, [0, 0.04, 0.08, 0.12, 0.16, 0.2]),  # one out of order
-            ([0, 40, 80, 30_000, 30_040], 40, [0, 0.04, 0.08, 0.12, 0.16]),  # another recording behind it
+            ([0, 40, 30_000, 30_040], 40, [0, 0.04, 30, 30.04]),  # a pause
+            ([0, 40, 80, 9_000_000, 9_000_040], 40, [0, 0.04, 0.08, 0.12, 0.16]),  # another recording behind it
             ([0, 0, 0, 0], 0, [0, 1, 2, 3]),  # none
         ],
     )
-    def test_times_that_make_no_sense_are_the_usual_gap(
+    def test_times_that_make_no_sense_give_way_to_the_usual_gap(
         self, tmp_path: Path, times_ms: list[int], default_ms: int, expected: list[float]
     ) -> None:
         frames = list(open_source(str(matroska(tmp_path / "odd.mkv", times_ms, default_ms=default_ms))))

@@ -83,9 +83,9 @@ def panoptic_segments(
     numbers, segments = number_segments(result.semantic, result.instance, table.class_ids, crowd, classes)
     if ids is None:
         return numbers, segments
-    lasting = np.concatenate([np.arange(_FIRST_INSTANCE), VOID + ids.astype(np.int32)])
+    lasting = np.concatenate([np.arange(_FIRST_INSTANCE, dtype=np.int32), VOID + ids.astype(np.int32)])
     renamed = [replace(segment, id=int(lasting[segment.id])) for segment in segments]
-    return lasting[numbers].astype(np.int32), tuple(sorted(renamed, key=lambda segment: segment.id))
+    return lasting[numbers], tuple(sorted(renamed, key=lambda segment: segment.id))
 
 
 def number_segments(

@@ -233,6 +233,17 @@ def test_tracked_ids_are_the_trackers(label: Label, options: BagOptions, tmp_pat
     assert changed
 
 
+def test_ids_outlive_frames_that_come_out_of_order(label: Label, options: BagOptions, tmp_path: Path) -> None:
+    order = (0, 1, 3, 2, 4, 5)
+    messages = [image_message(number, picture(number)) for number in order]
+    late = [Message(m.topic, m.kind, m.data, messages[0].time_ns + 10**8 * k) for k, m in enumerate(messages)]
+    label(make_bag(tmp_path / "drive", late), tmp_path / "out", tracking=True, outputs=("instance",))
+    pipeline, tracker = open_pipeline(**options.pipeline), InstanceTracker()
+    for number, (_, message) in zip(order, by_topic(tmp_path / "out")[f"{NODE}/instance"], strict=True):
+        result = pipeline(CameraImage(picture(number), "rgb"))
+        np.testing.assert_array_equal(pixels_of(message), with_ids(result.instance, tracker.update(result)))
+
+
 def test_objects_of_some_classes_only(label: Label, tmp_path: Path) -> None:
     source = make_bag(tmp_path / "drive", drive(4))
     label(source, tmp_path / "all")
