@@ -30,8 +30,8 @@ MIN_OVERLAP = 0.2
 MEMORY_FRAMES = 10
 
 STEP_BACK_NS = 250_000_000
-"""Clocks that are set right (ntpd steps above 0.128 s) and frames that come out of order (two at 10 Hz) step back by less;
-a recording that begins again goes back by more, as all but the shortest last longer."""
+"""Clocks that are set right (ntpd steps above 0.128 s) and frames that come out of order (two at 10 Hz) step back by
+less; a recording that begins again goes back by more, as all but the shortest last longer."""
 
 _LAST_ID = 65535
 _NEVER_NS = -(2**63)  # before all stamps

@@ -71,7 +71,8 @@ class _Gate(MutuallyExclusiveCallbackGroup):
     def ask_to_open(self) -> None:
         """Have the executor open it; called by any thread."""
         if self._closed:
-            self._guard.trigger()
+            with suppress(rclpy_implementation.InvalidHandle):
+                self._guard.trigger()
 
     def destroy(self) -> None:
         """Take away what opens it."""
@@ -152,21 +153,13 @@ class CameraSubscription:
             self._gate = None
 
     def take_newest(self) -> Image | CompressedImage | None:
-        """Return the image that the middleware holds, None if there is none, and go on receiving; for any thread."""
-        subscription, gate = self._subscription, self._gate
-        if subscription is None or gate is None:
-            return None
-        try:
-            with subscription.handle:
-                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+        """Return the newest that the middleware holds, None if it holds none, and go on receiving; for any thread."""
+        gate, msg = self._gate, self._fetch()
+        if gate is not None:
             gate.ask_to_open()
-        except rclpy_implementation.InvalidHandle:  # the executor unsubscribes at this moment
-            return None
-        if taken is None:
-            return None
-        self.taken += 1
-        msg: Image | CompressedImage = taken[0]
-        self._note_arrival(msg)
+        if msg is not None:
+            self.taken += 1
+            self._note_arrival(msg)
         return msg
 
     def silence_s(self) -> float:
@@ -210,11 +203,24 @@ class CameraSubscription:
 
     def _receive(self, msg: Image | CompressedImage) -> None:
         gate = self._gate
+        msg = self._fetch() or msg
         self._note_arrival(msg)
         if gate is not None:
             gate.close()  # before the hand-over: the camera's turn may come in the middle of it
         if not self._on_image(msg) and gate is not None:
             gate.open()
+
+    def _fetch(self) -> Image | CompressedImage | None:
+        subscription, newest = self._subscription, None
+        if subscription is None:
+            return None
+        with suppress(rclpy_implementation.InvalidHandle), subscription.handle:  # unsubscribed at this moment
+            for _ in range(self._profile.depth):
+                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+                if taken is None:
+                    break
+                newest = taken[0]
+        return newest
 
     def _note_fetch(self) -> None:
         self.taken_before = self.taken

@@ -30,7 +30,7 @@ Percentiles = dict[str, tuple[float, float]]  # {what: (p50, p95)}
 class FrameCounts:
     """Frames since the node was started, by fate."""
 
-    received: int = 0  # fetched from the middleware, which replaces one by a newer before, uncounted
+    received: int = 0  # arrived here; those that gave way to newer ones in the middleware are not counted
     processed: int = 0  # labelled; outputs published to whoever listens
     late: int = 0  # of those, labelled later after arrival than the next image of the camera comes
     dropped: int = 0  # replaced by a newer frame before their turn

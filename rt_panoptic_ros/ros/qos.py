@@ -17,12 +17,15 @@ def stream(reliability: str) -> QoSProfile:
 
 
 def newest(reliability: str) -> QoSProfile:
-    """Return the profile of a subscription to camera images that never gets one for which there is a newer.
+    """Return the profile of a subscription that is asked for the newest image only.
+
+    Fast DDS makes room for a reliable image when its first piece arrives: a depth of 1 would then hold no whole one.
 
     Args:
         reliability: best_effort or reliable.
     """
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=_RELIABILITY[reliability])
+    depth = 2 if reliability == "reliable" else 1
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=_RELIABILITY[reliability])
 
 
 def latched() -> QoSProfile:

@@ -94,10 +94,10 @@ With `cameras: front=/front/image_raw,rear=/rear/image_raw`, those topics (or `T
 model serves all, and the cameras take turns.
 
 A camera's images are received only while someone subscribes to one of its outputs (`lazy`). The newest image wins: the
-middleware keeps one (depth 1), the node another that waits for its turn, and when that comes, a newer one in the
-middleware takes its place. One that waited in the node and gave way is counted as dropped; one that the middleware
-replaced before the node fetched it is not counted: while the engine is behind, a camera is looked at 25 times a second
-and at its turns. An image that can't be used is counted as refused, and the log says why.
+middleware keeps it (depth 1; 2 for reliable ones, of which the last may still be arriving), the node another that waits
+for its turn, and when that comes, a newer one in the middleware takes its place. One that waited in the node and gave
+way is counted as dropped; one that gave way before is not counted: while the engine is behind, a camera is looked at 25
+times a second and at its turns. An image that can't be used is counted as refused, and the log says why.
 
 ## Published
 

@@ -222,9 +222,10 @@ def test_another_kind_of_node_of_the_same_name_is_noted(graph, fake_node):
     Driver(graph)
     planner(graph)
     graph.node("panoptic_node")
-    (verdict,) = see_doctor(graph, seconds=3.0)
-    assert "The graph knows 2 nodes called /panoptic_node, of which one alone reports" in verdict.cause
-    assert not verdict.is_fault
+    verdicts = see_doctor(graph, seconds=3.0)  # the other may answer the question for parameters
+    words = "The graph knows 2 nodes called /panoptic_node, of which one alone reports"
+    assert any(words in verdict.cause for verdict in verdicts)
+    assert not any(verdict.is_fault for verdict in verdicts)
 
 
 def test_nodes_of_one_name_in_two_namespaces_are_healthy(graph, fake_node):

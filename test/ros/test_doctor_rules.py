@@ -105,10 +105,11 @@ def test_who_left_a_node_inactive_is_said_by_autostart():
 
 
 def test_namesakes_are_a_fault_if_both_live_and_else_a_note():
-    (verdict,) = told(node=replace(NODE, namesakes=1, namesakes_live=True))
+    (verdict,) = told(node=replace(NODE, namesakes=1, reports_overlap=True))
     assert verdict.cause.startswith(f"2 nodes are called {NAME}")
     (verdict,) = told(node=replace(NODE, namesakes=1))
     assert not verdict.is_fault
+    assert told(node=replace(NODE, reports_overlap=True)) == []  # some came late, and the next in time
 
 
 def test_of_two_publishers_the_one_that_fits_is_asked():

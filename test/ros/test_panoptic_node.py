@@ -287,6 +287,19 @@ def test_an_image_that_waits_is_no_longer_the_newest_at_its_turn(graph, backlog,
     assert (counts(node).received, counts(node).processed, counts(node).dropped, counts(node).lost) == (4, 2, 2, 0)
 
 
+def test_a_subscription_that_ends_at_this_moment_has_no_newest_image(graph, fake_node):
+    node = activated(fake_node(lazy=False))
+    subscription = node._streams[0].subscription
+    inner, gate = subscription._subscription, subscription._gate
+    subscription.close()
+    subscription._subscription, subscription._gate = inner, gate  # as the other thread still sees them
+    gate._closed = True
+    assert subscription.take_newest() is None
+    gate.close()
+    gate.open()
+    subscription._subscription = subscription._gate = None
+
+
 def test_deactivating_finishes_the_frame_at_hand(graph, fake_node):
     node = activated(fake_node(image_reliability="reliable"))
     camera = Camera(graph).connected()

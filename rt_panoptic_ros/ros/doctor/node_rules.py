@@ -62,7 +62,7 @@ def _no_node(graph: GraphSeen) -> Verdict:
 
 
 def _namesakes(node: NodeSeen, _graph: GraphSeen) -> Verdict | None:
-    if not node.namesakes_live:
+    if not (node.namesakes and node.reports_overlap):
         return None
     return Verdict(
         f"{1 + node.namesakes} nodes are called {node.name}: their outputs and reports mix, and a request reaches "

@@ -53,7 +53,7 @@ _DISCOVERY_S = 10.0  # after which there is no node: Fast DDS may miss a new pro
 _SETTLE_S = 3.2  # in which further nodes may be discovered: its participants announce themselves every 3 s
 _ANSWER_S = 5.0  # after which a node that does not answer is busy or gone
 _LAST_WORDS_S = 3.0  # in which the reports, at 1 Hz, are waited for that cover all the time of listening
-_TWO_REPORT = 0.75  # of their period: reports that come more often than this are of two nodes
+_OVERLAP = 0.75  # of their period: reports that come more often than this are of two nodes
 _SPIN_S = 0.1
 _WARN = 30  # level of rcl_interfaces/msg/Log
 _MARK = "/reset_tracking"  # a service that only a panoptic node has
@@ -230,10 +230,10 @@ class _Examination:
         values = [] if answer is None else [parameter_value_to_python(value) for value in answer.values]
         return dict(zip(_PARAMETERS, values, strict=True)) if len(values) == len(_PARAMETERS) else {}
 
-    def _two_report(self, name: str) -> bool:
+    def _reports_overlap(self, name: str) -> bool:
         """Return whether reports of a name come so often that they are of more than one node."""
         times_s = self._reported_s[name]
-        return len(times_s) > 3 and (times_s[-1] - times_s[0]) / (len(times_s) - 1) < _TWO_REPORT * PERIOD_S
+        return len(times_s) > 3 and (times_s[-1] - times_s[0]) / (len(times_s) - 1) < _OVERLAP * PERIOD_S
 
     # What is connected ---------------------------------------------------------------------------------------------
 
@@ -312,7 +312,7 @@ class _Examination:
             nodes.append(
                 NodeSeen(
                     name, self._state(name), self._settings(name), self._reports.get((name, "panoptic")),
-                    tuple(cameras), max(everyone.count(name) - 1, 0), self._two_report(name),
+                    tuple(cameras), max(everyone.count(name) - 1, 0), self._reports_overlap(name),
                     tuple(self._log[name.strip("/").replace("/", ".")]),
                 )
             )  # fmt: skip

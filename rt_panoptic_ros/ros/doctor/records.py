@@ -99,7 +99,7 @@ class NodeSeen:
     status: Status | None = None
     cameras: tuple[CameraSeen, ...] = ()
     namesakes: int = 0  # other nodes of its full name that the graph knows
-    namesakes_live: bool = False  # whether more than one of them reports
+    reports_overlap: bool = False  # whether they come so often that they are of more than one node
     log: tuple[str, ...] = ()  # its warnings and errors of the last seconds, the newest last
 
     def setting(self, name: str) -> Any:
