@@ -145,8 +145,13 @@ def test_a_real_error_of_the_compiler_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", pytest.param("torch", marks=needs_torch), "auto"])
-def test_each_backend_opens_first_in_a_process(backend: str, small_bundle: ModelBundle) -> None:
+def test_each_backend_opens_first_in_a_process_and_without_a_home(backend: str, small_bundle: ModelBundle) -> None:
     code = f"""
+import os, pwd
+def unknown(uid):
+    raise KeyError(uid)
+pwd.getpwuid = unknown  # as for a user of a container that its image doesn't know
+os.environ.pop("HOME", None)
 import numpy as np
 from rt_panoptic_ros.inference.backends import open_backend
 from rt_panoptic_ros.model_bundle import read_bundle
