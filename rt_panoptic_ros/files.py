@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_LOG = logging.getLogger(__name__)
 _ROOM_BYTES = 16 << 20
-"""What a process should find room for in a cache: all kernels take a tenth of it."""
+"""What a process should find room for in a cache: for all kernels many times over."""
 
 
 @contextmanager
@@ -120,23 +122,28 @@ def file_sha256(path: Path) -> str:
 def user_cache() -> Path:
     """Return the user's cache folder: `$XDG_CACHE_HOME`, by default ~/.cache.
 
+    For a user without a home folder it is one of this process, and a warning says so.
+
     Raises:
-        UnavailableError: The variable is not set, and this user has no home folder.
+        UnavailableError: Not even a temporary folder can be written.
     """
+    return Path(os.environ.get("XDG_CACHE_HOME") or _default_cache())
+
+
+@functools.cache
+def _default_cache() -> Path:
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return Path.home() / ".cache"
     except RuntimeError:
-        raise UnavailableError(
-            "expected a home folder for caches, this user has none: set HOME, or XDG_CACHE_HOME to a folder"
-        ) from None
+        _LOG.warning(
+            "this user has no home folder for caches, so every start makes graphs, engines and kernels again: set "
+            "XDG_CACHE_HOME to a folder that can be written, or HOME"
+        )
+        return process_folder("cache")
 
 
 def cache_directory() -> Path:
-    """Return this package's folder in `user_cache`.
-
-    Raises:
-        UnavailableError: There is none.
-    """
+    """Return this package's folder in `user_cache`."""
     return user_cache() / "rt_panoptic_ros"
 
 

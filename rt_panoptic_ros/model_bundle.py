@@ -148,12 +148,15 @@ def read_bundle(model: Path | str) -> ModelBundle:
         InvalidInputError: There is no such bundle, or its card is not valid.
     """
     path = Path(model)
+    shipped = share_directory() / "models"
     if not path.exists() and path.parts == (path.name,):
-        path = share_directory() / "models" / path
+        path = shipped / path
     if not (path / CARD).is_file():
+        names = ", ".join(sorted(card.parent.name for card in shipped.glob(f"*/{CARD}"))) or "none"
         raise InvalidInputError(
-            f"expected a model bundle (a folder with {CARD} and {WEIGHTS}) at '{model}', found none: "
-            "give the path of one, or make one with `rt-panoptic import-weights` or `rt-panoptic make-untrained`"
+            f"expected a model bundle (a folder with {CARD} and {WEIGHTS}) at '{model}', found none: give the path of "
+            f"one, or the name of one that comes with the package ({names}), or make one with `rt-panoptic "
+            "import-weights` or `rt-panoptic make-untrained`"
         )
     try:
         document = yaml.safe_load((path / CARD).read_text(encoding="utf-8"))

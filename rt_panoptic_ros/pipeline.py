@@ -127,6 +127,7 @@ class PanopticPipeline:
         self._backend_name, self._device, self._precision = backend, device, precision
         self._network_size = network_size
         self._engines: OrderedDict[tuple[int, int], _Engine] = OrderedDict()
+        self._newest: _Engine | None = None  # the one used last
         self._last: tuple[_Engine, ImageGeometry, PostprocessSettings] | None = None
 
     @property
@@ -202,16 +203,20 @@ class PanopticPipeline:
         }
 
     def describe(self) -> str:
-        """Return one line that says which model runs with which engine where, as far as it is loaded."""
-        if not self._engines:
+        """Return one line that says which model runs with which engine where, as far as it is loaded.
+
+        Unlike all else here, it may be asked for in another thread meanwhile.
+        """
+        newest = self._newest
+        if newest is None:
             return f"{self._bundle.name}, backend {self._backend_name}, device {self._device}, not loaded yet"
-        backend = next(reversed(self._engines.values())).backend
+        backend = newest.backend
         height, width = backend.network_size
         return f"{self._bundle.name} with {backend.name} in {backend.precision} on {backend.device} at {height}x{width}"
 
     def close(self) -> None:
         """Free the engines; the pipeline loads them again when it is called again."""
-        self._last = None
+        self._last = self._newest = None
         while self._engines:
             self._engines.popitem()[1].backend.close()
 
@@ -224,6 +229,7 @@ class PanopticPipeline:
             backend = self._open_backend(self._backend_name, self._bundle, network_size, self._device, self._precision)
             engine = self._engines[network_size] = _Engine(backend, self._bundle.classes.thing_ids)
         self._engines.move_to_end(network_size)
+        self._newest = engine
         return engine
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import warp as wp
 
-from rt_panoptic_ros.errors import UnavailableError, first_line
+from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.files import process_folder, user_cache, why_unwritable
 from rt_panoptic_ros.progress import report
 
@@ -27,61 +27,51 @@ wp.config.log_level = wp.LOG_WARNING  # its banner would go to standard output
 
 @functools.cache
 def start_warp() -> None:
-    """Start Warp, with its cache where it can be written: else in a folder of this process, and a warning says so.
+    """Start Warp, with its cache where there is room for it: else in a folder of this process, and a warning says so.
 
     Raises:
-        UnavailableError: Not even a temporary folder can be written.
+        UnavailableError: Not even a temporary folder has room.
     """
+    # Without a variable, Warp's own default, save for users without a home folder, for whom it would make one named ~.
+    folder = wp.config.kernel_cache_dir or os.environ.get("WARP_CACHE_PATH") or str(user_cache() / "warp")
+    reason = why_unwritable(Path(folder))  # found out before: without room, the compiler ends the process
+    wp.config.kernel_cache_dir = folder if reason is None else str(_temporary_cache(Path(folder), reason))
     with _without_word_of_missing_driver():
-        try:
-            if wp.config.kernel_cache_dir is None and "WARP_CACHE_PATH" not in os.environ:
-                # Warp's own default, but for a user without a home folder, for whom it makes one named ~.
-                wp.config.kernel_cache_dir = str(user_cache() / "warp")
-            wp.init()
-        except (OSError, UnavailableError) as error:
-            _leave_cache(first_line(error))
-            wp.init()
+        wp.init()
 
 
 def load_kernels(modules: Sequence[ModuleType], device: wp.Device | str) -> None:
     """Load all kernels of some modules, from the cache or compiled; `progress.observing` hears of each module.
 
     Raises:
-        UnavailableError: They can be kept neither in the cache nor in a temporary folder.
+        UnavailableError: There is no room for them, neither in the cache nor in a temporary folder.
     """
     start_warp()
     device = wp.get_device(device)
+    block = 1 if device.is_cpu else 256  # as in launches that don't say it
     for number, module in enumerate(modules, 1):
         report(f"loading kernels, which a first start compiles: part {number} of {len(modules)}")
-        try:
-            _load(module, device)
-        except Exception:  # Warp's are of many kinds, and a disk without room shows in any
-            reason = why_unwritable(Path(wp.config.kernel_cache_dir))
-            if reason is None:
-                raise
-            _leave_cache(reason)
-            wp.get_module(module.__name__).mark_modified()  # else it repeats how it failed
-            _load(module, device)
+        wp.load_module(module, device, block_dim=block)
 
 
-def _load(module: ModuleType, device: wp.Device) -> None:
-    wp.load_module(module, device, block_dim=1 if device.is_cpu else 256)  # as launches without one have it
-
-
-def _leave_cache(reason: str) -> None:
-    """Say why the cache doesn't serve, and have kernels compiled into a folder of this process."""
+def _temporary_cache(cache: Path, reason: str) -> Path:
+    """Return a folder of this process that has what a cache holds and takes what can't be kept there."""
     folder = process_folder("kernels")
-    if wp.config.kernel_cache_dir is not None and Path(wp.config.kernel_cache_dir).is_relative_to(folder):
+    reason_there = why_unwritable(folder)
+    if reason_there is not None:
         raise UnavailableError(
-            f"expected room for compiled kernels in {folder}, got: {reason}: free space there, or set WARP_CACHE_PATH "
-            "to a folder that has it"
+            f"expected room for compiled kernels in {cache} or {folder}, got: {reason}; {reason_there}: set "
+            "WARP_CACHE_PATH or TMPDIR to a folder that has room"
         )
+    for place, _, names in os.walk(cache):
+        (folder / Path(place).relative_to(cache)).mkdir(exist_ok=True)
+        for name in names:
+            (folder / Path(place, name).relative_to(cache)).symlink_to(Path(place, name))
     _LOG.warning(
-        "compiled kernels can't be kept in %s (%s), so every start compiles them: check its permissions and the "
-        "disk's space, or set WARP_CACHE_PATH to a folder that can be written",
-        wp.config.kernel_cache_dir or os.environ.get("WARP_CACHE_PATH") or "a cache", reason,
+        "kernels can't be kept in %s (%s), so every start compiles those that it doesn't hold: check its permissions "
+        "and the disk's space, or set WARP_CACHE_PATH to a folder that can be written", cache, reason,
     )  # fmt: skip
-    wp.config.kernel_cache_dir = str(folder)
+    return folder
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rt_panoptic_ros.evaluation.average_precision import AveragePrecision, Preci
 from rt_panoptic_ros.evaluation.coco_panoptic import Segment, number_segments, panoptic_segments
 from rt_panoptic_ros.evaluation.panoptic_quality import MeanQuality, QualityCounts, count_matches
 from rt_panoptic_ros.evaluation.semantic_iou import SemanticIou
-from rt_panoptic_ros.records import CameraImage
+from rt_panoptic_ros.records import VOID, CameraImage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,8 @@ def evaluate(
         All figures.
 
     Raises:
-        InvalidInputError: The model's classes are not the dataset's, or a file of the dataset is damaged.
+        InvalidInputError: The model's classes are not the dataset's, no image has labels, or a file of the dataset is
+            damaged.
         UnavailableError: pycocotools (said before any image is labelled) or the engine can't be had here.
     """
     classes = dataset.classes
@@ -100,6 +101,11 @@ def evaluate(
     frames: list[FrameQuality] = []
     timings: list[dict[str, float]] = []
     indices = range(min(len(dataset), max_images or len(dataset)))
+    if not any((dataset[index].semantic != VOID).any() for index in indices):
+        raise InvalidInputError(
+            f"expected labels to compare with, got none in any of {len(indices)} images: take a split with labels, "
+            "such as val; a benchmark keeps those of its test split to itself"
+        )
     for index in tqdm(indices, unit="image", desc="evaluating", disable=not progress):
         sample = dataset[index]
         result = pipeline(CameraImage(sample.image, "rgb"))

@@ -83,7 +83,10 @@ def discard_engine(identity: EngineIdentity, why: str, folder: Path | None = Non
     """Remove an engine that turned out not to run."""
     path = (folder or engine_folder()) / f"{identity.stem}.engine"
     _LOG.warning("removing the cached engine %s: %s", path, why)
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _LOG.warning("it stays there (%s): set XDG_CACHE_HOME to a folder that can be written", error.strerror)
 
 
 def sidecar(path: Path) -> Path:
@@ -93,10 +96,10 @@ def sidecar(path: Path) -> Path:
 
 def _load(path: Path, identity: EngineIdentity) -> bytes | None:
     """Return the engine's bytes if it is ours and whole; otherwise say why not."""
-    if not path.exists() and not sidecar(path).exists():
-        return None
     reason, plan = "", b""
     try:
+        if not path.exists() and not sidecar(path).exists():
+            return None
         for file in (path, sidecar(path)):
             status = file.lstat()
             if not stat.S_ISREG(status.st_mode):

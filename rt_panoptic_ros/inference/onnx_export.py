@@ -1,4 +1,4 @@
-"""Keeps the ONNX graphs made from bundles, one per content and size, in the user's cache, and reads their outputs."""
+"""Keeps the ONNX graphs made from bundles, one per content and size, in the user's cache, and names their outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.architecture import LEVELS
-from rt_panoptic_ros.files import atomic_path, cache_directory, file_sha256, plain_name
+from rt_panoptic_ros.files import atomic_path, cache_directory, plain_name
 from rt_panoptic_ros.records import DenseDetections
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ _LOGGER = logging.getLogger(__name__)
 
 def exported_onnx(
     bundle: ModelBundle, network_size: tuple[int, int], precision: str, dialect: Dialect = "onnxruntime"
-) -> Path:
-    """Return the path of the bundle's ONNX graph for `network_size` (height, width) px, making it when absent.
+) -> bytes:
+    """Return the bundle's ONNX graph for `network_size` (height, width) px, making it when the cache has none.
 
     `precision` is float32, float16 or int8, see `onnx_graph`.
 
-    The file name holds a key of everything the graph depends on, and the file's own digest; a file whose bytes do not
-    match is made again.
+    The name of its file holds a key of everything the graph depends on, and the file's own digest; a file whose bytes
+    do not match is made again. Where it can't be kept, the log says so.
 
     Raises:
         InvalidInputError: The bundle's weights, or for int8 its ranges, are missing or damaged.
@@ -42,22 +42,43 @@ def exported_onnx(
     parts = f"{bundle.content_key} {height}x{width} {GRAPH_VERSION} {precision} {dialect} {json.dumps(ranges)}"
     key = hashlib.sha256(parts.encode()).hexdigest()[:24]
     folder, stem = cache_directory() / "onnx", f"{plain_name(bundle.name)}-{height}x{width}-{precision}-{key}"
-    for path in folder.glob(f"{stem}-*.onnx"):
-        if path.stem.endswith(file_sha256(path)[:16]):
-            bundle.verify_weights()  # a cached graph must not outlive the weights that it was made from
-            return path
-        _LOGGER.warning("the cached graph %s is damaged: making it again", path)
-        path.unlink(missing_ok=True)
+    cached = _read(folder, stem)
+    if cached is not None:
+        bundle.verify_weights()  # a cached graph must not outlive the weights that it was made from
+        return cached
     _LOGGER.info("making the %s ONNX graph of %s for %dx%d", precision, bundle.name, height, width)
     weights = bundle.load_weights()
     half = precision == "float16"
-    content = build_onnx(
+    content: bytes = build_onnx(
         bundle.network, bundle.input, weights, network_size, ranges=ranges, half=half, dialect=dialect
     ).SerializeToString()
-    target = folder / f"{stem}-{hashlib.sha256(content).hexdigest()[:16]}.onnx"
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(content)
-    return target
+    try:
+        with atomic_path(folder / f"{stem}-{_digest(content)}.onnx") as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        _LOGGER.warning(
+            "the graph can't be kept in %s (%s), so the next start makes it again: check its permissions and the "
+            "disk's space, or set XDG_CACHE_HOME to a folder that can be written", folder, error.strerror,
+        )  # fmt: skip
+    return content
+
+
+def _read(folder: Path, stem: str) -> bytes | None:
+    """Return the graph of that name, if its bytes are those that were written."""
+    try:
+        for path in folder.glob(f"{stem}-*.onnx"):
+            content = path.read_bytes()
+            if path.stem.endswith(_digest(content)):
+                return content
+            _LOGGER.warning("the cached graph %s is damaged: making it again", path)
+            path.unlink()
+    except OSError as error:
+        _LOGGER.warning("the cached graph can't be read or replaced (%s)", error)
+    return None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def dense_detections(outputs: dict[str, wp.array]) -> DenseDetections:

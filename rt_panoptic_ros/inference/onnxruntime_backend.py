@@ -35,8 +35,8 @@ class OnnxRuntimeBackend(Backend):
         options.log_severity_level = _ERRORS_ONLY
         # Threads share the work out as they go: one that another process delays does not delay all.
         options.add_session_config_entry("session.dynamic_block_base", "4")
-        path = exported_onnx(bundle, network_size, precision)
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        graph = exported_onnx(bundle, network_size, precision)
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._binding = self._session.io_binding()
         arrays: dict[str, wp.array] = {}
         for output in self._session.get_outputs():

@@ -81,7 +81,7 @@ def build_engine(
         UnavailableError: The graph can't be built.
         InvalidInputError: The bundle is damaged or lacks ranges, or an option doesn't fit the runtime.
     """
-    onnx = exported_onnx(bundle, network_size, precision, "tensorrt").read_bytes()
+    onnx = exported_onnx(bundle, network_size, precision, "tensorrt")
     identity = EngineIdentity(
         model=bundle.name,
         graph_sha256=hashlib.sha256(onnx).hexdigest(),

@@ -1,10 +1,15 @@
-"""What the package says through Python's logging goes to ROS's log."""
+"""What the package says through Python's logging goes to ROS's log, which has a folder that can be written."""
 
 from __future__ import annotations
 
 import logging
+import os
 
-from rclpy.logging import get_logger
+from rclpy.logging import get_logger, get_logging_directory
+
+from rt_panoptic_ros.files import process_folder, why_unwritable
+
+_LOG = logging.getLogger(__name__)
 
 
 class RosLogHandler(logging.Handler):
@@ -28,3 +33,22 @@ def log_to_ros() -> None:
         logger.addHandler(RosLogHandler())
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+def find_log_directory() -> None:
+    """Have ROS write its log into a folder of this process where its own can't be written: it would not start.
+
+    Raises:
+        UnavailableError: Not even a temporary folder can be written.
+    """
+    try:
+        folder = get_logging_directory()
+        reason = why_unwritable(folder)
+    except RuntimeError:
+        folder, reason = "~/.ros/log", "this user has no home folder"
+    if reason is not None:
+        os.environ["ROS_LOG_DIR"] = str(process_folder("log"))
+        _LOG.warning(
+            "ROS's log can't be kept in %s (%s), so it ends with this process: set ROS_LOG_DIR to a folder that can be "
+            "written", folder, reason,
+        )  # fmt: skip

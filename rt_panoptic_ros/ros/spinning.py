@@ -16,7 +16,7 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 from rt_panoptic_ros.errors import RtPanopticError, first_line
-from rt_panoptic_ros.ros.logs import log_to_ros
+from rt_panoptic_ros.ros.logs import find_log_directory, log_to_ros
 from rt_panoptic_ros.ros.memory import keep_image_buffers
 
 if TYPE_CHECKING:
@@ -65,12 +65,16 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
     finished = threading.Event()
     # rclpy's own handlers invalidate the context at once, which leaves no time to publish or write what is at hand.
     try:
+        find_log_directory()
         rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     except rclpy_implementation.RCLError as error:
         reason = first_line(error)
         get_logger("rt_panoptic_ros").fatal(
             f"expected valid arguments after --ros-args, got some that are not: {reason}"
         )
+        return 1
+    except RtPanopticError as error:
+        get_logger("rt_panoptic_ros").fatal(str(error))
         return 1
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: finished.set())

@@ -249,3 +249,20 @@ class TestCommandLine:
         (tmp_path / "file").touch()
         assert evaluation_of_cli(small_bundle, tree, tmp_path / "file") == 1
         assert "file" in capsys.readouterr().err
+
+
+def test_a_split_without_labels_is_refused_before_any_image_is_labelled(tree: Path) -> None:
+    for path in (tree / "val" / "labels").iterdir():
+        cv2.imwrite(str(path), np.full((64, 96), VOID_LABEL, np.uint8))
+    dataset = open_dataset("camvid", tree, "val")
+    oracle = Oracle(dataset)
+    with pytest.raises(InvalidInputError, match="got none in any of 3 images: take a split with labels"):
+        evaluate(oracle, dataset, progress=False)  # type: ignore[arg-type]
+    assert oracle.calls == 0
+
+
+def test_a_dataset_without_images_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = open_dataset("camvid", tree, "val")
+    monkeypatch.setattr(type(dataset), "__len__", lambda self: 0)  # such as COCO's JSON file with an empty list
+    with pytest.raises(InvalidInputError, match="got none in any of 0 images"):
+        evaluate(Oracle(dataset), dataset, progress=False)  # type: ignore[arg-type]

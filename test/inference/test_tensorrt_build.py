@@ -48,7 +48,7 @@ def test_resnet50_at_full_size(precision: str, tmp_path: Path, rtx: Runtime) -> 
     bundle = make_untrained_bundle(
         tmp_path / "r50", network=NetworkConfig("resnet50"), classes=load_class_table("cityscapes"), size=None, seed=1
     )
-    graph = exported_onnx(bundle, (1024, 2048), precision, "tensorrt").read_bytes()
+    graph = exported_onnx(bundle, (1024, 2048), precision, "tensorrt")
     shares: list[float] = []
     engines = [rtx.build(graph, BuildOptions((capability,)), shares.append) for capability in CAPABILITIES]
     assert len(set(engines)) == 3
@@ -57,13 +57,13 @@ def test_resnet50_at_full_size(precision: str, tmp_path: Path, rtx: Runtime) -> 
 
 
 def test_a_wrong_compute_capability_is_one_sentence(rtx: Runtime) -> None:
-    graph = exported_onnx(read_bundle("camvid_lite0"), (64, 96), "float16", "tensorrt").read_bytes()
+    graph = exported_onnx(read_bundle("camvid_lite0"), (64, 96), "float16", "tensorrt")
     with pytest.raises(InvalidInputError, match=r"builds for \(7.5, .*12.1\), got 8.7.*on the machine itself"):
         rtx.build(graph, BuildOptions(("8.7",)), lambda share: None)
 
 
 def test_a_layer_that_is_not_supported_is_named(rtx: Runtime) -> None:
-    graph = onnx.load(exported_onnx(read_bundle("camvid_lite0"), (64, 96), "float32", "tensorrt"))
+    graph = onnx.load_from_string(exported_onnx(read_bundle("camvid_lite0"), (64, 96), "float32", "tensorrt"))
     (node,) = (node for node in graph.graph.node if node.name == "centered")
     node.op_type = "Det"
     del node.input[1:]

@@ -36,6 +36,7 @@ from rt_panoptic_ros.ros.doctor.records import (
     Status,
 )
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint
+from rt_panoptic_ros.ros.logs import find_log_directory
 from rt_panoptic_ros.ros.node_settings import node_setting_infos, parse_outputs
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def examine(seconds: float, wanted: str = "", ros_arguments: Sequence[str] = ())
     Raises:
         InvalidInputError: `ros_arguments` are none.
     """
+    find_log_directory()
     context = rclpy.Context()
     try:
         rclpy.init(args=list(ros_arguments), context=context)

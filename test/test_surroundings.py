@@ -1,0 +1,164 @@
+"""A first start, and a start where nothing can be kept: each in a process of its own, as a user's terminal sees it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from rt_panoptic_ros import files
+from rt_panoptic_ros.model_bundle import ModelBundle
+
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+
+KERNELS = """
+import warp as wp
+
+@wp.kernel
+def double(values: wp.array(dtype=wp.float32)):
+    values[wp.tid()] = 2.0 * values[wp.tid()]
+"""
+
+USE = """
+import logging, sys
+logging.basicConfig(level=logging.INFO)
+import warp as wp
+import kernels
+from rt_panoptic_ros.inference.onnx_export import exported_onnx
+from rt_panoptic_ros.model_bundle import read_bundle
+from rt_panoptic_ros.warp_runtime import load_kernels
+
+load_kernels([kernels], "cpu")
+values = wp.array([1.0, 2.0], dtype=wp.float32, device="cpu")
+wp.launch(kernels.double, 2, inputs=[values], device="cpu")
+print(values.numpy(), len(exported_onnx(read_bundle(sys.argv[1]), (40, 48), "float32")) > 10000)
+"""
+
+
+def python(code: str, *arguments: str, limit: int | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh process; with `limit`, it can write no file of more bytes, as on a disk that is full."""
+
+    def restrict() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    inherited = {name: value for name, value in os.environ.items() if name not in ("XDG_CACHE_HOME", "WARP_CACHE_PATH")}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False,
+        env=inherited | variables, preexec_fn=restrict, cwd=ROOT,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the module `kernels`, a file where a folder should be, and one for temporary files."""
+    (tmp_path / "kernels.py").write_text(KERNELS)
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "tmp").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("cache", "limit", "reason"),
+    [
+        (lambda folder: folder / "file", None, "Not a directory"),
+        (lambda folder: folder / ("long" * 99), None, "File name too long"),
+        (lambda folder: folder / "cache", 8 << 20, "File too large"),
+    ],
+)
+def test_without_a_cache_work_goes_on(
+    cache: Callable[[Path], Path], limit: int | None, reason: str, folder: Path, small_bundle: ModelBundle
+) -> None:
+    run = python(
+        USE, str(small_bundle.path), limit=limit, XDG_CACHE_HOME=str(cache(folder)), TMPDIR=str(folder / "tmp"),
+        PYTHONPATH=str(folder),
+    )  # fmt: skip
+    if limit is None:
+        assert run.stdout == "[2. 4.] True\n", run.stderr
+        told = [line for line in run.stderr.splitlines() if not line.startswith("INFO")]
+        for line, variable in ((told[0], "WARP_CACHE_PATH"), (told[-1], "XDG_CACHE_HOME")):
+            assert f"({reason})" in line
+            assert f"set {variable} to a folder that can be written" in line
+    else:  # the temporary folder has no room either
+        assert run.returncode == 1
+        assert run.stderr.splitlines()[-1].endswith("set WARP_CACHE_PATH or TMPDIR to a folder that has room")
+    assert list((folder / "tmp").iterdir()) == []
+
+
+def test_what_a_full_cache_holds_is_used(folder: Path, small_bundle: ModelBundle) -> None:
+    environment = {"XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(folder)}
+    first = python(USE, str(small_bundle.path), **environment)
+    assert (first.stdout, "WARNING" in first.stderr) == ("[2. 4.] True\n", False)
+    full = """
+from rt_panoptic_ros import warp_runtime
+warp_runtime.why_unwritable = lambda folder: "No space left on device" if "cache" in folder.parts else None
+warp_runtime.wp.config.log_level = warp_runtime.wp.LOG_INFO
+"""
+    second = python(full + USE, str(small_bundle.path), **environment)
+    assert second.stdout.endswith("[2. 4.] True\n"), second.stderr
+    assert "(cached)" in second.stdout
+    assert "(compiled)" not in second.stdout
+    assert "(No space left on device)" in second.stderr
+    assert list((folder / "tmp").iterdir()) == []
+    assert python(USE, str(small_bundle.path), **environment).stdout == first.stdout  # what was linked is still there
+
+
+def test_a_user_without_a_home_has_a_cache_for_the_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def missing() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", missing)
+    files._default_cache.cache_clear()
+    try:
+        assert files.cache_directory() == files.cache_directory()
+        assert files.why_unwritable(files.cache_directory()) is None
+    finally:
+        files._default_cache.cache_clear()
+    assert caplog.text.count("set XDG_CACHE_HOME to a folder") == 1
+
+
+def test_a_first_start_is_quiet(tmp_path: Path) -> None:
+    code = "from rt_panoptic_ros.panoptic.postprocess import load_postprocessing\nload_postprocessing('cpu')"
+    run = python(code, WARP_CACHE_PATH=str(tmp_path))
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_a_real_error_of_the_compiler_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "kernels.py").write_text(
+        "import warp as wp\n\n@wp.func_native('no_such_thing();')\ndef f(x: float): ...\n\n"
+        "@wp.kernel\ndef wrong(values: wp.array(dtype=wp.float32)):\n    f(values[0])\n"
+    )
+    code = "import kernels\nfrom rt_panoptic_ros.warp_runtime import load_kernels\nload_kernels([kernels], 'cpu')"
+    run = python(code, WARP_CACHE_PATH=str(tmp_path), PYTHONPATH=str(tmp_path))
+    assert run.returncode == 1
+    assert "error: use of undeclared identifier 'no_such_thing'" in run.stderr
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", pytest.param("torch", marks=needs_torch), "auto"])
+def test_each_backend_opens_first_in_a_process_and_without_a_home(backend: str, small_bundle: ModelBundle) -> None:
+    code = f"""
+import os, pwd
+def unknown(uid):
+    raise KeyError(uid)
+pwd.getpwuid = unknown  # as for a user of a container that its image doesn't know
+os.environ.pop("HOME", None)
+import numpy as np
+from rt_panoptic_ros.inference.backends import open_backend
+from rt_panoptic_ros.model_bundle import read_bundle
+backend = open_backend({backend!r}, read_bundle({str(small_bundle.path)!r}), (64, 96), "cpu")
+print(backend.infer(np.zeros((64, 96, 3), np.uint8)).semantic_logits.shape)
+"""
+    if backend != "auto":
+        pytest.importorskip(backend, reason=f"{backend} is not installed")
+    run = python(code, XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"])
+    assert (run.stdout, run.stderr) == ("(11, 8, 12)\n", "")
