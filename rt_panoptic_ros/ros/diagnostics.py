@@ -69,11 +69,10 @@ class Finding:
     message: str
 
 
-class Trouble:
+class _Trouble:
     """A kind of trouble that is told from its first report until some reports have been free of it."""
 
     def __init__(self, level: bytes, words: str) -> None:
-        """Begin without trouble; `words` has {} for the number of cases."""
         self._finding = Finding(level, words)
         self._number = 0
         self._calm = _CALM
@@ -89,9 +88,19 @@ class Trouble:
         return Finding(self._finding.level, self._finding.message.format(self._number))
 
 
-def callback_trouble() -> Trouble:
-    """Return the trouble that callbacks meet which belong to no camera's frame."""
-    return Trouble(_ERROR, "{} callbacks failed with an unexpected error: see the node's log")
+class CallbackWatch:
+    """Counts and judges the errors that callbacks meet which belong to no camera's frame."""
+
+    def __init__(self) -> None:
+        """Begin without errors."""
+        self.errors = 0
+        self._told = 0
+        self._trouble = _Trouble(_ERROR, "{} callbacks failed with an unexpected error: see the node's log")
+
+    def judge(self) -> Finding | None:
+        """Return what is to be told now; called once for every report."""
+        since_last, self._told = self.errors - self._told, self.errors
+        return self._trouble.update(since_last)
 
 
 class CameraWatch:
@@ -100,9 +109,9 @@ class CameraWatch:
     def __init__(self) -> None:
         """Begin without trouble."""
         self._troubles = {
-            "failed": Trouble(_ERROR, "{} frames failed with an unexpected error: see the node's log"),
-            "refused": Trouble(_WARN, "{} frames refused: see the node's log"),
-            "lost": Trouble(_WARN, "{} frames lost in transport: see the node's log"),
+            "failed": _Trouble(_ERROR, "{} frames failed with an unexpected error: see the node's log"),
+            "refused": _Trouble(_WARN, "{} frames refused: see the node's log"),
+            "lost": _Trouble(_WARN, "{} frames lost in transport: see the node's log"),
         }
         self._late = False
         self._turning = 0  # reports that speak for the other state

@@ -203,3 +203,9 @@ def node_setting_infos(record: type = NodeSettings) -> list[NodeSettingInfo]:
         info = SettingInfo(item.name, kinds[item.name], default, **item.metadata["info"])
         infos.append(NodeSettingInfo(info, item.metadata["change"]))
     return infos
+
+
+def structure_of(settings: NodeSettings) -> dict[str, object]:
+    """Return the settings that what configuring acquires depends on."""
+    names = [entry.info.name for entry in node_setting_infos() if entry.change is Change.INACTIVE]
+    return {name: getattr(settings, name) for name in names}

@@ -8,12 +8,9 @@ are its work, one after the other.
 from __future__ import annotations
 
 import concurrent.futures
-import os
-import sys
 import threading
 import time
 import traceback
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -31,7 +28,7 @@ from rt_panoptic_ros.ros.camera_stream import LOG_PERIOD_S, ArrivedImage, Camera
 from rt_panoptic_ros.ros.conversions import camera_image
 from rt_panoptic_ros.ros.frame_statistics import FrameStatistics, Latencies
 from rt_panoptic_ros.ros.frame_worker import FrameWorker
-from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos, parse_cameras, parse_outputs
+from rt_panoptic_ros.ros.node_settings import parse_cameras, parse_outputs, structure_of
 from rt_panoptic_ros.ros.outputs import ModelTopics, PanopticOutputs
 from rt_panoptic_ros.ros.parameters import NodeParameters
 from rt_panoptic_ros.ros.spinning import run_node
@@ -100,8 +97,7 @@ class PanopticNode(LifecycleNode):
         self._statistics: dict[str, FrameStatistics] = {}  # by camera; a camera's outlives its stream
         self._demand_timer: Timer | None = None
         # Of the executor's thread:
-        self._callback_errors = self._callback_errors_told = 0
-        self._callback_trouble = diagnostics.callback_trouble()
+        self._callback_watch = diagnostics.CallbackWatch()
         self._node_parameters = NodeParameters(self, lambda: self._active, self._wanted_classes)
         # Of steady time: with simulated time, nothing would be told while it stands still.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -131,7 +127,7 @@ class PanopticNode(LifecycleNode):
 
     def outlive(self, error: Exception) -> None:
         """Count an error that a callback met, and tell of it."""
-        self._callback_errors += 1
+        self._callback_watch.errors += 1
         words = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self.get_logger().error(f"a callback failed:\n{words}", throttle_duration_sec=LOG_PERIOD_S)
 
@@ -179,7 +175,7 @@ class PanopticNode(LifecycleNode):
         """Begin to work; what was set since configuring is acquired anew before."""
 
         def activate() -> None:
-            if self._built_for != _setup(self.settings):
+            if self._built_for != structure_of(self.settings):
                 self._release()
                 self._acquire()
             self._check_ending()
@@ -255,7 +251,7 @@ class PanopticNode(LifecycleNode):
         topics = [stream.topic for stream in self._streams]
         if len(set(topics)) < len(topics):
             raise InvalidInputError(f"expected every camera to have a topic of its own, got {', '.join(topics)}")
-        self._built_for = _setup(settings)
+        self._built_for = structure_of(settings)
         self._latencies.clear()
         took_s = time.monotonic() - begin_s
         self.get_logger().info(f"ready: {self._engine}, engine and warm-up took {took_s:.1f} s")
@@ -426,15 +422,14 @@ class PanopticNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         now_s = time.monotonic()
-        errors, self._callback_errors_told = self._callback_errors - self._callback_errors_told, self._callback_errors
         health = diagnostics.NodeHealth(
             state=state_of(self),
             engine=self._engine,
             enabled=self._enabled,
             building=self._busy_with,
             problem=self._problem,
-            callback_errors=self._callback_errors,
-            trouble=self._callback_trouble.update(errors),
+            callback_errors=self._callback_watch.errors,
+            trouble=self._callback_watch.judge(),
         )
         with self._lock:
             cameras = [stream.health(now_s, active=self._active) for stream in self._streams]
@@ -446,25 +441,7 @@ class PanopticNode(LifecycleNode):
         )
 
 
-def _setup(settings: NodeSettings) -> dict[str, object]:
-    """Return the settings that what configuring acquires depends on."""
-    names = [entry.info.name for entry in node_setting_infos() if entry.change is Change.INACTIVE]
-    return {item.name: getattr(settings, item.name) for item in fields(settings) if item.name in names}
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node as a process."""
-    nodes: list[PanopticNode] = []
-
-    def make(finished: threading.Event) -> PanopticNode:
-        nodes.append(PanopticNode(finished=finished))
-        return nodes[0]
-
     with texts_kept(args) as kept:
-        status = run_node(make, kept)
-    if any(node.cut_off for node in nodes):
-        # What the call still uses must not be taken apart under it, as the interpreter would.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
+        return run_node(lambda finished: PanopticNode(finished=finished), kept)

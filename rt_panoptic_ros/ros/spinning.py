@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -35,7 +36,11 @@ class RunnableNode(Protocol):
 
 @runtime_checkable
 class EnduringNode(Protocol):
-    """A node that goes on when one of its callbacks fails; others end."""
+    """A node that goes on when one of its callbacks fails, and ends in the middle of a library's call; others don't."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the node was finished while a library's call was still at work, which goes on."""
 
     def outlive(self, error: Exception) -> None:
         """Count the error and tell of it."""
@@ -85,11 +90,17 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
             get_logger("rt_panoptic_ros").fatal(str(error))
             return 1
         try:
-            return _run(node, finished)
+            status = _run(node, finished)
         finally:
             node.destroy_node()  # type: ignore[attr-defined]
     finally:
         rclpy.shutdown()
+    if isinstance(node, EnduringNode) and node.cut_off:
+        # What the call still uses must not be taken apart under it, as the interpreter would.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _run(node: RunnableNode, finished: threading.Event) -> int:

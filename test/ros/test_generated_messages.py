@@ -122,4 +122,4 @@ def test_no_message_ends_the_node_or_goes_uncounted(graph, small_bundle, transpo
     )
     assert state(node) == "active"
     assert threading.active_count() == threads
-    assert node._callback_errors == 0
+    assert node._callback_watch.errors == 0

@@ -217,7 +217,7 @@ def spinning(graph, node, until):
 def test_a_callback_that_fails_is_told_and_outlived(graph, fake_node, capfd):
     node = activated(fake_node())
     timer = node.create_timer(0.01, lambda: 1 // 0)
-    assert spinning(graph, node, lambda: node._callback_errors >= 3) == ([], False)
+    assert spinning(graph, node, lambda: node._callback_watch.errors >= 3) == ([], False)
     node.destroy_timer(timer)
     said = "".join(capfd.readouterr())
     assert said.count("ZeroDivisionError") == 1  # once in a while
