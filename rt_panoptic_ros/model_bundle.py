@@ -148,11 +148,11 @@ def read_bundle(model: Path | str) -> ModelBundle:
         InvalidInputError: There is no such bundle, or its card is not valid.
     """
     path = Path(model)
-    shipped = share_directory() / "models"
     if not path.exists() and path.parts == (path.name,):
-        path = shipped / path
+        path = share_directory() / "models" / path
     if not (path / CARD).is_file():
-        names = ", ".join(sorted(card.parent.name for card in shipped.glob(f"*/{CARD}"))) or "none"
+        shipped = (share_directory() / "models").glob(f"*/{CARD}")
+        names = ", ".join(sorted(card.parent.name for card in shipped)) or "none"
         raise InvalidInputError(
             f"expected a model bundle (a folder with {CARD} and {WEIGHTS}) at '{model}', found none: give the path of "
             f"one, or the name of one that comes with the package ({names}), or make one with `rt-panoptic "

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import warp as wp
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.warp_runtime import start_warp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -219,6 +220,7 @@ def gpu_identity(device: str) -> tuple[str, str]:
     Raises:
         UnavailableError: There is no such GPU.
     """
+    start_warp()
     if not device.startswith("cuda") or not wp.is_cuda_available():
         raise UnavailableError(
             f"expected a CUDA GPU for the tensorrt backend, got device {device}: check `nvidia-smi`, "

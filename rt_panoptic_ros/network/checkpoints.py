@@ -24,8 +24,10 @@ def read_torch_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray | str]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of torch, pickle and zip files, of many kinds
-        unknown = re.search(r"Unsupported (?:global|class|operand).*?([\w.]+\.\w+)", str(error))
-        what = f"a {unknown[1]} in it" if unknown else first_line(error)
+        # Not its first line, which tells users how to have the code run.
+        unknown = re.search(r"Unsupported (?:global|class).*?([\w.]+\.\w+)", str(error))
+        said = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+        what = f"a {unknown[1]} in it" if unknown else said[1] if said else first_line(error)
         raise InvalidInputError(
             f"expected a torch checkpoint of plain tensors in {path}, got one that can't be read without running code "
             f"or is damaged ({what}): save it again with torch.save(model.state_dict(), ...)"

@@ -11,7 +11,7 @@ import pytest
 from rt_panoptic_ros.architecture import NetworkConfig
 from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.cli import main
-from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.errors import CancelledError, InvalidInputError, UnavailableError
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
 from rt_panoptic_ros.inference.tensorrt_runtime import BuildOptions, Runtime, load_runtime
 from rt_panoptic_ros.model_bundle import read_bundle
@@ -54,6 +54,16 @@ def test_resnet50_at_full_size(precision: str, tmp_path: Path, rtx: Runtime) -> 
     assert len(set(engines)) == 3
     assert min(map(len, engines)) > 50e6
     assert shares and all(0 <= share <= 1 for share in shares)  # noqa: PT018
+
+
+def test_a_build_can_be_called_off(rtx: Runtime) -> None:
+    def tell(share: float) -> None:
+        raise CancelledError("the node ends")
+
+    graph = exported_onnx(read_bundle("camvid_lite0"), (64, 96), "float16", "tensorrt")
+    with pytest.raises(CancelledError, match="the node ends"):
+        rtx.build(graph, BuildOptions(("8.9",)), tell)
+    assert rtx.build(graph, BuildOptions(("8.9",)), lambda share: None)
 
 
 def test_a_wrong_compute_capability_is_one_sentence(rtx: Runtime) -> None:
