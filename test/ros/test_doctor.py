@@ -244,17 +244,22 @@ def test_a_missing_model(graph, fake_node):
     assert verdict.commands[-1] == ACTIVATE
 
 
-def test_a_gpu_that_is_not_there(graph, without_gpu):
-    without_gpu(network_size="64x96")
+@pytest.mark.parametrize("given", [{"network_size": "64x96"}, {}])  # {}: the engine itself comes with the first image
+def test_a_gpu_that_is_not_there(graph, without_gpu, given):
+    without_gpu(**given)
     verdict = first_fault(graph)
     assert "It is unconfigured: cannot configure: expected a CUDA GPU for device cuda, found none" in verdict.cause
     assert "device is cuda" in verdict.cause
     assert verdict.commands[:2] == ("nvidia-smi", "ros2 param set /panoptic_node device auto")
 
 
-def test_a_gpu_that_is_missed_by_the_first_image(graph, without_gpu):
-    """A model for images of any size loads its engine with the first."""
-    without_gpu()
+def test_a_gpu_that_is_missed_by_the_first_image(graph, fake_node, monkeypatch):
+    node = activated(fake_node(device="cuda"))
+
+    def misses_it(self, image, **options):
+        raise UnavailableError("expected a CUDA GPU for device cuda, found none: check `nvidia-smi`, or choose cpu")
+
+    monkeypatch.setattr(type(node.pipelines[0]), "__call__", misses_it)
     Driver(graph)
     verdict = first_fault(graph)
     assert "frames of /image were refused" in verdict.cause
