@@ -65,9 +65,15 @@ def without_gpu(graph, small_bundle):
     def start(**given):
         values = {"model": str(small_bundle.path), "device": "cuda", **given}
         overrides = [Parameter(name, value=value) for name, value in values.items()]
-        graph.add(PanopticNode(context=graph.context, parameter_overrides=overrides)).start()
+        started(graph.add(PanopticNode(context=graph.context, parameter_overrides=overrides)))
 
     return start
+
+
+def started(node):
+    """Have a node start, and wait until it has done so or failed."""
+    node.start()
+    node._worker.run(lambda: None)
 
 
 def see_doctor(graph, seconds=SECONDS, **options):
@@ -182,7 +188,7 @@ def test_no_node_of_that_name(graph, fake_node):
 
 
 def test_not_configured(graph, fake_node):
-    fake_node(autostart=False).start()
+    started(fake_node(autostart=False))
     verdict = first_fault(graph)
     assert verdict.cause.startswith("It is unconfigured")
     assert verdict.commands == ("ros2 lifecycle set /panoptic_node configure", ACTIVATE)
@@ -237,7 +243,7 @@ def test_nodes_of_one_name_in_two_namespaces_are_healthy(graph, fake_node):
 
 
 def test_a_missing_model(graph, fake_node):
-    fake_node(model="missing").start()
+    started(fake_node(model="missing"))
     verdict = first_fault(graph)
     assert "It is unconfigured: cannot configure: expected a model bundle at 'missing', found none" in verdict.cause
     assert verdict.commands[0] == "ros2 param set /panoptic_node model camvid_lite0"
