@@ -35,7 +35,8 @@ def _free_domain() -> int:
     Domains 1 to 100 have ports of their own, 250 each; a process that was killed leaves the memory named after them.
     """
     used = {int(port) for path in Path("/dev/shm").glob("fast*_port*") for port in re.findall(r"\d+", path.name)}
-    domains = [1 + (os.getpid() + offset) % 100 for offset in range(100)]
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # the other's may be about to begin
+    domains = [1 + (os.getpid() + 50 * worker + offset) % 100 for offset in range(100)]
     free = (number for number in domains if used.isdisjoint(range(7400 + 250 * number, 7650 + 250 * number)))
     return next(free, domains[0])
 
