@@ -139,7 +139,7 @@ class PanopticNode(LifecycleNode):
         self._ending.set()
         ended = self._worker.submit(self._finish)
         if not concurrent.futures.wait([ended], END_S / 8).done:
-            self.get_logger().info(f"ending: waiting for {self._busy_with or 'the frame at hand'}")
+            self.get_logger().info(f"ending: waiting for {self._busy_with or 'the work at hand'}")
             if not concurrent.futures.wait([ended], END_S * 7 / 8).done:
                 self.get_logger().warning("ended without waiting any longer, since that call can't be interrupted")
                 return self._exit_status
