@@ -223,8 +223,8 @@ def gpu_identity(device: str) -> tuple[str, str]:
     start_warp()
     if not device.startswith("cuda") or not wp.is_cuda_available():
         raise UnavailableError(
-            f"expected a CUDA GPU for the tensorrt backend, got device {device}: check `nvidia-smi`, "
-            "or choose backend onnxruntime"
+            f"expected a CUDA GPU for the tensorrt backend, found none as {device}: check `nvidia-smi`, choose backend "
+            "onnxruntime, or build for another machine's GPU with `rt-panoptic build-engine --compute-capability`"
         )
     gpu = wp.get_device(device)
     return str(gpu.name), f"{gpu.arch // 10}.{gpu.arch % 10}"

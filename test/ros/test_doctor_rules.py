@@ -273,3 +273,22 @@ def test_parameters_that_were_not_told_are_said_to_be_assumed():
     (verdict,) = told(node=replace(NODE, parameters={}))
     assert "taken to be the defaults" in verdict.cause
     assert not verdict.is_fault
+
+
+@pytest.mark.parametrize(
+    ("given", "commands"),
+    [
+        ({}, ("precision int8", "max_rate_hz 1.6")),
+        ({"precision": "int8"}, ("max_rate_hz 1.6",)),
+        ({"precision": "int8", "max_rate_hz": 5.0}, ("max_rate_hz 1.6",)),
+        ({"precision": "int8", "max_rate_hz": 1.0}, ()),
+    ],
+)
+def test_an_overloaded_node_is_eased_below_what_it_labels(given, commands):
+    """Ten frames in five seconds, all late."""
+    camera = replace(CAMERA, after=status(received=150, processed=110, late=10, dropped=40))
+    verdict = first(camera, **given)
+    assert "10 of 10 frames were labelled later than the next image of /image came" in verdict.cause
+    sets = tuple(command for command in verdict.commands if "param set" in command)
+    assert sets == tuple(f"ros2 param set {NAME} {words}" for words in commands)
+    assert ("int8" in verdict.remedy) == ("precision" not in given)

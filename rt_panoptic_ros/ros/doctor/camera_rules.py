@@ -25,6 +25,7 @@ PAST_MS = 1000.0
 
 _FEW = 3  # images from which what did not happen to them is telling
 _LISTED = 8
+_BEARABLE = 0.8  # of the rate at which an overloaded node labels: leaves time to others
 
 
 def judge_camera(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> list[Verdict]:
@@ -237,10 +238,7 @@ def _refused(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | 
 def _overloaded(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict | None:
     processed, late = camera.new("processed"), camera.new("late")
     others = sum(camera.new(fate) for fate in ("refused", "failed", "skipped"))
-    ease = (
-        "Lower the camera's rate, or give the node less work (int8 needs a model with ranges, as the shipped one has)",
-        _less_work(node),
-    )
+    ease = _less_work(node, processed / graph.seconds)
     if not processed and not others and camera.new("received") >= _FEW:
         return Verdict(
             f"{camera.new('received')} images of {camera.topic} arrived, but none was labelled within "
@@ -256,7 +254,7 @@ def _overloaded(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdict
         if status is not None and name in status.values
     ]
     return Verdict(
-        f"{late} of {processed} frames were labelled later than the camera's next image came, and "
+        f"{late} of {processed} frames were labelled later than the next image of {camera.topic} came, and "
         f"{camera.new('dropped')} were dropped for newer ones: the machine is overloaded ({', '.join(figures)}).",
         *ease,
     )
@@ -276,11 +274,16 @@ def _rate_limited(node: NodeSeen, camera: CameraSeen, graph: GraphSeen) -> Verdi
     )
 
 
-def _less_work(node: NodeSeen) -> tuple[str, ...]:
-    limit = set_parameters(node, max_rate_hz="5.0")
+def _less_work(node: NodeSeen, rate_hz: float) -> tuple[str, tuple[str, ...]]:
+    """Return what eases a node that labels at `rate_hz` only, and the commands that do it."""
+    words, commands = "take a smaller model or a faster machine", list[str]()
     if node.setting("precision") == "float32":
-        return (*set_parameters(node, precision="int8"), *limit)
-    return limit
+        words = "give the node less work (int8 needs a model with ranges, as the shipped one has)"
+        commands += set_parameters(node, precision="int8")
+    limit_hz, bearable_hz = float(node.setting("max_rate_hz")), max(0.1, round(_BEARABLE * rate_hz, 1))
+    if not 0 < limit_hz <= bearable_hz:
+        commands += set_parameters(node, max_rate_hz=str(bearable_hz))
+    return f"Lower the camera's rate, or {words}", tuple(commands)
 
 
 def _duration(time_ms: float) -> str:
