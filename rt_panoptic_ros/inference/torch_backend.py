@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rt_panoptic_ros.model_bundle import ModelBundle
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class TorchBackend(Backend):
@@ -35,6 +38,8 @@ class TorchBackend(Backend):
                 "expected precision float32 or float16 for the torch backend, got int8: choose one of them, or "
                 "another backend"
             )
+        if precision == "float16" and device == "cpu":
+            _LOGGER.warning("torch takes several times as long in float16 as in float32 on a CPU: choose float32 there")
         self.device, self.network_size, self.precision = device, network_size, precision
         network = PanopticNetwork(bundle.network, len(bundle.classes), len(bundle.classes.thing_ids))
         network.load_arrays(bundle.load_weights())

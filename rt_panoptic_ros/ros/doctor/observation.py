@@ -166,7 +166,7 @@ class _Examination:
     def _spin(self, limit_s: float, words: str, enough: Callable[[], bool]) -> None:
         begin_s = time.monotonic()
         form = "{desc}: {n:.0f} of at most {total:.0f} s"
-        with tqdm(total=limit_s, desc=words, leave=False, bar_format=form) as bar:
+        with tqdm(total=limit_s, desc=words, leave=False, bar_format=form, disable=None) as bar:
             while (passed_s := _since(begin_s)) < limit_s and not enough():
                 self._executor.spin_once(timeout_sec=_SPIN_S)
                 bar.update(passed_s - bar.n)
