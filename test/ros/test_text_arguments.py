@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -24,17 +25,25 @@ TEXTS = [
 ]  # fmt: skip
 
 
+@cache
+def _context():
+    """Of all nodes here: a middleware participant for each of hundreds of nodes would come and go otherwise."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    return context
+
+
 def received(arguments, record=PlayerSettings, name="player"):
-    """Return the settings that a node of its own context gets from a command line."""
+    """Return the settings that a node gets from a command line."""
     with texts_kept(["program", *arguments], record) as kept:
-        context = rclpy.Context()
-        rclpy.init(args=kept, context=context)
-    node = rclpy.create_node(name, context=context, automatically_declare_parameters_from_overrides=True)
+        node = rclpy.create_node(
+            name, context=_context(), cli_args=kept, use_global_arguments=False,
+            automatically_declare_parameters_from_overrides=True,
+        )  # fmt: skip
     try:
         return declare_settings(node, record)
     finally:
         node.destroy_node()
-        rclpy.shutdown(context=context)
 
 
 @pytest.mark.parametrize("text", TEXTS)
