@@ -26,18 +26,18 @@ TEXTS = [
 
 
 @cache
-def _context():
-    """Of all nodes here: a middleware participant for each of hundreds of nodes would come and go otherwise."""
+def _keeper():
+    """Return a node that stays: without it, the middleware's participant would come and go with each of hundreds."""
     context = rclpy.Context()
     rclpy.init(context=context)
-    return context
+    return rclpy.create_node("keeper", context=context)
 
 
 def received(arguments, record=PlayerSettings, name="player"):
     """Return the settings that a node gets from a command line."""
     with texts_kept(["program", *arguments], record) as kept:
         node = rclpy.create_node(
-            name, context=_context(), cli_args=kept, use_global_arguments=False,
+            name, context=_keeper().context, cli_args=kept, use_global_arguments=False,
             automatically_declare_parameters_from_overrides=True,
         )  # fmt: skip
     try:
