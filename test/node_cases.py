@@ -95,7 +95,7 @@ def set_parameters(node, **values):
 
 def called(graph, node, kind, name, request):
     """Call a service and return the future of its answer."""
-    client = node.create_client(kind, name)
+    client = next((one for one in node.clients if one.srv_name == name), None) or node.create_client(kind, name)
     graph.spin_until(client.service_is_ready, "for the service")
     return client.call_async(request)
 
