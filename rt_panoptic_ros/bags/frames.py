@@ -46,7 +46,7 @@ class FrameLabeller:
             message_type: The message's type.
 
         Raises:
-            UnavailableError: The engine, or a library for the encoding, can't be had here.
+            UnavailableError: The engine can't be had here.
         """
         options, model = self._options, self._options.model
         tracker = self._trackers.setdefault(camera, InstanceTracker()) if options.tracking else None
