@@ -12,9 +12,9 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch_ros.actions import LifecycleNode
 
 from launch import LaunchContext, LaunchDescription
-from rt_panoptic_ros.ros.node_settings import node_setting_infos
+from rt_panoptic_ros.ros.node.node_settings import NodeSettings
 from rt_panoptic_ros.ros.transport import profile_environment
-from rt_panoptic_ros.settings import setting_infos
+from rt_panoptic_ros.settings import PostprocessSettings, settings_of
 
 GENERAL = {
     "image_topic": ("/camera/image_raw", "Topic of the camera's images (sensor_msgs/Image)."),
@@ -23,7 +23,7 @@ GENERAL = {
     "params_file": ("", "YAML file of the node's parameters, such as config/panoptic.yaml; empty for none."),
     "log_level": ("info", "Least severe messages that are logged: debug, info, warn, error or fatal."),
 }
-SETTINGS = {entry.info.name: entry for entry in node_setting_infos()} | {info.name: info for info in setting_infos()}
+SETTINGS = {one.name: one for one in (*settings_of(NodeSettings), *settings_of(PostprocessSettings))}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -32,13 +32,13 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in GENERAL.items()
     ]
-    for entry in node_setting_infos():
-        default = f"'{entry.info.default}'" if isinstance(entry.info.default, str) else str(entry.info.default).lower()
-        description = f"{entry.info.description} If left empty: {default}."
-        arguments.append(DeclareLaunchArgument(entry.info.name, default_value="", description=description))
-    for info in setting_infos():
-        description = f"{info.description} If left empty: the model's own."
-        arguments.append(DeclareLaunchArgument(info.name, default_value="", description=description))
+    for one in settings_of(NodeSettings):
+        default = f"'{one.default}'" if isinstance(one.default, str) else str(one.default).lower()
+        description = f"{one.description} If left empty: {default}."
+        arguments.append(DeclareLaunchArgument(one.name, default_value="", description=description))
+    for one in settings_of(PostprocessSettings):
+        description = f"{one.description} If left empty: the model's own."
+        arguments.append(DeclareLaunchArgument(one.name, default_value="", description=description))
     profile = [SetEnvironmentVariable(name, path) for name, path in profile_environment(os.environ).items()]
     return LaunchDescription([*arguments, *profile, OpaqueFunction(function=_node)])
 

@@ -8,7 +8,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.commands import bags, benchmarks, bundles, doctor, engines, labelling, learning
+from rt_panoptic_ros.commands import bags, benchmarks, bundles, engines, labelling, learning
+from rt_panoptic_ros.commands import doctor as doctor_command
 from rt_panoptic_ros.errors import RtPanopticError
 
 if TYPE_CHECKING:
@@ -40,11 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def doctor() -> int:
+    """Run `rt-panoptic doctor` as a program of its own: `ros2 run rt_panoptic_ros doctor`."""
+    return main(["doctor", *sys.argv[1:]])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rt-panoptic", description="Real-time panoptic segmentation from dense detections."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (labelling, bags, learning, bundles, engines, benchmarks, doctor):
+    for group in (labelling, bags, learning, bundles, engines, benchmarks, doctor_command):
         group.add_commands(commands)
     return parser

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.frame_graph import FrameGraph
 from rt_panoptic_ros.inference.backends import check_choice, open_backend, resolve_device
 from rt_panoptic_ros.inference.base import CapturableBackend
-from rt_panoptic_ros.input_image import check_image, plan_geometry, prepare_input
-from rt_panoptic_ros.model_bundle import read_bundle
+from rt_panoptic_ros.inference.frame_graph import FrameGraph
+from rt_panoptic_ros.inference.input_image import check_image, plan_geometry, prepare_input
+from rt_panoptic_ros.model.bundle import read_bundle
 from rt_panoptic_ros.panoptic.postprocess import Postprocessor, load_postprocessing
 from rt_panoptic_ros.progress import report
 from rt_panoptic_ros.records import CameraImage, ImageGeometry, PanopticResult
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from rt_panoptic_ros.class_table import ClassTable
     from rt_panoptic_ros.inference.base import Backend
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
+    from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.records import DenseDetections
 
     EngineOpener = Callable[[str, ModelBundle, tuple[int, int], str, str], Backend]  # the arguments of `open_backend`

@@ -1,19 +1,22 @@
-"""The settings of every stage: each default, range and description exists here once.
+"""What a setting is, and the settings of every stage: each default, range and description exists once.
 
-The command line (`--set NAME=VALUE`), the ROS parameters and the model cards derive from these records.
+The command line (`--set NAME=VALUE`), the ROS parameters, the launch arguments, model cards and recipes derive from
+records like these.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, get_type_hints
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from enum import Enum
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from rt_panoptic_ros.errors import InvalidInputError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+Record = TypeVar("Record")
 
 BACKENDS = ("auto", "onnxruntime", "torch", "tensorrt", "openvino")
 DEVICES = ("auto", "cpu", "cuda")
@@ -24,49 +27,143 @@ MAX_DETECTIONS = 128
 """Capacity of the detection bit sets: four words of 32."""
 
 
-def _setting(
+class Change(Enum):
+    """When a running node accepts a new value."""
+
+    LIVE = "at any time, from the next frame on"
+    INACTIVE = "while the node is not active"
+    STARTUP = "when the node is started"
+
+
+def setting(
     default: Any,
     description: str,
+    change: Change = Change.LIVE,
     *,
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    return field(
-        default=default,
-        metadata={"description": description, "minimum": minimum, "maximum": maximum, "choices": choices},
-    )
+    """Return a dataclass field with what a user may know of it and give for it: see `Setting`."""
+    metadata = {
+        "description": description, "change": change, "minimum": minimum, "maximum": maximum, "choices": choices,
+    }  # fmt: skip
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a user may know and give for one setting."""
+
+    name: str
+    kind: Any  # float, int, bool, str, a tuple of numbers, or one of them or None
+    default: Any
+    description: str = ""
+    change: Change = Change.LIVE
+    minimum: float | None = None  # None: no limit, or not a number
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()  # of texts
+
+    def parsed(self, value: object) -> Any:
+        """Return `value`, or what its text form says, in the setting's type.
+
+        Raises:
+            InvalidInputError: Not of that type, not finite, out of range, or not one of the choices.
+        """
+        try:
+            parsed = _parsed(self.kind, value)
+        except (TypeError, ValueError, OverflowError):
+            raise self._refusal(value) from None
+        if self.choices and parsed not in self.choices:
+            raise self._refusal(value)
+        if self.kind in (int, float) and not self.low <= parsed <= self.high:
+            raise self._refusal(value)
+        return parsed
+
+    @property
+    def low(self) -> float:
+        """The least number, perhaps minus infinity."""
+        return -math.inf if self.minimum is None else self.minimum
+
+    @property
+    def high(self) -> float:
+        """The largest number, perhaps infinity."""
+        return math.inf if self.maximum is None else self.maximum
+
+    def _refusal(self, value: object) -> InvalidInputError:
+        expected = f"one of {', '.join(self.choices)}" if self.choices else _in_words(self.kind)
+        if self.minimum is not None or self.maximum is not None:
+            expected += f" from {self.low:g} to {self.high:g}"
+        remedy = ": put it in quotes" if self.kind is str and not isinstance(value, str) else ""
+        return InvalidInputError(f"expected {self.name} to be {expected}, got {value!r}{remedy}")
+
+
+def _parsed(kind: Any, value: Any) -> Any:
+    """Return `value` in a setting's type.
+
+    Raises:
+        TypeError, ValueError, OverflowError: It has no such value.
+    """
+    if isinstance(kind, UnionType):
+        return None if value is None else _parsed(kind.__args__[0], value)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        *items, last = get_args(kind)
+        items = [items[0]] * len(value) if last is ... else [*items, last]
+        return tuple(_parsed(item, part) for item, part in zip(items, value, strict=True))
+    if kind is bool and isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.lower())
+    if kind in (bool, str):
+        if not isinstance(value, kind):
+            raise TypeError
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    number = float(value)
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
+        raise ValueError
+    return value if isinstance(value, int) and kind is int else kind(number)
+
+
+def _in_words(kind: Any) -> str:
+    if isinstance(kind, UnionType):
+        return f"{_in_words(kind.__args__[0])} or null"
+    if get_origin(kind) is tuple:
+        *_, last = get_args(kind)
+        return "a list of numbers" if last is ... else f"a list of {len(get_args(kind))} numbers"
+    return {bool: "true or false", str: "text", int: "a whole number", float: "a number"}[kind]
 
 
 @dataclass(frozen=True, slots=True)
 class QueryBoxSettings:
     """Selection of the query boxes (Eq. 4)."""
 
-    pre_nms_threshold: float = _setting(
+    pre_nms_threshold: float = setting(
         0.06, "Class probability that a location must exceed to propose a box.", minimum=0.0, maximum=1.0
     )
-    pre_nms_top_k: int = _setting(
+    pre_nms_top_k: int = setting(
         1000, "Proposals kept per pyramid level, the highest scores first.", minimum=1, maximum=4096
     )
-    nms_threshold: float = _setting(
+    nms_threshold: float = setting(
         0.6, "IoU above which the lower-scored of two boxes of one class is removed.", minimum=0.0, maximum=1.0
     )
-    global_nms_threshold: float = _setting(
+    global_nms_threshold: float = setting(
         0.97, "IoU above which the lower-scored of two boxes of any classes is removed.", minimum=0.0, maximum=1.0
     )
-    max_detections: int = _setting(100, "Query boxes kept per image.", minimum=1, maximum=MAX_DETECTIONS)
+    max_detections: int = setting(100, "Query boxes kept per image.", minimum=1, maximum=MAX_DETECTIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class MaskSettings:
     """Mask construction (Eq. 5-7)."""
 
-    similarity: str = _setting(
+    similarity: str = setting(
         "iou",
         "Agreement of a pixel's own box with a query box: iou (Eq. 6) or giou (the authors' published weights).",
         choices=("iou", "giou"),
     )
-    mask_threshold: float = _setting(
+    mask_threshold: float = setting(
         0.3, "Mask probability from which a pixel belongs to an object (sigma of Eq. 7).", minimum=0.001, maximum=1.0
     )
 
@@ -75,16 +172,16 @@ class MaskSettings:
 class FusionSettings:
     """Fusion of masks and semantics into one labelling (Section 3.2, after Kirillov et al.)."""
 
-    score_threshold: float = _setting(
+    score_threshold: float = setting(
         0.3, "Detections below this score (class probability times centerness) are dropped.", minimum=0.0, maximum=1.0
     )
-    overlap_threshold: float = _setting(
+    overlap_threshold: float = setting(
         0.5,
         "A detection is dropped when more than this fraction of its mask already belongs to higher-scored ones.",
         minimum=0.0,
         maximum=1.0,
     )
-    stuff_area_min: int = _setting(
+    stuff_area_min: int = setting(
         0, "Stuff classes that cover fewer camera pixels than this become void.", minimum=0, maximum=2**31 - 1
     )
 
@@ -99,7 +196,7 @@ class PostprocessSettings:
 
     def flat(self) -> dict[str, float | int | str]:
         """Return {setting name: value} over all stages."""
-        return {name: getattr(getattr(self, group), name) for group, name, _ in _flat_fields()}
+        return {name: value for stage in asdict(self).values() for name, value in stage.items()}
 
     def replaced(self, values: Mapping[str, object]) -> PostprocessSettings:
         """Return a copy with `values` (by flat name) replaced.
@@ -110,66 +207,72 @@ class PostprocessSettings:
         Raises:
             InvalidInputError: An unknown name, a wrong type, or a value outside its range; nothing is changed.
         """
-        known = {name: (group, info) for group, name, info in _flat_fields()}
-        changes: dict[str, dict[str, Any]] = {}
-        for name, value in values.items():
+        known = {one.name: one for one in settings_of(PostprocessSettings)}
+        for name in values:
             if name not in known:
                 raise InvalidInputError(
                     f"expected a setting named one of {', '.join(known)}, got '{name}': check the spelling"
                 )
-            group, info = known[name]
-            changes.setdefault(group, {})[name] = info.parsed(value)
-        return replace(self, **{group: replace(getattr(self, group), **new) for group, new in changes.items()})
+        parsed = {name: known[name].parsed(value) for name, value in values.items()}
+        stages = {stage.name: getattr(self, stage.name) for stage in fields(self)}
+        for name, stage in stages.items():
+            stages[name] = replace(stage, **{key: parsed[key] for key in parsed.keys() & asdict(stage).keys()})
+        return replace(self, **stages)
 
 
-@dataclass(frozen=True, slots=True)
-class SettingInfo:
-    """What a user may know and give for one setting."""
+def settings_of(record: type) -> tuple[Setting, ...]:
+    """Return a record's settings in its order; those of a record in it in that one's place.
 
-    name: str
-    kind: type  # float, int or str
-    default: float | int | str
-    description: str
-    minimum: float | None  # None: no limit, or not a number
-    maximum: float | None
-    choices: tuple[str, ...]  # of texts
-
-    def parsed(self, value: object) -> float | int | str:
-        """Return `value` in the setting's type.
-
-        Raises:
-            InvalidInputError: Not of that type, not finite, out of range, or not one of the choices.
-        """
-        refusal = InvalidInputError(f"expected {self._expectation()}, got {value!r}")
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise refusal
-        if self.kind is str:
-            if value not in self.choices:
-                raise refusal
-            return value
-        try:
-            number = float(value)
-        except (ValueError, OverflowError):
-            raise refusal from None
-        low, high = self._range()
-        if not low <= number <= high or (self.kind is int and not number.is_integer()):
-            raise refusal
-        return int(number) if self.kind is int else number
-
-    def _expectation(self) -> str:
-        if self.choices:
-            return f"{self.name} to be one of {', '.join(self.choices)}"
-        kind = "a whole number" if self.kind is int else "a number"
-        low, high = self._range()
-        return f"{self.name} to be {kind} from {low:g} to {high:g}"
-
-    def _range(self) -> tuple[float, float]:
-        return -math.inf if self.minimum is None else self.minimum, math.inf if self.maximum is None else self.maximum
+    Args:
+        record: A dataclass; fields made by `setting` are described, others have name, type and default alone.
+    """
+    kinds = get_type_hints(record)
+    found: list[Setting] = []
+    for item in fields(record):
+        kind = kinds[item.name]
+        if _is_record(kind):
+            found += settings_of(kind)
+        else:
+            found.append(Setting(item.name, kind, item.default, **item.metadata))
+    return tuple(found)
 
 
-def setting_infos() -> list[SettingInfo]:
-    """Return the description of every post-processing setting, in stage order."""
-    return [info for _, _, info in _flat_fields()]
+def record_from(record: type[Record], document: object, name: str) -> Record:
+    """Return a record of plain data such as YAML holds; tables in it become records, lists tuples.
+
+    Args:
+        record: A dataclass.
+        document: {field: value}; a value may be the record that belongs there.
+        name: What it is of, for messages.
+
+    Raises:
+        InvalidInputError: Not a table, an unknown entry, or a value of another type.
+    """
+    if not isinstance(document, Mapping):
+        raise InvalidInputError(f"expected {name} to be a table, got {document!r:.80}")
+    kinds = get_type_hints(record)
+    known = {item.name: item for item in fields(record)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for entry, value in document.items():
+        if entry not in known:
+            raise InvalidInputError(
+                f"expected {name} to have entries named {', '.join(known)}, got {name}.{entry}: {value!r:.80}"
+            )
+        kind, place = kinds[entry], f"{name}.{entry}"
+        if not _is_record(kind):
+            values[entry] = Setting(place, kind, known[entry].default).parsed(value)
+        else:
+            values[entry] = value if isinstance(value, kind) else record_from(kind, value, place)
+    return record(**values)
+
+
+def _is_record(kind: Any) -> bool:
+    return is_dataclass(kind)
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """Return a record as plain data, the inverse of `record_from`: tuples become lists."""
+    return asdict(record, dict_factory=lambda items: {k: list(v) if isinstance(v, tuple) else v for k, v in items})
 
 
 def parse_size(name: str, text: str) -> tuple[int, int] | None:
@@ -190,11 +293,3 @@ def parse_size(name: str, text: str) -> tuple[int, int] | None:
             f"expected {name} as HEIGHTxWIDTH in px such as 512x1024, each from 1 to 99999, or empty, got '{text}'"
         )
     return int(match.group(1)), int(match.group(2))
-
-
-def _flat_fields() -> Iterator[tuple[str, str, SettingInfo]]:
-    for group, record in (("query_boxes", QueryBoxSettings), ("masks", MaskSettings), ("fusion", FusionSettings)):
-        kinds = get_type_hints(record)
-        for item in fields(record):
-            default: Any = item.default
-            yield group, item.name, SettingInfo(item.name, kinds[item.name], default, **item.metadata)

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from rt_panoptic_ros.architecture import NetworkConfig
-from rt_panoptic_ros.class_table import load_class_table
-from rt_panoptic_ros.model_bundle import ModelBundle
-from rt_panoptic_ros.untrained import make_untrained_bundle
+from rt_panoptic_ros.model.architecture import NetworkConfig
+from rt_panoptic_ros.model.bundle import ModelBundle
+from rt_panoptic_ros.model.class_table import load_class_table
+from rt_panoptic_ros.model.untrained import make_untrained_bundle
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.training.recipe import Recipe

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_panoptic_ros.ros.node_settings import node_setting_infos
-from rt_panoptic_ros.ros.reference_page import OUTPUTS
-from rt_panoptic_ros.settings import setting_infos
+from rt_panoptic_ros.ros.node.node_settings import NodeSettings
+from rt_panoptic_ros.settings import PostprocessSettings, settings_of
+from scripts.reference_page import OUTPUTS
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 CAMERA = "/camera/image_raw"  # the default of panoptic.launch.py
@@ -151,5 +151,5 @@ class TestFoxglove:
 def test_the_parameter_file_names_every_parameter() -> None:
     text = (CONFIG / "panoptic.yaml").read_text()
     named = re.findall(r"^    (?:# )?([a-z_]+):", text, re.MULTILINE)
-    infos = [*(entry.info for entry in node_setting_infos()), *setting_infos()]
+    infos = [*settings_of(NodeSettings), *settings_of(PostprocessSettings)]
     assert sorted(named) == sorted(info.name for info in infos)

@@ -14,8 +14,8 @@ from conftest import ROOT
 
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.errors import CancelledError, InvalidInputError
-from rt_panoptic_ros.input_image import plan_geometry, prepare_input
-from rt_panoptic_ros.model_bundle import InputSpec, ModelBundle
+from rt_panoptic_ros.inference.input_image import plan_geometry, prepare_input
+from rt_panoptic_ros.model.bundle import InputSpec, ModelBundle
 from rt_panoptic_ros.pipeline import open_pipeline
 from rt_panoptic_ros.progress import observing
 from rt_panoptic_ros.records import CameraImage, ColorOrder, ImageGeometry

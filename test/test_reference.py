@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from rt_panoptic_ros.architecture import NetworkConfig, state_dict_layout
 from rt_panoptic_ros.cli import main
+from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
 
 CASE = "case_256x512_seed1.npz"
 

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.settings import PostprocessSettings, setting_infos
+from rt_panoptic_ros.settings import PostprocessSettings, settings_of
 
 
 def test_every_default_is_allowed_and_described() -> None:
-    for info in setting_infos():
+    for info in settings_of(PostprocessSettings):
         assert info.parsed(info.default) == info.default
         assert info.description.endswith(".")
-    assert set(PostprocessSettings().flat()) == {info.name for info in setting_infos()}
+    assert set(PostprocessSettings().flat()) == {info.name for info in settings_of(PostprocessSettings)}
 
 
 def test_text_and_number_forms_agree() -> None:
@@ -51,7 +51,7 @@ def test_wrong_values_are_refused_with_the_reason(name: str, value: object, expe
 
 @given(st.floats() | st.integers() | st.text() | st.booleans() | st.none())
 def test_any_value_is_taken_into_range_or_refused(value: object) -> None:
-    for info in setting_infos():
+    for info in settings_of(PostprocessSettings):
         try:
             parsed = info.parsed(value)
         except InvalidInputError:

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 
 from rt_panoptic_ros import files
-from rt_panoptic_ros.model_bundle import ModelBundle
+from rt_panoptic_ros.model.bundle import ModelBundle
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 
@@ -32,7 +32,7 @@ logging.basicConfig(level=logging.INFO)
 import warp as wp
 import kernels
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
-from rt_panoptic_ros.model_bundle import read_bundle
+from rt_panoptic_ros.model.bundle import read_bundle
 from rt_panoptic_ros.warp_runtime import load_kernels
 
 load_kernels([kernels], "cpu")
@@ -154,7 +154,7 @@ pwd.getpwuid = unknown  # as for a user of a container that its image doesn't kn
 os.environ.pop("HOME", None)
 import numpy as np
 from rt_panoptic_ros.inference.backends import open_backend
-from rt_panoptic_ros.model_bundle import read_bundle
+from rt_panoptic_ros.model.bundle import read_bundle
 backend = open_backend({backend!r}, read_bundle({str(small_bundle.path)!r}), (64, 96), "cpu")
 print(backend.infer(np.zeros((64, 96, 3), np.uint8)).semantic_logits.shape)
 """

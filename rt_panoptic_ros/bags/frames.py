@@ -11,11 +11,11 @@ from rosbags.serde import SerdeError
 
 from rt_panoptic_ros.bags.journal import FrameRecord
 from rt_panoptic_ros.bags.messages import camera_image, frame_messages, read_image_message
-from rt_panoptic_ros.class_filter import keep_classes
 from rt_panoptic_ros.errors import InvalidInputError, first_line
-from rt_panoptic_ros.message_layout import stamp_ns
+from rt_panoptic_ros.frames.message_layout import stamp_ns
+from rt_panoptic_ros.panoptic.class_filter import keep_classes
+from rt_panoptic_ros.panoptic.tracking import InstanceTracker
 from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
-from rt_panoptic_ros.tracking import InstanceTracker
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.bags.options import BagOptions

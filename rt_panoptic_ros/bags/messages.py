@@ -12,9 +12,9 @@ from rosbags.rosbag2.metadata import dump_qos_v8, parse_qos
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rt_panoptic_ros.bags.storage import CDR, QOS, Channel, Schema
+from rt_panoptic_ros.drawing.overlay import render_overlay
 from rt_panoptic_ros.errors import InvalidInputError, first_line
-from rt_panoptic_ros.input_image import to_rgb
-from rt_panoptic_ros.message_layout import (
+from rt_panoptic_ros.frames.message_layout import (
     ENCODINGS,
     class_names_text,
     decode_compressed_image,
@@ -22,16 +22,16 @@ from rt_panoptic_ros.message_layout import (
     detection_fields,
     image_layout,
 )
+from rt_panoptic_ros.frames.pixel_encodings import to_rgb
+from rt_panoptic_ros.panoptic.tracking import with_ids
 from rt_panoptic_ros.resources import share_directory
-from rt_panoptic_ros.tracking import with_ids
-from rt_panoptic_ros.visualize import render_overlay
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from rosbags.typesys.store import Typestore
 
-    from rt_panoptic_ros.class_table import ClassTable
+    from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.records import CameraImage, PanopticResult
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"

@@ -12,18 +12,18 @@ import cv2
 
 from rt_panoptic_ros.bags.messages import OUTPUT_TYPES
 from rt_panoptic_ros.bags.sqlite_file import JOURNALS
-from rt_panoptic_ros.class_filter import parse_class_names
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import file_sha256
 from rt_panoptic_ros.inference.backends import check_choice
-from rt_panoptic_ros.model_bundle import RANGES, read_bundle
+from rt_panoptic_ros.model.bundle import RANGES, read_bundle
+from rt_panoptic_ros.panoptic.class_filter import parse_class_names
 from rt_panoptic_ros.resources import package_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.settings import PostprocessSettings
 
 DEFAULT_OUTPUTS = tuple(name for name in OUTPUT_TYPES if name != "overlay")

@@ -13,10 +13,10 @@ from rosbags.serde import SerdeError
 
 from rt_panoptic_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, OUTPUT_TYPES, read_image_message
 from rt_panoptic_ros.bags.storage import CDR
-from rt_panoptic_ros.class_table import parse_class_table
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.message_layout import ENCODINGS
-from rt_panoptic_ros.pixel_encodings import is_color_encoding
+from rt_panoptic_ros.frames.message_layout import ENCODINGS
+from rt_panoptic_ros.frames.pixel_encodings import is_color_encoding
+from rt_panoptic_ros.model.class_table import parse_class_table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -12,20 +12,20 @@ import warp as wp
 from rt_panoptic_ros.benchmark.measure import Comparison, StageClock, compare
 from rt_panoptic_ros.benchmark.plain import PlainNetwork, plain_postprocess, same_pixels
 from rt_panoptic_ros.benchmark.scenes import street_scene
-from rt_panoptic_ros.class_table import load_class_table
+from rt_panoptic_ros.frames.sources import open_source
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
 from rt_panoptic_ros.inference.base import Backend
-from rt_panoptic_ros.input_image import plan_geometry, prepare_input
+from rt_panoptic_ros.inference.input_image import plan_geometry, prepare_input
+from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.panoptic.postprocess import Postprocessor
 from rt_panoptic_ros.pipeline import PanopticPipeline
 from rt_panoptic_ros.records import CameraImage, ImageGeometry
 from rt_panoptic_ros.settings import PostprocessSettings
-from rt_panoptic_ros.sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.records import DenseDetections, PanopticResult
 
 _CLASSES = "cityscapes"

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from rt_panoptic_ros.architecture import LEVELS
+from rt_panoptic_ros.inference.input_image import plan_geometry
 from rt_panoptic_ros.inference.onnx_graph import build_onnx
-from rt_panoptic_ros.input_image import plan_geometry
+from rt_panoptic_ros.model.architecture import LEVELS
 
 if TYPE_CHECKING:
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
 
 _PARTS = {"backbone.body": "encoder", "backbone.fpn": "pyramid", "panoptic_head": "head"}
 

@@ -24,7 +24,7 @@ from rt_panoptic_ros.training.targets import level_positions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.settings import PostprocessSettings
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.architecture import LEVELNESS_CHANNELS
+from rt_panoptic_ros.model.architecture import LEVELNESS_CHANNELS
 from rt_panoptic_ros.records import STRIDES, DenseDetections
 
 _CELL_SHARE = 0.6

@@ -13,13 +13,13 @@ from rt_panoptic_ros.settings import parse_size
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.benchmark.measure import Comparison
-    from rt_panoptic_ros.ros.latency_benchmark import Endurance
+    from rt_panoptic_ros.ros.benchmark.latency_benchmark import Endurance
 
 
 def _bench(options: argparse.Namespace) -> None:
     require_package("torch", "the plain twins")
     from rt_panoptic_ros.benchmark import comparisons
-    from rt_panoptic_ros.model_bundle import read_bundle
+    from rt_panoptic_ros.model.bundle import read_bundle
 
     size = _size(options)
     if options.what == "postprocess" and options.plot is not None:
@@ -47,7 +47,7 @@ def _bench_node(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.ros.processes import require_ros
 
     require_ros("the node's benchmark")
-    from rt_panoptic_ros.ros.latency_benchmark import NodeBenchmark, compare_node_with_relay, endure
+    from rt_panoptic_ros.ros.benchmark.latency_benchmark import NodeBenchmark, compare_node_with_relay, endure
 
     benchmark = NodeBenchmark(
         _size(options), options.rate, options.frames, options.rounds, options.detections, options.network_ms
@@ -61,7 +61,7 @@ def _bench_cameras(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.ros.processes import require_ros
 
     require_ros("the cameras' benchmark")
-    from rt_panoptic_ros.ros.cameras_benchmark import CamerasBenchmark, bench_cameras
+    from rt_panoptic_ros.ros.benchmark.cameras_benchmark import CamerasBenchmark, bench_cameras
 
     parameters = {name: getattr(options, name) for name in ("model", "backend", "precision", "device")}
     result = bench_cameras(
@@ -80,7 +80,7 @@ def _bench_tracking(options: argparse.Namespace) -> None:
 
 def _bench_floors(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.benchmark.floors import count_floors
-    from rt_panoptic_ros.model_bundle import read_bundle
+    from rt_panoptic_ros.model.bundle import read_bundle
 
     floors = count_floors(read_bundle(options.model), _size(options))
     print(json.dumps(floors.to_document()) if options.json else floors.format())

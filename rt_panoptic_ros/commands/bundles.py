@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rt_panoptic_ros.architecture import BACKBONES, NetworkConfig
 from rt_panoptic_ros.commands.options import add_set, natural, parse_settings, positive
+from rt_panoptic_ros.model.architecture import BACKBONES, NetworkConfig
 from rt_panoptic_ros.settings import parse_size
 
 
 def _import_weights(options: argparse.Namespace) -> None:
-    from rt_panoptic_ros.class_table import load_class_table
-    from rt_panoptic_ros.weights_import import import_weights
+    from rt_panoptic_ros.model.class_table import load_class_table
+    from rt_panoptic_ros.network.weights_import import import_weights
 
     bundle = import_weights(
         options.checkpoint,
@@ -25,8 +25,8 @@ def _import_weights(options: argparse.Namespace) -> None:
 
 
 def _make_untrained(options: argparse.Namespace) -> None:
-    from rt_panoptic_ros.class_table import load_class_table
-    from rt_panoptic_ros.untrained import make_untrained_bundle
+    from rt_panoptic_ros.model.class_table import load_class_table
+    from rt_panoptic_ros.model.untrained import make_untrained_bundle
 
     size = parse_size("--size", options.size)
     classes = load_class_table(options.classes)
@@ -37,9 +37,9 @@ def _make_untrained(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.frames.sources import open_source
     from rt_panoptic_ros.inference.calibration import calibrate_from_source
-    from rt_panoptic_ros.model_bundle import read_bundle, write_ranges
-    from rt_panoptic_ros.sources import open_source
+    from rt_panoptic_ros.model.bundle import read_bundle, write_ranges
 
     bundle = read_bundle(options.model)
     with open_source(options.source) as source:

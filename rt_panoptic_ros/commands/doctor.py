@@ -1,9 +1,8 @@
-"""`rt-panoptic doctor`, and the same as `ros2 run rt_panoptic_ros doctor`."""
+"""`rt-panoptic doctor`."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 
 from rt_panoptic_ros.errors import InvalidInputError
 
@@ -37,10 +36,3 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="how long to listen to cameras and outputs, once the nodes are found (default: %(default)s)",
     )  # fmt: skip
     command.add_argument("--ros-args", nargs=argparse.REMAINDER, help="what follows is for ROS")
-
-
-def main() -> int:
-    """Run the subcommand as a program of its own."""
-    from rt_panoptic_ros import cli
-
-    return cli.main(["doctor", *sys.argv[1:]])

@@ -12,7 +12,7 @@ from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.settings import parse_size
 
 if TYPE_CHECKING:
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
 
 _PRECISIONS = {"fp32": "float32", "fp16": "float16", "float32": "float32", "float16": "float16", "int8": "int8"}
 
@@ -22,7 +22,7 @@ def _build_engine(options: argparse.Namespace) -> None:
 
     from rt_panoptic_ros.inference import engine_cache, tensorrt_runtime
     from rt_panoptic_ros.inference.tensorrt_backend import build_engine
-    from rt_panoptic_ros.model_bundle import read_bundle
+    from rt_panoptic_ros.model.bundle import read_bundle
     from rt_panoptic_ros.progress import observing
 
     bundle = read_bundle(options.model)
@@ -58,7 +58,7 @@ def _build_engine(options: argparse.Namespace) -> None:
 
 def _verify(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.inference.parity import verify_bundle
-    from rt_panoptic_ros.model_bundle import read_bundle
+    from rt_panoptic_ros.model.bundle import read_bundle
 
     report = verify_bundle(read_bundle(options.model), options.image, options.device)
     print(report.format())

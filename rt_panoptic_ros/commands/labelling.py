@@ -11,8 +11,8 @@ from rt_panoptic_ros.settings import PALETTES
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from rt_panoptic_ros.predict import predict_source
-    from rt_panoptic_ros.sources import open_source
+    from rt_panoptic_ros.commands.predict import predict_source
+    from rt_panoptic_ros.frames.sources import open_source
 
     pipeline = open_pipeline_of(options)
     with open_source(options.source) as source:
@@ -32,7 +32,7 @@ def _eval(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.datasets.opening import open_dataset
     from rt_panoptic_ros.evaluation.evaluate import evaluate
     from rt_panoptic_ros.evaluation.report import Subject, card_figures, format_tables, write_report
-    from rt_panoptic_ros.model_bundle import read_bundle, record_measurement
+    from rt_panoptic_ros.model.bundle import read_bundle, record_measurement
 
     pipeline = open_pipeline_of(options)
     dataset = open_dataset(options.dataset, options.root, options.split)
@@ -49,7 +49,7 @@ def _eval(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from rt_panoptic_ros.demo import run_demo
+    from rt_panoptic_ros.ros.tools.demo import run_demo
 
     run_demo(options.source, options.out, model=options.model, max_frames=options.frames)
 

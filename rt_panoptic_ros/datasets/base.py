@@ -11,12 +11,12 @@ import numpy as np
 
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import literal_name
-from rt_panoptic_ros.sources import read_image
+from rt_panoptic_ros.frames.sources import read_image
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rt_panoptic_ros.class_table import ClassTable
+    from rt_panoptic_ros.model.class_table import ClassTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample, read_pair
+from rt_panoptic_ros.datasets.coco_panoptic import CITYSCAPES_SUFFIX
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.evaluation.coco_panoptic import CITYSCAPES_SUFFIX
+from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import VOID
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from rt_panoptic_ros.errors import require_package
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rt_panoptic_ros.class_table import ClassTable
     from rt_panoptic_ros.datasets.base import PanopticSample
+    from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.records import PanopticResult
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from rt_panoptic_ros.datasets.coco_panoptic import Segment, number_segments, panoptic_segments
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.evaluation.average_precision import AveragePrecision, Precision
-from rt_panoptic_ros.evaluation.coco_panoptic import Segment, number_segments, panoptic_segments
 from rt_panoptic_ros.evaluation.panoptic_quality import MeanQuality, QualityCounts, count_matches
 from rt_panoptic_ros.evaluation.semantic_iou import SemanticIou
 from rt_panoptic_ros.records import VOID, CameraImage
@@ -18,8 +18,8 @@ from rt_panoptic_ros.records import VOID, CameraImage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rt_panoptic_ros.class_table import ClassTable
     from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
+    from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.pipeline import PanopticPipeline
 
 

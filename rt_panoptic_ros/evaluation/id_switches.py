@@ -15,8 +15,8 @@ import numpy as np
 from scipy.ndimage import find_objects
 from tqdm import tqdm
 
+from rt_panoptic_ros.panoptic.tracking import InstanceTracker, with_ids
 from rt_panoptic_ros.records import CameraImage, DetectionTable, PanopticResult
-from rt_panoptic_ros.tracking import InstanceTracker, with_ids
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample

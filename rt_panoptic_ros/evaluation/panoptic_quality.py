@@ -17,8 +17,8 @@ from rt_panoptic_ros.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rt_panoptic_ros.class_table import ClassTable
-    from rt_panoptic_ros.evaluation.coco_panoptic import Segment
+    from rt_panoptic_ros.datasets.coco_panoptic import Segment
+    from rt_panoptic_ros.model.class_table import ClassTable
 
 _UNKNOWN, _BLANK, _FIRST = 0, 1, 2  # places in the joint histogram: ids without a segment, void, then the segments
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from rt_panoptic_ros.evaluation.coco_panoptic import result_from_segments
+from rt_panoptic_ros.datasets.coco_panoptic import result_from_segments
+from rt_panoptic_ros.drawing.overlay import contact_sheet, render_overlay
 from rt_panoptic_ros.evaluation.evaluate import true_segments
 from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.records import CameraImage
-from rt_panoptic_ros.visualize import contact_sheet, render_overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from rt_panoptic_ros.class_table import ClassTable
     from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
     from rt_panoptic_ros.evaluation.evaluate import Evaluation, FrameQuality
     from rt_panoptic_ros.evaluation.panoptic_quality import MeanQuality
+    from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.pipeline import PanopticPipeline
     from rt_panoptic_ros.records import PanopticResult
 

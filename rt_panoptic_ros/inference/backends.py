@@ -16,7 +16,7 @@ from rt_panoptic_ros.warp_runtime import start_warp
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.inference.base import Backend
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -9,14 +9,14 @@ import numpy as np
 from tqdm import tqdm
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.input_image import plan_geometry, prepare_input
+from rt_panoptic_ros.inference.input_image import plan_geometry, prepare_input
 from rt_panoptic_ros.records import CameraImage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rt_panoptic_ros.model_bundle import ModelBundle
-    from rt_panoptic_ros.sources import FrameSource
+    from rt_panoptic_ros.frames.sources import FrameSource
+    from rt_panoptic_ros.model.bundle import ModelBundle
 
 
 def calibrate(

@@ -7,8 +7,8 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.architecture import LEVELS
 from rt_panoptic_ros.files import atomic_path, cache_directory, plain_name
+from rt_panoptic_ros.model.architecture import LEVELS
 from rt_panoptic_ros.records import DenseDetections
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import warp as wp
 
     from rt_panoptic_ros.inference.onnx_graph import Dialect
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
 
 _LOGGER = logging.getLogger(__name__)
 

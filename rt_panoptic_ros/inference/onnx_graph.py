@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from rt_panoptic_ros.architecture import (
+from rt_panoptic_ros.model.architecture import (
     EFFICIENTNET_LITE0,
     EFFICIENTNET_LITE0_EPSILON,
     LEVELNESS_CHANNELS,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto, NodeProto
 
-    from rt_panoptic_ros.model_bundle import InputSpec
+    from rt_panoptic_ros.model.bundle import InputSpec
 
 GRAPH_VERSION = 2
 """Raised whenever the same weights give another graph, so that cached exports are made again."""

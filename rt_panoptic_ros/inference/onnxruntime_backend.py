@@ -13,7 +13,7 @@ from rt_panoptic_ros.inference.base import Backend
 from rt_panoptic_ros.inference.onnx_export import dense_detections, exported_onnx
 
 if TYPE_CHECKING:
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.records import DenseDetections
 
 _ERRORS_ONLY = 3

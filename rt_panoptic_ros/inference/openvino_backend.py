@@ -14,7 +14,7 @@ from rt_panoptic_ros.inference.onnx_export import dense_detections, exported_onn
 if TYPE_CHECKING:
     import numpy as np
 
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.records import DenseDetections
 
 _OPTIONS = {

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rt_panoptic_ros.errors import RtPanopticError, UnavailableError
+from rt_panoptic_ros.frames.sources import open_source
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
-from rt_panoptic_ros.input_image import plan_geometry, prepare_input
+from rt_panoptic_ros.inference.input_image import plan_geometry, prepare_input
 from rt_panoptic_ros.records import CameraImage, DenseDetections
 from rt_panoptic_ros.settings import BACKENDS, PRECISIONS
-from rt_panoptic_ros.sources import open_source
 
 if TYPE_CHECKING:
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
 
 _TOLERANCE = 1e-2
 """Of float32 outputs, absolute for logits and relative for box offsets: far above what rounding gives."""

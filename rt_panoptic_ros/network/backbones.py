@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rt_panoptic_ros.architecture import (
+from rt_panoptic_ros.model.architecture import (
     EFFICIENTNET_LITE0,
     EFFICIENTNET_LITE0_EPSILON,
     RESNET_BLOCKS,

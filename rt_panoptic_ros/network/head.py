@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rt_panoptic_ros.architecture import LEVELNESS_CHANNELS, LEVELS, MAX_LOG_OFFSET, NetworkConfig
+from rt_panoptic_ros.model.architecture import LEVELNESS_CHANNELS, LEVELS, MAX_LOG_OFFSET, NetworkConfig
 from rt_panoptic_ros.records import STRIDES
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rt_panoptic_ros.architecture import NetworkConfig
+from rt_panoptic_ros.model.architecture import NetworkConfig
 from rt_panoptic_ros.network.backbones import make_encoder
 from rt_panoptic_ros.network.head import NetworkOutputs, PanopticHead
 from rt_panoptic_ros.network.pyramid import FeaturePyramid

@@ -13,7 +13,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import String
 
-from rt_panoptic_ros.message_layout import (
+from rt_panoptic_ros.frames.message_layout import (
     ENCODINGS,
     class_names_text,
     decode_compressed_image,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from std_msgs.msg import Header
     from vision_msgs.msg import Detection2DArray, LabelInfo
 
-    from rt_panoptic_ros.class_table import ClassTable
+    from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.records import CameraImage, DetectionTable
 
 

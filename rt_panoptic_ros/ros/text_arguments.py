@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from rt_panoptic_ros.ros.node_settings import NodeSettings, node_setting_infos
+from rt_panoptic_ros.settings import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -26,14 +26,14 @@ _TEXT_TAG = "tag:yaml.org,2002:str"
 
 
 @contextmanager
-def texts_kept(args: Sequence[str] | None, record: type = NodeSettings) -> Iterator[list[str]]:
+def texts_kept(args: Sequence[str] | None, record: type) -> Iterator[list[str]]:
     """Give a command line that says the same of a record's text parameters, but as text.
 
     Args:
         args: Command line with ROS arguments; None for the process's own.
-        record: A dataclass with fields made by `described`, the node's parameters.
+        record: A dataclass with fields made by `setting`, the node's parameters.
     """
-    names = frozenset(entry.info.name for entry in node_setting_infos(record) if entry.info.kind is str)
+    names = frozenset(one.name for one in settings_of(record) if one.kind is str)
     kept = list(sys.argv if args is None else args)
     ros = False
     with ExitStack() as stack:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.errors import InvalidInputError, require_package
 from rt_panoptic_ros.files import output_path
-from rt_panoptic_ros.model_bundle import CARD, read_bundle
+from rt_panoptic_ros.model.bundle import CARD, read_bundle
 from rt_panoptic_ros.training.checkpoints import CHECKPOINT
-from rt_panoptic_ros.training.journal import FIGURES, read_scalars
 from rt_panoptic_ros.training.trainer import train
+from rt_panoptic_ros.training.training_log import FIGURES, read_scalars
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.training.recipe import Recipe

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.architecture import EFFICIENTNET_LITE0
 from rt_panoptic_ros.errors import InvalidInputError, require_package
-from rt_panoptic_ros.weights_import import fitting_weights, read_tensors
+from rt_panoptic_ros.model.architecture import EFFICIENTNET_LITE0
+from rt_panoptic_ros.network.weights_import import fitting_weights, read_tensors
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
-from rt_panoptic_ros.architecture import NetworkConfig
 from rt_panoptic_ros.datasets.augmentation import AugmentationSettings
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.model_bundle import InputSpec
+from rt_panoptic_ros.model.architecture import NetworkConfig
+from rt_panoptic_ros.model.bundle import InputSpec
 from rt_panoptic_ros.resources import share_directory
-from rt_panoptic_ros.settings import PostprocessSettings
+from rt_panoptic_ros.settings import PostprocessSettings, plain, record_from
 from rt_panoptic_ros.training.losses import LossWeights
 from rt_panoptic_ros.training.targets import LEVEL_RANGES_PX
 
@@ -112,21 +110,7 @@ class Recipe:
 
     def to_document(self) -> dict[str, Any]:
         """Return the recipe as plain data, the inverse of `parse_recipe`."""
-        document: dict[str, Any] = _plain(dataclasses.asdict(self))
-        document["postprocess"] = self.postprocess.flat()
-        return document
-
-
-_SECTIONS: dict[str, type[Any]] = {
-    "data": DataRecipe,
-    "input": InputSpec,
-    "augmentation": AugmentationSettings,
-    "losses": LossWeights,
-    "optimizer": OptimizerRecipe,
-    "schedule": ScheduleRecipe,
-}
-
-_Record = TypeVar("_Record")
+        return {**plain(self), "postprocess": self.postprocess.flat()}
 
 
 def read_recipe(config: str, changes: Sequence[str] = ()) -> Recipe:
@@ -161,61 +145,10 @@ def parse_recipe(name: str, document: object) -> Recipe:
     Raises:
         InvalidInputError: An unknown or wrong entry.
     """
-    if not isinstance(document, dict) or not isinstance(document.get("network"), dict):
+    if not isinstance(document, Mapping) or not isinstance(document.get("network"), Mapping):
         raise InvalidInputError(f"expected recipe '{name}' to be a table with an entry network, got {document!r:.80}")
-    entries = dict(document)
-    entries["name"] = name
-    entries["network"] = NetworkConfig.from_document(entries["network"])
-    for section, kind in _SECTIONS.items():
-        if section in entries:
-            entries[section] = _record(kind, entries[section], f"{section}.")
-    if "postprocess" in entries:
-        entries["postprocess"] = PostprocessSettings().replaced(entries["postprocess"])
-    return _record(Recipe, entries, "")
-
-
-def _record(kind: type[_Record], entries: object, prefix: str) -> _Record:
-    """Return a record of plain entries; lists become tuples.
-
-    Raises:
-        InvalidInputError: An unknown entry, or a value of another type.
-    """
-    known = {item.name: str(item.type) for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if not isinstance(entries, Mapping):
-        raise InvalidInputError(f"expected the recipe's {prefix.rstrip('.')} to be a table, got {entries!r}")
-    values = {}
-    for name, value in entries.items():
-        if name not in known:
-            raise InvalidInputError(
-                f"expected recipe entries named {', '.join(prefix + key for key in known)}, got {prefix}{name}"
-            )
-        values[name] = _checked(prefix + name, known[name], value)
-    return kind(**values)
-
-
-def _checked(name: str, annotation: str, value: Any) -> Any:
-    """Return `value` in the type that `annotation` names, as far as YAML can hold it.
-
-    Raises:
-        InvalidInputError: Of another type.
-    """
-    if value is None and "None" in annotation:
-        return None
-    if isinstance(value, list):
-        value = tuple(value)
-    # YAML 1.1 reads 1e-4 as text.
-    if "float" in annotation and isinstance(value, str):
-        with contextlib.suppress(ValueError):  # then the check below says what came
-            value = float(value)
-    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "tuple": (tuple,)}
-    for kind, accepted in kinds.items():
-        if annotation.startswith(kind):
-            if not isinstance(value, accepted) or isinstance(value, bool):
-                raise InvalidInputError(f"expected the recipe's {name} to be {annotation}, got {value!r}")
-            numbers = value if isinstance(value, tuple) else ()
-            if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
-                raise InvalidInputError(f"expected the recipe's {name} to be numbers, got {list(numbers)}")
-    return value
+    settings = PostprocessSettings().replaced(document.get("postprocess", {}))
+    return record_from(Recipe, {**document, "name": name, "postprocess": settings}, f"recipe '{name}'")
 
 
 def _apply(document: Any, change: str) -> None:
@@ -226,9 +159,3 @@ def _apply(document: Any, change: str) -> None:
     if not sign or not isinstance(document, dict):
         raise InvalidInputError(f"expected a change such as schedule.steps=100, got '{change}'")
     document[name] = yaml.safe_load(text)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value

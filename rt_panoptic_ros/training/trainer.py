@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from rt_panoptic_ros.architecture import state_dict_layout
 from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.model.architecture import state_dict_layout
 from rt_panoptic_ros.network.panoptic_network import PanopticNetwork
 from rt_panoptic_ros.training.backbone_weights import read_backbone_weights
 from rt_panoptic_ros.training.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
-from rt_panoptic_ros.training.journal import Journal
 from rt_panoptic_ros.training.losses import total_loss
 from rt_panoptic_ros.training.optimization import (
     Plan,
@@ -31,10 +30,11 @@ from rt_panoptic_ros.training.optimization import (
 from rt_panoptic_ros.training.processes import Processes, joined_processes
 from rt_panoptic_ros.training.stream import TrainingStream, open_batches
 from rt_panoptic_ros.training.targets import assign_targets
+from rt_panoptic_ros.training.training_log import Journal
 
 if TYPE_CHECKING:
-    from rt_panoptic_ros.class_table import ClassTable
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
+    from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.training.batches import Batch
     from rt_panoptic_ros.training.recipe import Recipe
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rt_panoptic_ros.bags.writing import Report
-    from rt_panoptic_ros.model_bundle import ModelBundle
+    from rt_panoptic_ros.model.bundle import ModelBundle
 
 SETTINGS = {"score_threshold": 0.0, "pre_nms_threshold": 0.0, "mask_threshold": 0.01, "overlap_threshold": 1.0}
 

@@ -34,9 +34,9 @@ from mcap.reader import make_reader
 from mcap.writer import Writer as McapWriter
 from rosbags.highlevel import AnyReader
 
-from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.message_layout import class_names_text
+from rt_panoptic_ros.frames.message_layout import class_names_text
+from rt_panoptic_ros.model.class_table import load_class_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -35,11 +35,11 @@ from conftest import DATA
 from rosbags.highlevel import AnyReader
 
 from rt_panoptic_ros.bags.reading import camera_names
+from rt_panoptic_ros.drawing.overlay import render_overlay
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.panoptic.tracking import InstanceTracker, with_ids
 from rt_panoptic_ros.pipeline import open_pipeline
 from rt_panoptic_ros.records import CameraImage
-from rt_panoptic_ros.tracking import InstanceTracker, with_ids
-from rt_panoptic_ros.visualize import render_overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,9 @@ import pytest
 from rt_panoptic_ros.benchmark.floors import count_floors
 from rt_panoptic_ros.benchmark.measure import Comparison, compare
 from rt_panoptic_ros.benchmark.scenes import street_scene
-from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.cli import main
-from rt_panoptic_ros.model_bundle import ModelBundle
+from rt_panoptic_ros.model.bundle import ModelBundle
+from rt_panoptic_ros.model.class_table import load_class_table
 
 pytest.importorskip("torch")
 

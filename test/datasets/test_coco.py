@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from conftest import DATA
 
-from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.datasets.coco import CocoPanoptic
+from rt_panoptic_ros.datasets.coco_panoptic import encode_ids, read_coco_panoptic
 from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.evaluation.coco_panoptic import encode_ids, read_coco_panoptic
+from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import VOID
 
 if TYPE_CHECKING:

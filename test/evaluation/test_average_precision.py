@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.datasets.base import PanopticSample
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.evaluation.average_precision import AveragePrecision, Precision
+from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import DetectionTable, PanopticResult
 
 CAMVID = load_class_table("camvid")

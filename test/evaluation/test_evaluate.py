@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.datasets.base import PanopticDataset
 from rt_panoptic_ros.datasets.opening import open_dataset
@@ -26,7 +25,8 @@ from rt_panoptic_ros.evaluation.report import (
     render_sheet,
     true_result,
 )
-from rt_panoptic_ros.model_bundle import ModelBundle, read_bundle
+from rt_panoptic_ros.model.bundle import ModelBundle, read_bundle
+from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import VOID, CameraImage, PanopticResult
 
 SKY, ROAD, CAR, PEDESTRIAN, VOID_LABEL = 0, 3, 8, 9, 11

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rt_panoptic_ros.class_table import ClassTable, load_class_table
+from rt_panoptic_ros.datasets.coco_panoptic import Segment, encode_ids, read_coco_panoptic
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.evaluation.coco_panoptic import Segment, encode_ids, read_coco_panoptic
 from rt_panoptic_ros.evaluation.panoptic_quality import QualityCounts, count_matches
+from rt_panoptic_ros.model.class_table import ClassTable, load_class_table
 
 SAMPLE = DATA / "coco_panoptic_sample"
 COCO = load_class_table("coco")

@@ -10,17 +10,17 @@ import pytest
 import warp as wp
 from fake_tensorrt import take_tensorrts_place
 
-from rt_panoptic_ros.architecture import NetworkConfig
-from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import cache_directory
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
 from rt_panoptic_ros.inference.tensorrt_runtime import gpu_identity, load_runtime
-from rt_panoptic_ros.model_bundle import InputSpec, ModelBundle, write_bundle
+from rt_panoptic_ros.model.architecture import NetworkConfig
+from rt_panoptic_ros.model.bundle import InputSpec, ModelBundle, write_bundle
+from rt_panoptic_ros.model.class_table import load_class_table
+from rt_panoptic_ros.model.untrained import make_untrained_bundle, untrained_weights
 from rt_panoptic_ros.records import STRIDES
 from rt_panoptic_ros.settings import PostprocessSettings
-from rt_panoptic_ros.untrained import make_untrained_bundle, untrained_weights
 
 ENGINES = [
     pytest.param(

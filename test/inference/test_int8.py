@@ -11,16 +11,16 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from rt_panoptic_ros.architecture import NetworkConfig
-from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.inference.backends import open_backend
 from rt_panoptic_ros.inference.calibration import calibrate
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
 from rt_panoptic_ros.inference.onnx_graph import build_onnx
-from rt_panoptic_ros.model_bundle import RANGES, ModelBundle, read_bundle, write_ranges
-from rt_panoptic_ros.untrained import make_untrained_bundle
+from rt_panoptic_ros.model.architecture import NetworkConfig
+from rt_panoptic_ros.model.bundle import RANGES, ModelBundle, read_bundle, write_ranges
+from rt_panoptic_ros.model.class_table import load_class_table
+from rt_panoptic_ros.model.untrained import make_untrained_bundle
 
 SIZE = (96, 160)
 

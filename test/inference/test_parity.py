@@ -13,8 +13,8 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
 
 from rt_panoptic_ros.cli import main
-from rt_panoptic_ros.inference.torch_backend import TorchBackend
-from rt_panoptic_ros.model_bundle import ModelBundle
+from rt_panoptic_ros.model.bundle import ModelBundle
+from rt_panoptic_ros.network.torch_backend import TorchBackend
 from rt_panoptic_ros.records import DenseDetections
 
 

@@ -21,7 +21,7 @@ from rt_panoptic_ros.inference import backends, tensorrt_runtime
 from rt_panoptic_ros.inference.backends import open_backend
 from rt_panoptic_ros.inference.engine_cache import engine_folder
 from rt_panoptic_ros.inference.tensorrt_backend import TensorRtBackend
-from rt_panoptic_ros.model_bundle import ModelBundle
+from rt_panoptic_ros.model.bundle import ModelBundle
 from rt_panoptic_ros.pipeline import PanopticPipeline
 from rt_panoptic_ros.records import CameraImage
 

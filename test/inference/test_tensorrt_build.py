@@ -8,14 +8,14 @@ from pathlib import Path
 import onnx
 import pytest
 
-from rt_panoptic_ros.architecture import NetworkConfig
-from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.errors import CancelledError, InvalidInputError, UnavailableError
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
 from rt_panoptic_ros.inference.tensorrt_runtime import BuildOptions, Runtime, load_runtime
-from rt_panoptic_ros.model_bundle import read_bundle
-from rt_panoptic_ros.untrained import make_untrained_bundle
+from rt_panoptic_ros.model.architecture import NetworkConfig
+from rt_panoptic_ros.model.bundle import read_bundle
+from rt_panoptic_ros.model.class_table import load_class_table
+from rt_panoptic_ros.model.untrained import make_untrained_bundle
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None and importlib.util.find_spec("tensorrt_rtx_libs") is None,

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from torch.nn import functional  # noqa: E402
 
-from rt_panoptic_ros.architecture import LEVELS, NetworkConfig, state_dict_layout  # noqa: E402
+from rt_panoptic_ros.model.architecture import LEVELS, NetworkConfig, state_dict_layout  # noqa: E402
 from rt_panoptic_ros.network.head import GlobalConv2d  # noqa: E402
 from rt_panoptic_ros.network.panoptic_network import PanopticNetwork  # noqa: E402
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import DetectionTable, PanopticResult
 from rt_panoptic_ros.ros.transport import profile_environment
 from rt_panoptic_ros.settings import PostprocessSettings
@@ -52,7 +52,7 @@ try:
     import rt_panoptic_ros.msg  # noqa: F401
     from rclpy.executors import SingleThreadedExecutor
 except ImportError as error:
-    collect_ignore_glob = ["test_*.py"]
+    collect_ignore_glob = ["*test_*.py"]
     MISSING = f"needs rclpy and the generated messages: {error}"
 else:
     MISSING = ""
@@ -61,7 +61,11 @@ else:
 TIMEOUT_S = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("RT_PANOPTIC_DATA", ROOT.parent / "shared" / "data"))
-PROGRAMS = {"panoptic_node": "panoptic_node", "play_images": "image_player", "record_outputs": "output_recorder"}
+PROGRAMS = {
+    "panoptic_node": "node.panoptic_node",
+    "play_images": "tools.image_player",
+    "record_outputs": "tools.output_recorder",
+}
 
 
 def pytest_report_header() -> str:
@@ -231,7 +235,7 @@ def fake_node(graph: Graph) -> Callable[..., Any]:
     """
     from rclpy.parameter import Parameter
 
-    from rt_panoptic_ros.ros.panoptic_node import PanopticNode
+    from rt_panoptic_ros.ros.node.panoptic_node import PanopticNode
 
     def make(*rules: str, **parameters: object) -> Any:
         pipelines: list[FakePipeline] = []

@@ -24,7 +24,7 @@ from rt_panoptic_ros.bags.messages import (
     message_store,
     read_image_message,
 )
-from rt_panoptic_ros.class_table import load_class_table
+from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import CameraImage, DetectionTable, PanopticResult
 from rt_panoptic_ros.ros import conversions
 

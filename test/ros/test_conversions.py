@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as npst
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from rt_panoptic_ros.class_table import load_class_table
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import DetectionTable
 from rt_panoptic_ros.ros.conversions import (
     camera_image,

@@ -19,9 +19,9 @@ from launch_ros.actions import Node  # noqa: E402
 from launch_ros.utilities import evaluate_parameters  # noqa: E402
 
 from rt_panoptic_ros.ros import qos  # noqa: E402
-from rt_panoptic_ros.ros.node_settings import node_setting_infos  # noqa: E402
+from rt_panoptic_ros.ros.node.node_settings import NodeSettings  # noqa: E402
 from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES  # noqa: E402
-from rt_panoptic_ros.settings import setting_infos  # noqa: E402
+from rt_panoptic_ros.settings import PostprocessSettings, settings_of  # noqa: E402
 
 RUN = """
 import sys
@@ -49,7 +49,7 @@ def test_every_setting_is_a_described_argument(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     entities = description("panoptic.launch.py").entities
     arguments = {entity.name: entity for entity in entities if isinstance(entity, DeclareLaunchArgument)}
-    names = {entry.info.name for entry in node_setting_infos()} | {info.name for info in setting_infos()}
+    names = {one.name for one in (*settings_of(NodeSettings), *settings_of(PostprocessSettings))}
     assert names | {"image_topic", "node_name", "namespace", "params_file", "log_level"} == set(arguments)
     assert all(argument.description.endswith(".") for argument in arguments.values())
     assert sum(isinstance(entity, SetEnvironmentVariable) for entity in entities) == len(PROFILE_VARIABLES)

@@ -13,10 +13,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt_panoptic_ros.ros.image_player import PlayerSettings
-from rt_panoptic_ros.ros.node_settings import NodeSettings
-from rt_panoptic_ros.ros.parameters import declare_settings
+from rt_panoptic_ros.ros.node.node_settings import NodeSettings
+from rt_panoptic_ros.ros.node.parameters import declare_settings
 from rt_panoptic_ros.ros.text_arguments import texts_kept
+from rt_panoptic_ros.ros.tools.image_player import PlayerSettings
 
 TEXTS = [
     "0016", "0x10", "1e3", "16", "-1", "1700000000000000000", ".5", "1_000", "nan", ".nan", "inf", "infinity", "0x1p3",

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from rt_panoptic_ros.architecture import NetworkConfig
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.model.architecture import NetworkConfig
 from rt_panoptic_ros.network.head import NetworkOutputs
 from rt_panoptic_ros.network.panoptic_network import PanopticNetwork
 from rt_panoptic_ros.training.batches import Batch, ImageLabels

@@ -14,7 +14,7 @@ from rt_panoptic_ros.ros.doctor.remedies import (
     take_camera,
 )
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, find_obstacle, why_apart
-from rt_panoptic_ros.ros.frame_statistics import FUTURE_MS, LATE_SHARE
+from rt_panoptic_ros.ros.node.frame_statistics import FUTURE_MS, LATE_SHARE
 from rt_panoptic_ros.ros.transport import mend_loss
 
 if TYPE_CHECKING:

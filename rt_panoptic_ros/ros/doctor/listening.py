@@ -11,9 +11,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from rt_panoptic_ros.errors import RtPanopticError
-from rt_panoptic_ros.ros.camera_subscription import subscribe_noticing_loss
 from rt_panoptic_ros.ros.conversions import camera_image
 from rt_panoptic_ros.ros.doctor.records import ImagesSeen
+from rt_panoptic_ros.ros.node.camera_subscription import subscribe_noticing_loss
 
 if TYPE_CHECKING:
     from rclpy.node import Node

@@ -17,7 +17,7 @@ from rt_panoptic_ros.ros.doctor.remedies import (
     set_parameters,
 )
 from rt_panoptic_ros.ros.endpoints import IMAGE
-from rt_panoptic_ros.ros.node_settings import NodeSettings, parse_outputs
+from rt_panoptic_ros.ros.node.node_settings import NodeSettings, parse_outputs
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.ros.doctor.records import GraphSeen, NodeSeen

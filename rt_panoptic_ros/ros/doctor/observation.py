@@ -25,7 +25,6 @@ from tqdm import tqdm
 
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.msg import PanopticDetectionArray
-from rt_panoptic_ros.ros.diagnostics import OUTPUT_TOPIC, PERIOD_S
 from rt_panoptic_ros.ros.doctor.listening import ImageListener, OutputListener
 from rt_panoptic_ros.ros.doctor.records import (
     CameraSeen,
@@ -37,7 +36,9 @@ from rt_panoptic_ros.ros.doctor.records import (
 )
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint
 from rt_panoptic_ros.ros.logs import find_log_directory
-from rt_panoptic_ros.ros.node_settings import node_setting_infos, parse_outputs
+from rt_panoptic_ros.ros.node.diagnostics import OUTPUT_TOPIC, PERIOD_S
+from rt_panoptic_ros.ros.node.node_settings import NodeSettings, parse_outputs
+from rt_panoptic_ros.settings import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,7 +62,7 @@ _MARK = "/reset_tracking"  # a service that only a panoptic node has
 _REPORT = "diagnostic_msgs/msg/DiagnosticArray"
 _OUTPUT_KINDS = {"rt_panoptic_ros/msg/PanopticDetectionArray": PanopticDetectionArray, IMAGE: Image}
 _COST = {"confidence": 1, "overlay": 2}  # of making an output that nobody has asked for yet
-_PARAMETERS = [*(entry.info.name for entry in node_setting_infos()), "use_sim_time"]
+_PARAMETERS = [*(one.name for one in settings_of(NodeSettings)), "use_sim_time"]
 
 
 def examine(seconds: float, wanted: str = "", ros_arguments: Sequence[str] = ()) -> GraphSeen:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.ros.doctor.records import LOST_SHARE, Verdict
 from rt_panoptic_ros.ros.doctor.remedies import see_log, set_parameters
-from rt_panoptic_ros.ros.node_settings import OUTPUTS, parse_outputs
+from rt_panoptic_ros.ros.node.node_settings import OUTPUTS, parse_outputs
 from rt_panoptic_ros.ros.transport import mend_loss
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rt_panoptic_ros.ros.node_settings import NodeSettings
+from rt_panoptic_ros.ros.node.node_settings import NodeSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.ros.node_settings import Change, node_setting_infos, parse_cameras
+from rt_panoptic_ros.ros.node.node_settings import NodeSettings, parse_cameras
+from rt_panoptic_ros.settings import Change, settings_of
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.ros.doctor.records import NodeSeen
 
-_CHANGES = {entry.info.name: entry.change for entry in node_setting_infos()}
+_CHANGES = {one.name: one.change for one in settings_of(NodeSettings)}
 
 
 def lifecycle(node: NodeSeen, *transitions: str) -> tuple[str, ...]:

@@ -1,0 +1,376 @@
+"""The COCO-panoptic format: a PNG of segment ids for each image, and one JSON file that tells what the segments are.
+
+Described at https://cocodataset.org/#format-data; panopticapi reads what is written here and the other way round.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.files import output_path, write_image
+from rt_panoptic_ros.frames.sources import read_image
+from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from rt_panoptic_ros.model.class_table import ClassTable
+
+PNG_FOLDER = "panoptic"
+JSON_NAME = "panoptic.json"
+CITYSCAPES_SUFFIX = "_leftImg8bit"
+"""Of the images' names, which are their ids otherwise."""
+
+_FIRST_INSTANCE = VOID + 1  # segment ids: 1 + class id for stuff, then VOID + instance id for things
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One object, or all the pixels of one stuff class."""
+
+    id: int  # value in the PNG, R + 256 G + 256^2 B; not 0
+    category_id: int  # the dataset's own id of the class
+    area: int  # pixels
+    bbox: tuple[int, int, int, int]  # x_min, y_min, width, height, px
+    iscrowd: int = 0  # 1 where the segment is a group of objects not told apart (only in ground truth)
+    isthing: int = 0  # 1 for things
+
+
+@dataclass(frozen=True, slots=True)
+class PanopticAnnotation:
+    """What the format says about one image."""
+
+    image_id: int | str
+    ids: np.ndarray  # (H, W) int32 segment ids, 0 void
+    segments: tuple[Segment, ...]
+
+
+def panoptic_segments(
+    result: PanopticResult, classes: ClassTable, ids: np.ndarray | None = None
+) -> tuple[np.ndarray, tuple[Segment, ...]]:
+    """Number a result's segments: each object is one, each stuff class is one, all else is void.
+
+    Pixels of a thing class that belong to no object are void here, as the metric wants it, and so are values that are
+    not in the class table.
+
+    Args:
+        result: What the pipeline made of an image.
+        classes: Tells things from stuff and gives the dataset's ids.
+        ids: (n,) uint16, the objects' lasting ids; None for their numbers in this image.
+
+    Returns:
+        (H, W) int32 segment ids, 0 void, for objects 255 + their id; and the segments that have pixels, by rising id.
+
+    Raises:
+        InvalidInputError: A pixel's instance has no detection, or a detection's class is not in the class table.
+    """
+    table = result.detections
+    if int(result.instance.max(initial=0)) > len(table):
+        raise InvalidInputError(
+            f"expected instance ids up to {len(table)}, the number of detections, got {int(result.instance.max())}"
+        )
+    crowd = np.zeros(len(table), bool)
+    numbers, segments = number_segments(result.semantic, result.instance, table.class_ids, crowd, classes)
+    if ids is None:
+        return numbers, segments
+    lasting = np.concatenate([np.arange(_FIRST_INSTANCE, dtype=np.int32), VOID + ids.astype(np.int32)])
+    renamed = [replace(segment, id=int(lasting[segment.id])) for segment in segments]
+    return lasting[numbers], tuple(sorted(renamed, key=lambda segment: segment.id))
+
+
+def number_segments(
+    semantic: np.ndarray,
+    instance: np.ndarray,
+    instance_classes: np.ndarray,
+    instance_crowd: np.ndarray,
+    classes: ClassTable,
+) -> tuple[np.ndarray, tuple[Segment, ...]]:
+    """Number the segments of a labelling, be it a result or ground truth; see `panoptic_segments`.
+
+    Args:
+        semantic: (H, W) uint8 class ids, VOID where there is none.
+        instance: (H, W) integers, 0 none, else 1 + row of the arrays below.
+        instance_classes: (n,) class ids.
+        instance_crowd: (n,) bool, groups of objects that are not told apart.
+        classes: Tells things from stuff and gives the dataset's ids.
+
+    Returns:
+        (H, W) int32 segment ids, 0 void; and the segments that have pixels, by rising id, things last.
+
+    Raises:
+        InvalidInputError: An instance's class is not in the class table.
+    """
+    stuff_ids = np.zeros(VOID + 1, np.int32)
+    categories = {}
+    for entry in classes.classes:
+        if not entry.thing:
+            stuff_ids[entry.id] = entry.id + 1
+            categories[entry.id + 1] = entry, False
+    for row, (class_id, crowd) in enumerate(zip(instance_classes.tolist(), instance_crowd.tolist(), strict=True)):
+        if class_id >= len(classes):
+            raise InvalidInputError(
+                f"expected classes of table '{classes.name}' (0 to {len(classes) - 1}), got {class_id}"
+            )
+        categories[_FIRST_INSTANCE + row] = classes.classes[class_id], crowd
+    ids = np.where(instance > 0, instance.astype(np.int32) + VOID, stuff_ids[semantic])
+    segments = []
+    for segment_id, area, bbox in _measured(*_compacted(ids)):
+        entry, crowd = categories[segment_id]
+        segments.append(Segment(segment_id, entry.dataset_id, area, bbox, int(crowd), int(entry.thing)))
+    return ids, tuple(segments)
+
+
+def panoptic_png(result: PanopticResult, classes: ClassTable) -> np.ndarray:
+    """Return a result as the format's picture, (H, W, 3) uint8 RGB; see `panoptic_segments`."""
+    return encode_ids(panoptic_segments(result, classes)[0])
+
+
+def result_from_segments(ids: np.ndarray, segments: Sequence[Segment], classes: ClassTable) -> PanopticResult:
+    """Return segments as a panoptic result, the inverse of `panoptic_segments`: things become objects of score 1.
+
+    Args:
+        ids: (H, W) integers, segment ids.
+        segments: What they are; their areas and boxes are counted anew.
+        classes: Tells things from stuff and knows the segments' categories.
+
+    Raises:
+        InvalidInputError: A category is not in the class table, or an id has no segment.
+    """
+    by_category = {entry.dataset_id: entry for entry in classes.classes}
+    entries = {}
+    for segment in segments:
+        if segment.category_id not in by_category:
+            raise InvalidInputError(
+                f"expected categories of class table '{classes.name}', got category {segment.category_id}: "
+                "name the table that the file was made with"
+            )
+        entries[segment.id] = by_category[segment.category_id]
+    present, places = _compacted(ids)
+    semantic_of = {0: VOID}
+    objects: dict[int, tuple[int, int, tuple[int, int, int, int]]] = {}
+    for segment_id, area, (x, y, width, height) in _measured(present, places):
+        if segment_id not in entries:
+            raise InvalidInputError(f"expected a segment for each id in the picture, got {segment_id} without one")
+        entry = entries[segment_id]
+        semantic_of[segment_id] = entry.id
+        if entry.thing:
+            objects[segment_id] = entry.id, area, (x, y, x + width - 1, y + height - 1)
+    instance_of = {segment_id: row for row, segment_id in enumerate(objects, 1)}
+    semantic = np.array([semantic_of[segment_id] for segment_id in present.tolist()], np.uint8)
+    instance = np.array([instance_of.get(segment_id, 0) for segment_id in present.tolist()], np.uint16)
+    mask_boxes = np.array([box for *_, box in objects.values()], np.int32).reshape(-1, 4)
+    detections = DetectionTable(
+        class_ids=np.array([class_id for class_id, *_ in objects.values()], np.uint8),
+        scores=np.ones(len(objects), np.float32),
+        boxes=mask_boxes.astype(np.float32),
+        mask_boxes=mask_boxes,
+        areas=np.array([area for _, area, _ in objects.values()], np.uint32),
+    )
+    return PanopticResult(semantic[places], instance[places], detections)
+
+
+def encode_ids(ids: np.ndarray) -> np.ndarray:
+    """Return (H, W) segment ids below 2^24 as (H, W, 3) uint8 RGB: id = R + 256 G + 256^2 B."""
+    rgb: np.ndarray = np.ascontiguousarray(ids, "<u4").view(np.uint8).reshape(*ids.shape, 4)[..., :3].copy()
+    return rgb
+
+
+def decode_ids(rgb: np.ndarray) -> np.ndarray:
+    """Return the (H, W) int32 segment ids of an (H, W, 3) uint8 RGB picture."""
+    ids: np.ndarray = rgb[..., 0] + 256 * rgb[..., 1].astype(np.int32) + 65536 * rgb[..., 2].astype(np.int32)
+    return ids
+
+
+class CocoPanopticWriter:
+    """Writes results as they come: `folder`/panoptic/STEM.png at once, `folder`/panoptic.json when closed.
+
+    Leaving the `with` block closes, after an error too: the JSON file then tells of the images written so far, if any.
+    """
+
+    def __init__(self, folder: Path, classes: ClassTable) -> None:
+        """Make the folder.
+
+        Raises:
+            UnavailableError: The folder cannot be made.
+        """
+        self._folder = folder
+        self._classes = classes
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._image_ids: set[int | str] = set()
+        self._names: set[str] = set()
+        self._closed = False
+        try:
+            (folder / PNG_FOLDER).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnavailableError(
+                f"expected to write into {folder}, but {error.strerror}: name another folder"
+            ) from None
+
+    def add(
+        self,
+        stem: str,
+        result: PanopticResult,
+        image_id: int | str | None = None,
+        image_file: str | None = None,
+        ids: np.ndarray | None = None,
+    ) -> None:
+        """Write one image's result.
+
+        Args:
+            stem: Names the PNG; with / it lies in a sub-folder.
+            result: What the pipeline made of the image.
+            image_id: The ground truth's id of the image; by default what the data sets make of its file's name (COCO's
+                000000142238.jpg is 142238, Cityscapes' ulm_000000_000019_leftImg8bit.png is ulm_000000_000019), and
+                the stem where that was taken before.
+            image_file: The image's own file name; by default the stem with .jpg, as in COCO.
+            ids: As of `panoptic_segments`.
+
+        Raises:
+            InvalidInputError: The image id was added before.
+            UnavailableError: The file cannot be written.
+        """
+        if self._closed:
+            raise ValueError("the writer is closed")
+        image_file = image_file or f"{stem}.jpg"
+        if image_id is None:
+            own = PurePath(image_file).stem.partition(CITYSCAPES_SUFFIX)[0] or stem
+            image_id = int(own) if own.isascii() and own.isdecimal() else own
+            image_id = stem if image_id in self._image_ids else image_id
+        name = f"{stem}.png"
+        if image_id in self._image_ids or name in self._names:
+            raise InvalidInputError(f"expected each image once, got '{stem}' (image id {image_id}) again")
+        numbers, segments = panoptic_segments(result, self._classes, ids)
+        write_image(self._folder / PNG_FOLDER / name, np.ascontiguousarray(encode_ids(numbers)[..., ::-1]))
+        height, width = numbers.shape
+        self._image_ids.add(image_id)
+        self._names.add(name)
+        self._images.append({"id": image_id, "file_name": image_file, "height": height, "width": width})
+        self._annotations.append(
+            {"image_id": image_id, "file_name": name, "segments_info": [asdict(segment) for segment in segments]}
+        )
+
+    def close(self) -> None:
+        """Write the JSON file in one step, so that no reader ever sees half of it; harmless when repeated.
+
+        Raises:
+            UnavailableError: The file cannot be written.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        document = {
+            "images": self._images,
+            "annotations": self._annotations,
+            "categories": [
+                {"id": entry.dataset_id, "name": entry.name, "isthing": int(entry.thing), "color": list(entry.color)}
+                for entry in self._classes.classes
+            ],
+        }
+        with output_path(self._folder / JSON_NAME) as part:
+            part.write_text(json.dumps(document), encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or self._images:  # a run that came to nothing leaves none of its files
+            self.close()
+
+
+def read_coco_panoptic(json_path: Path, png_folder: Path | None = None) -> Iterator[PanopticAnnotation]:
+    """Read a data set in the format, one image at a time, in the file's order.
+
+    Args:
+        json_path: The JSON file.
+        png_folder: Where the PNGs lie; by default a folder beside the JSON file and named like it.
+
+    Yields:
+        The images' segments.
+
+    Raises:
+        InvalidInputError: The JSON file is not of the format, or a PNG is missing or damaged.
+    """
+    folder = json_path.with_suffix("") if png_folder is None else png_folder
+    for image_id, name, segments in list(read_segments(json_path)):
+        path = folder / name
+        try:
+            rgb = read_image(path)
+        except InvalidInputError:
+            raise InvalidInputError(
+                f"expected the PNG of segment ids of image {image_id}, got no readable {path}"
+            ) from None
+        yield PanopticAnnotation(image_id, decode_ids(rgb), segments)
+
+
+def read_segments(json_path: Path) -> Iterator[tuple[int | str, str, tuple[Segment, ...]]]:
+    """Read a JSON file in the format, without the PNGs, one image at a time, in the file's order.
+
+    Args:
+        json_path: The JSON file.
+
+    Yields:
+        The image's id, the name of its PNG, and its segments.
+
+    Raises:
+        InvalidInputError: The JSON file is not of the format (told when the wrong entry is reached).
+    """
+    try:
+        document = json.loads(json_path.read_bytes())  # UTF-8, with or without a byte order mark
+        things = {category["id"]: int(category["isthing"]) for category in document["categories"]}
+        for annotation in document["annotations"]:
+            segments = tuple(_segment(fields, things) for fields in annotation["segments_info"])
+            yield annotation["image_id"], str(annotation["file_name"]), segments
+    except OSError as error:
+        raise InvalidInputError(f"expected a COCO-panoptic JSON file, got {json_path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(
+            f"expected a COCO-panoptic JSON file, got {json_path} without or with a wrong {error}"
+        ) from None
+
+
+def _segment(fields: dict[str, Any], things: dict[int, int]) -> Segment:
+    x, y, width, height = (int(value) for value in fields["bbox"])
+    category_id = int(fields["category_id"])
+    return Segment(
+        id=int(fields["id"]),
+        category_id=category_id,
+        area=int(fields["area"]),
+        bbox=(x, y, width, height),
+        iscrowd=int(fields.get("iscrowd", 0)),
+        isthing=things[category_id],
+    )
+
+
+def _compacted(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids that occur, rising, and for each pixel its id's place among them; tables instead of sorting."""
+    occurs = np.zeros(int(ids.max(initial=0)) + 1, bool)
+    occurs[ids] = True
+    present = np.flatnonzero(occurs)
+    place_of = np.zeros(len(occurs), np.int32)
+    place_of[present] = np.arange(len(present))
+    return present, place_of[ids]
+
+
+def _measured(present: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
+    """Yield the id, the area and the box (x_min, y_min, width, height) of each segment but void, by rising id."""
+    for place, segment_id in enumerate(present.tolist()):
+        if segment_id != 0:
+            mask = places == place
+            # By NumPy: cv2.boundingRect of a mask is wrong in OpenCV 4.5.5 to 4.8.1, which Ubuntu 24.04 has.
+            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            x, y = int(columns[0]), int(rows[0])
+            box = (x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
+            yield segment_id, int(np.count_nonzero(mask)), box

@@ -1,0 +1,1 @@
+"""Pictures for eyes: overlays, labels, palettes."""

@@ -1,0 +1,1 @@
+"""Frames as they come: files, videos, cameras, messages."""

@@ -1,0 +1,1 @@
+"""What a model is without its computation: configuration, bundle, classes, weights."""

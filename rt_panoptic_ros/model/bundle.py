@@ -1,0 +1,291 @@
+"""Model bundles: a folder with the card (`model.yaml`) and the weights; all that inference must know.
+
+The card says what network the weights belong to, the classes, the input's preprocessing, the post-processing
+settings the weights are meant for, and where they come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.files import atomic_path, file_sha256, output_path
+from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
+from rt_panoptic_ros.model.class_table import ClassTable, load_class_table, parse_class_table
+from rt_panoptic_ros.resources import share_directory
+from rt_panoptic_ros.settings import PostprocessSettings, plain, record_from
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CARD = "model.yaml"
+WEIGHTS = "weights.safetensors"
+RANGES = "int8.json"
+FITS = ("stretch", "pad")
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How a camera image becomes the network's input."""
+
+    mean_rgb: tuple[float, float, float] = (122.7717, 115.9465, 102.9801)  # of 0..255 pixels, subtracted
+    std_rgb: tuple[float, float, float] = (1.0, 1.0, 1.0)  # divided by
+    color_order: str = "bgr"  # the channel order of the weights' first convolution: rgb or bgr
+    size: tuple[int, int] | None = None  # (height, width) px that images are brought to; None: as they come
+    fit: str = "stretch"  # to `size`: stretch both axes, or keep the aspect ratio and pad right and below
+    size_divisor: int = 1  # the input is padded right and below to a multiple of this many px
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            InvalidInputError: A value that no input can have.
+        """
+        checks = {
+            "color_order to be rgb or bgr": self.color_order in ("rgb", "bgr"),
+            f"fit to be one of {', '.join(FITS)}": self.fit in FITS,
+            "size_divisor to be at least 1": self.size_divisor >= 1,
+            "size to be null or [height, width], both at least 1": self.size is None
+            or (len(self.size) == 2 and min(self.size) >= 1),
+            "std_rgb to be three numbers above 0": len(self.std_rgb) == 3 and min(self.std_rgb) > 0,
+            "mean_rgb to be three numbers": len(self.mean_rgb) == 3,
+        }
+        for expectation, holds in checks.items():
+            if not holds:
+                raise InvalidInputError(f"expected the input's {expectation}, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBundle:
+    """A bundle's card; the weights stay on disk until `load_weights`."""
+
+    path: Path
+    name: str
+    network: NetworkConfig
+    classes: ClassTable
+    input: InputSpec
+    settings: PostprocessSettings
+    weights_sha256: str
+    about: dict[str, Any] = field(default_factory=dict)  # recipe, data and licence, measured figures
+
+    @property
+    def layout(self) -> dict[str, tuple[int, ...]]:
+        """Return {entry name: shape} of the weights."""
+        return state_dict_layout(self.network, len(self.classes), len(self.classes.thing_ids))
+
+    @property
+    def content_key(self) -> str:
+        """Hexadecimal digest of all that the network's computation depends on."""
+        spec = {key: value for key, value in asdict(self.input).items() if key not in ("size", "fit", "size_divisor")}
+        parts = [self.weights_sha256, plain(self.network), spec, len(self.classes), self.classes.thing_ids]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def load_weights(self) -> dict[str, np.ndarray]:
+        """Return {entry name: float32 array} in the layout's order.
+
+        Raises:
+            InvalidInputError: The file is missing, damaged, not the card's, or of another layout.
+        """
+        self.verify_weights()
+        path = self.path / WEIGHTS
+        try:
+            weights: dict[str, np.ndarray] = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InvalidInputError(f"expected weights in {path}, got {error}: restore the file") from None
+        return checked_weights(weights, self.layout, str(path))
+
+    def load_ranges(self) -> dict[str, tuple[float, float]]:
+        """Return {tensor name: (lowest, highest) activation}, what an 8-bit graph is scaled by.
+
+        Raises:
+            InvalidInputError: The bundle has none, or they are damaged or were measured with other weights.
+        """
+        path = self.path / RANGES
+        remedy = f"make it with `rt-panoptic calibrate --model {self.path} --source FRAMES`"
+        if not path.is_file():
+            raise InvalidInputError(f"expected the ranges for precision int8 in {path}, found none: {remedy}")
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            ranges = {str(name): (float(low), float(high)) for name, (low, high) in document["ranges"].items()}
+            digest = document["weights_sha256"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidInputError(f"expected ranges as JSON in {path}, got {error!r}: {remedy}") from None
+        if digest != self.weights_sha256:
+            raise InvalidInputError(f"expected {path} to be of this bundle's weights, got that of others: {remedy}")
+        return ranges
+
+    def verify_weights(self) -> None:
+        """Check that the weights' file is the one that the card was written for.
+
+        Raises:
+            InvalidInputError: The file is missing, damaged or was exchanged.
+        """
+        path = self.path / WEIGHTS
+        try:
+            digest = file_sha256(path)
+        except OSError as error:
+            raise InvalidInputError(f"expected weights in {path}, got {error}: restore the file") from None
+        if digest != self.weights_sha256:
+            raise InvalidInputError(
+                f"expected {path} to have the SHA-256 of its card ({self.weights_sha256[:12]}...), got "
+                f"{digest[:12]}...: the file is damaged or was exchanged, restore it or import the weights again"
+            )
+
+
+def read_bundle(model: Path | str) -> ModelBundle:
+    """Return the bundle in folder `model`, or the one of that name that comes with the package.
+
+    Raises:
+        InvalidInputError: There is no such bundle, or its card is not valid.
+    """
+    path = Path(model)
+    if not path.exists() and path.parts == (path.name,):
+        path = share_directory() / "models" / path
+    if not (path / CARD).is_file():
+        shipped = (share_directory() / "models").glob(f"*/{CARD}")
+        names = ", ".join(sorted(card.parent.name for card in shipped)) or "none"
+        raise InvalidInputError(
+            f"expected a model bundle (a folder with {CARD} and {WEIGHTS}) at '{model}', found none: give the path of "
+            f"one, or the name of one that comes with the package ({names}), or make one with `rt-panoptic "
+            "import-weights` or `rt-panoptic make-untrained`"
+        )
+    try:
+        document = yaml.safe_load((path / CARD).read_text(encoding="utf-8"))
+        return _parse_card(path, document)
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        summary = " ".join(str(error).split())
+        raise InvalidInputError(
+            f"expected a valid card in {path / CARD}, got a missing or wrong entry ({summary}): see docs/models.md"
+        ) from None
+
+
+def _parse_card(path: Path, document: Mapping[str, Any]) -> ModelBundle:
+    if not isinstance(document, dict):
+        raise TypeError("it is not a table of entries")
+    classes = document["classes"]
+    table = load_class_table(classes) if isinstance(classes, str) else parse_class_table(classes)
+    return ModelBundle(
+        path=path,
+        name=str(document["name"]),
+        network=record_from(NetworkConfig, document["network"], "network"),
+        classes=table,
+        input=record_from(InputSpec, document["input"], "input"),
+        settings=PostprocessSettings().replaced(document["postprocess"]),
+        weights_sha256=str(document["weights_sha256"]),
+        about=dict(document.get("about", {})),
+    )
+
+
+def write_bundle(
+    path: Path,
+    weights: Mapping[str, np.ndarray],
+    *,
+    network: NetworkConfig,
+    classes: ClassTable,
+    spec: InputSpec,
+    settings: PostprocessSettings,
+    about: Mapping[str, Any],
+) -> ModelBundle:
+    """Write a bundle into folder `path` (weights first, then the card) and return it read back.
+
+    Raises:
+        InvalidInputError: `weights` don't have the network's layout; nothing is written.
+    """
+    layout = state_dict_layout(network, len(classes), len(classes.thing_ids))
+    checked = checked_weights(weights, layout, "the given weights")
+    # safetensors writes an array's memory as it lies, whatever its strides say.
+    checked = {name: np.ascontiguousarray(value) for name, value in checked.items()}
+    with atomic_path(path / WEIGHTS) as temporary:
+        save_file(checked, temporary)
+        digest = file_sha256(temporary)
+    try:
+        shipped = load_class_table(classes.name) == classes
+    except InvalidInputError:
+        shipped = False
+    _write_card(
+        path,
+        {
+            "name": path.name,
+            "network": plain(network),
+            "classes": classes.name if shipped else classes.to_document(),
+            "input": plain(spec),
+            "postprocess": settings.flat(),
+            "weights_sha256": digest,
+            "about": dict(about),
+        },
+    )
+    return read_bundle(path)
+
+
+def record_measurement(bundle: ModelBundle, name: str, figures: Mapping[str, object]) -> None:
+    """Write `figures` into the card, as about.measured.`name`, in place of earlier ones of that name.
+
+    Raises:
+        UnavailableError: The card can't be written; it is as it was.
+    """
+    card = yaml.safe_load((bundle.path / CARD).read_text(encoding="utf-8"))
+    card.setdefault("about", {}).setdefault("measured", {})[name] = dict(figures)
+    _write_card(bundle.path, card)
+
+
+def _write_card(path: Path, card: Mapping[str, object]) -> None:
+    with output_path(path / CARD) as temporary:
+        text = yaml.safe_dump(dict(card), sort_keys=False, width=110, allow_unicode=True)
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_ranges(bundle: ModelBundle, ranges: Mapping[str, tuple[float, float]], origin: str) -> Path:
+    """Write what `ModelBundle.load_ranges` reads and return its path.
+
+    Args:
+        bundle: The model.
+        ranges: {tensor name: (lowest, highest) activation}.
+        origin: What they were measured on.
+
+    Raises:
+        UnavailableError: The file can't be written.
+    """
+    path = bundle.path / RANGES
+    document = {"origin": origin, "weights_sha256": bundle.weights_sha256, "ranges": dict(ranges)}
+    with output_path(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def checked_weights(
+    weights: Mapping[str, np.ndarray], layout: Mapping[str, tuple[int, ...]], origin: str
+) -> dict[str, np.ndarray]:
+    """Return `weights` in the layout's order after checking every name and shape.
+
+    Raises:
+        InvalidInputError: Names the entries that are missing, unknown, or of another shape.
+    """
+    problems = {
+        "are missing": [f"{name} is missing" for name in layout if name not in weights],
+        "are unknown": [f"{name} is unknown" for name in weights if name not in layout],
+        "differ in shape": [
+            f"{name} has shape {tuple(weights[name].shape)}, expected {shape}"
+            for name, shape in layout.items()
+            if name in weights and tuple(weights[name].shape) != shape
+        ],
+    }
+    shown = "; ".join(
+        "; ".join(some[:3]) + (f"; {len(some) - 3} more {kind}" if len(some) > 3 else "")
+        for kind, some in problems.items()
+        if some
+    )
+    if shown:
+        raise InvalidInputError(
+            f"expected the {len(layout)} entries of the configured network in {origin}, got differences: {shown}; "
+            "check the backbone, the class table and the channel widths"
+        )
+    return {name: weights[name] for name in layout}

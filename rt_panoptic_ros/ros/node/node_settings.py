@@ -1,0 +1,150 @@
+"""The panoptic node's own settings (all but the post-processing's): each default, range and description exists once.
+
+Knows no ROS, so that the launch file derives its arguments from here; `parameters.py` declares them as ROS parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.resources import DEFAULT_MODEL
+from rt_panoptic_ros.settings import BACKENDS, DEVICES, PALETTES, PRECISIONS, Change, setting, settings_of
+
+RELIABILITIES = ("best_effort", "reliable")
+TRANSPORTS = ("raw", "compressed")
+OUTPUTS = ("semantic", "instance", "detections", "detections_2d", "confidence", "overlay")
+"""Names of the outputs that come with every image."""
+
+_CAMERA = re.compile(r"([A-Za-z][A-Za-z0-9_]*)\s*=\s*(~?/?[A-Za-z_][A-Za-z0-9_/]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """What a user can say about the node."""
+
+    model: str = setting(
+        DEFAULT_MODEL,
+        "Model bundle: the path of its folder, or the name of one that comes with the package.",
+        Change.INACTIVE,
+    )
+    backend: str = setting(
+        "auto", "Inference engine; auto takes the best one of this machine.", Change.INACTIVE, choices=BACKENDS
+    )
+    device: str = setting(
+        "auto", "Where to compute: cpu, cuda, or auto for a GPU if there is one.", Change.INACTIVE, choices=DEVICES
+    )
+    precision: str = setting(
+        "float32",
+        "Of the convolutions; float16 is faster on a GPU, int8 everywhere where the model has ranges.",
+        Change.INACTIVE,
+        choices=PRECISIONS,
+    )
+    network_size: str = setting(
+        "", "Size of the network's input as HEIGHTxWIDTH in px, such as 512x1024; empty for the model's own.",
+        Change.INACTIVE,
+    )  # fmt: skip
+    camera_size: str = setting(
+        "",
+        "Size of the camera's images as HEIGHTxWIDTH in px, to warm the engine up for before the first frame; "
+        "empty if unknown. Images of other sizes are accepted all the same.",
+        Change.INACTIVE,
+    )
+    cameras: str = setting(
+        "",
+        "Several cameras that take turns, as NAME=TOPIC with commas between, such as front=/front/image_raw,"
+        "rear=/rear/image_raw; their outputs are ~/NAME/.... Empty for one camera on the topic image.",
+        Change.INACTIVE,
+    )
+    image_transport: str = setting(
+        "raw",
+        "How the camera's images come: raw on its topic, or compressed (JPEG, PNG) on TOPIC/compressed.",
+        Change.INACTIVE,
+        choices=TRANSPORTS,
+    )
+    image_reliability: str = setting(
+        "best_effort",
+        "Reliability asked of the camera; best_effort receives from every camera, reliable only from a reliable one.",
+        Change.INACTIVE,
+        choices=RELIABILITIES,
+    )
+    output_reliability: str = setting(
+        "reliable",
+        "Reliability offered to the subscribers of the outputs; reliable serves both kinds.",
+        Change.INACTIVE,
+        choices=RELIABILITIES,
+    )
+    max_rate_hz: float = setting(
+        0.0, "Images processed per second and camera at most, the rest is skipped; 0 for no limit.", Change.LIVE,
+        minimum=0.0, maximum=1000.0,
+    )  # fmt: skip
+    enabled_outputs: str = setting(
+        ",".join(OUTPUTS), "Outputs that are published, if someone subscribes; with commas between.", Change.LIVE
+    )
+    lazy: bool = setting(True, "Receive and process images only while someone subscribes to an output.", Change.LIVE)
+    object_classes: str = setting(
+        "",
+        "Names of the classes whose objects are told of, with commas between, such as car,pedestrian; empty for all. "
+        "The semantic image keeps all classes.",
+        Change.LIVE,
+    )
+    tracking: bool = setting(
+        False, "Keep an object's id from image to image, by class and mask overlap; else ids count anew.", Change.LIVE
+    )
+    overlay_opacity: float = setting(
+        0.5, "Share of the class colours in the overlay.", Change.LIVE, minimum=0.0, maximum=1.0
+    )
+    palette: str = setting(
+        "dataset",
+        "Colours of the overlay: the dataset's own, or colorblind for ones that colour-blind people tell apart.",
+        Change.LIVE,
+        choices=PALETTES,
+    )
+    build_only: bool = setting(False, "Load or build the engine, then end: for provisioning a robot.", Change.STARTUP)
+    autostart: bool = setting(
+        True, "Configure and activate at start; false leaves that to a lifecycle manager.", Change.STARTUP
+    )
+
+
+def parse_cameras(text: str) -> dict[str, str]:
+    """Return {name: topic} of a text such as front=/front/image_raw,rear=/rear/image_raw; empty for empty text.
+
+    Raises:
+        InvalidInputError: Of another form, or a name or topic comes twice.
+    """
+    cameras: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = _CAMERA.fullmatch(part)
+        if match is None or "//" in part or part.endswith("/"):
+            raise InvalidInputError(
+                f"expected cameras as NAME=TOPIC with commas between, such as front=/front/image_raw, got '{part}'"
+            )
+        name, topic = match.groups()
+        if name in cameras or topic in cameras.values():
+            raise InvalidInputError(
+                f"expected every camera to have its own name and topic, got '{part}' beside another"
+            )
+        cameras[name] = topic
+    return cameras
+
+
+@lru_cache(maxsize=8)  # asked for every frame
+def parse_outputs(text: str) -> frozenset[str]:
+    """Return the outputs that a text such as semantic,instance names.
+
+    Raises:
+        InvalidInputError: A name is not one of `OUTPUTS`.
+    """
+    names = frozenset(filter(None, (name.strip() for name in text.split(","))))
+    unknown = sorted(names - set(OUTPUTS))
+    if unknown:
+        raise InvalidInputError(f"expected enabled_outputs to name some of {', '.join(OUTPUTS)}, got '{unknown[0]}'")
+    return names
+
+
+def structure_of(settings: NodeSettings) -> dict[str, object]:
+    """Return the settings that what configuring acquires depends on."""
+    names = [one.name for one in settings_of(NodeSettings) if one.change is Change.INACTIVE]
+    return {name: getattr(settings, name) for name in names}

@@ -1,0 +1,1 @@
+"""Programs beside the node: image player, output recorder, the demo."""

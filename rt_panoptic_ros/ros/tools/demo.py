@@ -1,0 +1,87 @@
+"""`make demo`: player, node and recorder as separate processes on a ROS graph, and a table of what they measured."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from rt_panoptic_ros.frames.sources import open_source
+from rt_panoptic_ros.model.bundle import read_bundle
+from rt_panoptic_ros.resources import DEFAULT_MODEL
+from rt_panoptic_ros.ros.processes import exit_on_sigterm, local_environment, require_ros, running, wait_for_all
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from rt_panoptic_ros.ros.processes import Process
+
+DOMAIN = "87"
+"""ROS domain of the demo, unless the environment names one."""
+
+_PATIENCE_S = 120.0
+"""For the first outputs: the node compiles its kernels and makes its engine before."""
+
+
+def run_demo(source: str, out: Path, *, model: str | None, max_frames: int) -> None:
+    """Play `source` to the node and record its outputs into `out`: overlay.mp4, overlay.png, summary.json, logs/.
+
+    Args:
+        source: Image, folder, video or camera.
+        out: Folder for the results.
+        model: Bundle; None takes the one that comes with the package.
+        max_frames: Frames of the source to play at most.
+
+    Raises:
+        InvalidInputError: The source or the model can't be read.
+        UnavailableError: ROS is not installed here, or one of the processes failed (its last words are quoted).
+    """
+    require_ros("the demo")
+    exit_on_sigterm()
+    with open_source(source):
+        pass  # a wrong source should be said before anything starts
+    bundle = str(read_bundle(model or DEFAULT_MODEL).path)
+    environment = demo_environment(os.environ)
+    logs = out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    print(f"The demo's ROS domain is {environment['ROS_DOMAIN_ID']}.")
+    with ExitStack() as stack:
+
+        def start(name: str, module: str, parameters: Mapping[str, object], *, shown: bool = False) -> Process:
+            return stack.enter_context(running(name, module, parameters, environment, None if shown else logs))
+
+        recorder = start(
+            "recorder", "output_recorder", {"out": out, "progress": True, "patience_s": _PATIENCE_S}, shown=True
+        )
+        node = start("node", "panoptic_node", {"model": bundle, "output_reliability": "reliable"})
+        player = start(
+            "player", "image_player", {"source": source, "max_frames": max_frames, "summary": logs / "player.json"}
+        )
+        wait_for_all([player, recorder], watched=[node])
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in (logs / "player.json", out / "summary.json")]
+    print(demo_table(*reports))
+    print(f"Look at {out / 'overlay.mp4'} and {out / 'overlay.png'}; logs are in {logs}")
+
+
+def demo_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the processes' environment, on the demo's domain; see `local_environment`."""
+    return local_environment(inherited, DOMAIN)
+
+
+def demo_table(player: Mapping[str, Any], recorder: Mapping[str, Any]) -> str:
+    """Return the table of what was sent, received and dropped, how fast and how late."""
+    node, latency = recorder["node"], recorder["latency_ms"]
+    rows = [
+        ("frames sent by the player", f"{player['frames']}"),
+        ("frames received by the node", node["frames received"]),
+        ("frames dropped for a newer one", node["frames dropped"]),
+        ("frames labelled and recorded", f"{recorder['frames']}"),
+        ("objects found", f"{recorder['objects']}"),
+        ("rate", f"{recorder['rate_hz']:.1f} Hz of {player['rate_hz']:.4g} Hz sent"),
+        ("latency p50, image stamp to outputs received", f"{latency['p50']:.0f} ms"),
+        ("latency p95", f"{latency['p95']:.0f} ms"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)

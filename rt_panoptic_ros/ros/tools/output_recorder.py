@@ -1,0 +1,286 @@
+"""Records what a panoptic node publishes and measures it: `record_outputs` writes a video, a sheet and a summary."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from tqdm import tqdm
+
+from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError, UnavailableError, first_line
+from rt_panoptic_ros.files import output_path
+from rt_panoptic_ros.frames.message_layout import stamp_ns
+from rt_panoptic_ros.frames.pixel_encodings import to_rgb
+from rt_panoptic_ros.msg import PanopticDetectionArray
+from rt_panoptic_ros.ros import qos
+from rt_panoptic_ros.ros.conversions import image_from_msg
+from rt_panoptic_ros.ros.node.frame_statistics import percentiles_ms
+from rt_panoptic_ros.ros.node.parameters import declare_settings
+from rt_panoptic_ros.ros.spinning import run_node
+from rt_panoptic_ros.ros.text_arguments import texts_kept
+from rt_panoptic_ros.ros.tools.recording import RealTimeVideo, Samples, StampMatcher
+from rt_panoptic_ros.settings import Change, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+TOPICS = {"semantic": Image, "instance": Image, "detections": PanopticDetectionArray, "overlay": Image}
+
+_WATCH_PERIOD_S = 0.1
+_LOG_PERIOD_S = 5.0
+_LAST_WORDS_S = 1.5  # how long after the last frame the node's diagnostics, at 1 Hz, are waited for
+_QUEUE = 64  # overlays that may wait for the video's encoder
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderSettings:
+    """What a user can say about the recorder."""
+
+    node: str = setting("panoptic_node", "Name of the node whose outputs are recorded.", Change.STARTUP)
+    out: str = setting("out/recording", "Folder for overlay.mp4, overlay.png and summary.json.", Change.STARTUP)
+    max_frames: int = setting(
+        0, "Frames after which to end; 0 for no limit.", Change.STARTUP, minimum=0, maximum=2**31 - 1
+    )
+    silence_s: float = setting(
+        5.0, "Seconds without a message after which to end, once frames have begun; 0 for never.", Change.STARTUP,
+        minimum=0.0, maximum=86400.0,
+    )  # fmt: skip
+    patience_s: float = setting(
+        0.0, "Seconds without a first message after which to give up; 0 for never.", Change.STARTUP,
+        minimum=0.0, maximum=86400.0,
+    )  # fmt: skip
+    progress: bool = setting(False, "Show a progress bar on standard error.", Change.STARTUP)
+    video_rate_hz: float = setting(
+        0.0, "Frames per second of the video; 0 for the camera's own, from its stamps.", Change.STARTUP,
+        minimum=0.0, maximum=240.0,
+    )  # fmt: skip
+
+
+class OutputRecorder(Node):
+    """Matches a node's outputs by their exact stamps, and finishes after enough frames or long silence."""
+
+    def __init__(self, finished: threading.Event, **node_options: Any) -> None:
+        """Subscribe.
+
+        Args:
+            finished: Set when the recording has ended by itself.
+            node_options: For rclpy's node.
+
+        Raises:
+            InvalidInputError: A parameter is not valid.
+            UnavailableError: The folder cannot be made.
+        """
+        super().__init__("output_recorder", automatically_declare_parameters_from_overrides=True, **node_options)
+        self.settings = declare_settings(self, RecorderSettings)
+        self._finished = finished
+        self._ended_by = "signal"
+        self._matcher = StampMatcher(tuple(TOPICS))
+        self._messages: Counter[str] = Counter()
+        self._latencies_ms: list[float] = []
+        self._arrivals_s: list[float] = []
+        self._objects = 0
+        self._image_size: tuple[int, int] | None = None
+        self._node_values: dict[str, str] = {}
+        self._last_message_s: float | None = None
+        self._start_s = time.monotonic()
+        self._progress = tqdm(
+            total=self.settings.max_frames or None, unit="frame", desc="recording", disable=not self.settings.progress
+        )
+        self._done_s: float | None = None
+
+        try:
+            name = self.resolve_topic_name(self.settings.node)
+        except (rclpy_implementation.RCLError, ValueError) as error:
+            raise InvalidInputError(
+                f"expected the parameter node to name a node such as panoptic_node, got '{self.settings.node}': "
+                f"{first_line(error)}"
+            ) from None
+        self._status_name = f"{name.lstrip('/')}: panoptic"
+        for topic, kind in TOPICS.items():
+            self.create_subscription(kind, f"{name}/{topic}", self._receiver(topic), qos.stream("reliable"))
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
+        self.create_timer(_WATCH_PERIOD_S, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        # Last, as it starts a thread, which must not outlive a constructor that failed.
+        out = Path(self.settings.out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnavailableError(f"expected a folder to write into at {out}, got: {error.strerror}") from None
+        self._pictures = _PictureWriter(out, self.settings.video_rate_hz)
+
+    def start(self) -> None:
+        """Say what is awaited."""
+        self.get_logger().info(f"recording {', '.join(TOPICS)} of {self.settings.node} to {self.settings.out}")
+
+    def finish(self) -> int:
+        """Write the files; return the exit status: 1 where nothing was recorded or the pictures failed."""
+        self._progress.close()
+        self._matcher.give_up()
+        files = self._pictures.close()
+        summary = self._summary(files)
+        out = Path(self.settings.out)
+        problem = self._pictures.problem
+        try:
+            with output_path(out / "summary.json") as path:
+                path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        except UnavailableError as error:
+            problem = problem or str(error)
+        if problem:
+            self.get_logger().error(problem)
+        if not self._arrivals_s:
+            self.get_logger().error(
+                f"expected outputs of {self.settings.node}, but no complete set of {', '.join(TOPICS)} came: "
+                f"messages by topic {dict(self._messages)}; check that the node is active and receives images"
+            )
+            return 1
+        latency = summary["latency_ms"]
+        self.get_logger().info(
+            f"recorded {summary['frames']} frames at {summary['rate_hz']:.1f} Hz, latency p50 {latency['p50']:.0f} ms, "
+            f"p95 {latency['p95']:.0f} ms, in {out}"
+        )
+        return 1 if problem else 0
+
+    def _receiver(self, topic: str) -> Callable[[Any], None]:
+        return lambda message: self._on_output(topic, message)
+
+    def _on_output(self, topic: str, message: Any) -> None:
+        self._last_message_s = time.monotonic()
+        if self._done_s is not None:
+            return
+        self._messages[topic] += 1
+        stamp = stamp_ns(message.header)
+        parts = self._matcher.add(topic, stamp, message)
+        if parts is None:
+            return
+        try:
+            overlay = to_rgb(image_from_msg(parts["overlay"]))
+        except InvalidInputError as error:
+            self._matcher.incomplete += 1
+            self.get_logger().warning(f"frame left out: {error}", throttle_duration_sec=_LOG_PERIOD_S)
+            return
+        self._latencies_ms.append((self.get_clock().now().nanoseconds - stamp) / 1e6)
+        self._arrivals_s.append(self._last_message_s)
+        self._progress.update()
+        self._objects += len(parts["detections"].detections)
+        self._image_size = parts["detections"].height, parts["detections"].width
+        self._pictures.put(overlay, stamp / 1e9)
+        if len(self._arrivals_s) == self.settings.max_frames:
+            self._done_s, self._ended_by = self._last_message_s, "max_frames"
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == self._status_name:
+                self._node_values = {item.key: item.value for item in status.values}
+                if self._done_s is not None:
+                    self._finished.set()
+
+    def _watch(self) -> None:
+        now_s = time.monotonic()
+        if self._done_s is not None and now_s - self._done_s > _LAST_WORDS_S:
+            self._finished.set()
+        if (
+            self._done_s is None
+            and self.settings.silence_s
+            and self._last_message_s is not None
+            and now_s - self._last_message_s > self.settings.silence_s
+        ):
+            self._ended_by = "silence"
+            self._finished.set()
+        if (
+            self._last_message_s is None
+            and self.settings.patience_s
+            and now_s - self._start_s > self.settings.patience_s
+        ):
+            self._ended_by = "patience"
+            self._finished.set()
+
+    def _summary(self, files: dict[str, str]) -> dict[str, Any]:
+        latency: dict[str, float] = {}
+        rate_hz = 0.0
+        if self._arrivals_s:
+            p50, p95 = percentiles_ms(np.array(self._latencies_ms))
+            latency = {"p50": p50, "p95": p95, "max": max(self._latencies_ms)}
+            elapsed_s = self._arrivals_s[-1] - self._arrivals_s[0]
+            rate_hz = (len(self._arrivals_s) - 1) / elapsed_s if elapsed_s > 0 else 0.0
+        return {
+            "frames": len(self._arrivals_s),  # complete sets
+            "incomplete": self._matcher.incomplete,
+            "messages": {topic: self._messages[topic] for topic in TOPICS},
+            "rate_hz": rate_hz,
+            "latency_ms": latency,  # from the image's stamp to the arrival of its last output
+            "objects": self._objects,
+            "image_size": self._image_size,
+            "ended_by": self._ended_by,
+            "files": files,
+            "node": self._node_values,  # what the node last said in its diagnostics
+        }
+
+
+class _PictureWriter:
+    """Writes overlays in a thread of its own, so that encoding doesn't show in the latencies.
+
+    Attributes:
+        problem: Why the video could not be written, empty if it could.
+    """
+
+    def __init__(self, folder: Path, rate_hz: float) -> None:
+        self._folder = folder
+        self._video = RealTimeVideo(folder / "overlay.mp4", rate_hz)
+        self._samples = Samples()
+        self._begin_s: float | None = None
+        self._queue: queue.Queue[tuple[np.ndarray, float] | None] = queue.Queue(_QUEUE)
+        self.problem = ""
+        self._thread = threading.Thread(target=self._run, name="picture writer")
+        self._thread.start()
+
+    def put(self, overlay_rgb: np.ndarray, stamp_s: float) -> None:
+        """Append an overlay; waits where the encoder is that far behind."""
+        self._queue.put((overlay_rgb, stamp_s))
+
+    def close(self) -> dict[str, str]:
+        """Finish the files; return {what: path}."""
+        self._queue.put(None)
+        self._thread.join()
+        files = {}
+        try:
+            self._video.close()
+            if self._video.frames:
+                files["video"] = str(self._folder / "overlay.mp4")
+            if self._samples.write_sheet(self._folder / "overlay.png"):
+                files["contact_sheet"] = str(self._folder / "overlay.png")
+        except RtPanopticError as error:
+            self.problem = self.problem or str(error)
+        return files
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            overlay, stamp_s = item
+            self._begin_s = stamp_s if self._begin_s is None else self._begin_s
+            self._samples.add(overlay, f"{stamp_s - self._begin_s:.1f} s")
+            if self.problem:
+                continue
+            try:
+                self._video.add(overlay, stamp_s)
+            except RtPanopticError as error:
+                self.problem = str(error)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the recorder as a process."""
+    with texts_kept(args, RecorderSettings) as kept:
+        return run_node(OutputRecorder, kept)

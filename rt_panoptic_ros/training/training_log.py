@@ -1,0 +1,121 @@
+"""What a training run tells about itself: losses for TensorBoard, pictures, figures, and the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from rt_panoptic_ros.drawing.overlay import contact_sheet, render_overlay
+from rt_panoptic_ros.errors import require_package
+from rt_panoptic_ros.evaluation.evaluate import evaluate
+from rt_panoptic_ros.evaluation.report import true_result
+from rt_panoptic_ros.files import write_image
+from rt_panoptic_ros.model.bundle import ModelBundle, write_bundle
+from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
+from rt_panoptic_ros.records import CameraImage
+
+if TYPE_CHECKING:
+    from rt_panoptic_ros.datasets.base import PanopticDataset
+    from rt_panoptic_ros.model.class_table import ClassTable
+    from rt_panoptic_ros.training.recipe import Recipe
+
+FIGURES = ("pq", "pq_things", "pq_stuff", "miou")
+"""Names of the figures on the validation split, in the card and, behind validation/, in the log."""
+
+_PICTURES = 4
+_SHEET_WIDTH_PX = 1280
+
+
+class Journal:
+    """Writes a run's folder: log/, pictures/ and model/."""
+
+    def __init__(self, recipe: Recipe, classes: ClassTable, out: Path, validation: PanopticDataset) -> None:
+        """Open the log.
+
+        Raises:
+            UnavailableError: TensorBoard is not installed.
+        """
+        require_package("tensorboard", "the log of the losses")
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._recipe, self._classes, self._out, self._validation = recipe, classes, out, validation
+        self._writer = SummaryWriter(str(out / "log"))
+
+    def log_losses(self, step: int, total: float, parts: Mapping[str, float], rate: float) -> None:
+        """Log a step's losses by name."""
+        scalars = {"loss/total": total, "learning_rate": rate, **{f"loss/{name}": v for name, v in parts.items()}}
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+
+    def end_epoch(self, epoch: int, step: int, weights: Mapping[str, np.ndarray]) -> None:
+        """Write the bundle as it is now, pictures, and every so many epochs the figures on the validation split."""
+        pipeline = self._show(f"epoch_{epoch:04d}", step, weights)
+        every = self._recipe.validate_epochs
+        if every and epoch % every == 0:
+            self._validate(pipeline, step)
+        self._writer.flush()
+
+    def end_run(self, step: int, weights: Mapping[str, np.ndarray]) -> ModelBundle:
+        """Write pictures and the bundle with its figures on the validation split, and close the log."""
+        figures = self._validate(self._show("end", step, weights), step)
+        self._writer.close()
+        return self._write_bundle(step, weights, figures)
+
+    def _validate(self, pipeline: PanopticPipeline, step: int) -> dict[str, float]:
+        result = evaluate(pipeline, self._validation, progress=False, average_precision=False)
+        values = (result.all.pq, result.things.pq, result.stuff.pq, result.mean_iou)
+        figures = dict(zip(FIGURES, values, strict=True))
+        for name, value in figures.items():
+            self._writer.add_scalar(f"validation/{name}", value, step)
+        return {name: round(100 * value, 2) for name, value in figures.items()}
+
+    def _show(self, name: str, step: int, weights: Mapping[str, np.ndarray]) -> PanopticPipeline:
+        """Write the bundle and pictures/`name`.jpg, and return the bundle's pipeline."""
+        pipeline = open_pipeline(self._write_bundle(step, weights, {}).path, backend="torch")
+        pictures = []
+        for index in np.linspace(0, len(self._validation) - 1, min(_PICTURES, len(self._validation))).astype(int):
+            sample = self._validation[int(index)]
+            predicted = pipeline(CameraImage(sample.image, "rgb"))
+            pictures += [
+                render_overlay(sample.image, true_result(sample, self._classes), self._classes),
+                render_overlay(sample.image, predicted, self._classes),
+            ]
+        sheet = contact_sheet(pictures, 4, _SHEET_WIDTH_PX, captions=["labels", "prediction"] * (len(pictures) // 2))
+        write_image(self._out / "pictures" / f"{name}.jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        self._writer.add_image("validation", sheet, step, dataformats="HWC")
+        return pipeline
+
+    def _write_bundle(self, step: int, weights: Mapping[str, np.ndarray], figures: Mapping[str, float]) -> ModelBundle:
+        recipe = self._recipe
+        about: dict[str, Any] = {
+            "origin": f"rt-panoptic train, recipe {recipe.name}, after {step} steps",
+            "recipe": recipe.to_document(),
+            "data": f"{recipe.data.dataset} {recipe.data.train_split}",
+            "data_licence": recipe.data.licence,
+        }
+        if figures:
+            about["figures"] = {"split": recipe.data.val_split, **figures}
+            if self._validation.instance_note:
+                about["figures"]["note"] = self._validation.instance_note
+        return write_bundle(
+            self._out / "model",
+            weights,
+            network=recipe.network,
+            classes=self._classes,
+            spec=recipe.input,
+            settings=recipe.postprocess,
+            about=about,
+        )
+
+
+def read_scalars(run: Path) -> dict[str, dict[int, float]]:
+    """Return what the log in folder `run` holds: {name: {step: value}}, the last value where a step was done twice."""
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    log = EventAccumulator(str(run / "log"), size_guidance={SCALARS: 0})  # 0: all, not a sample of them
+    log.Reload()
+    return {name: {event.step: event.value for event in log.Scalars(name)} for name in log.Tags()[SCALARS]}

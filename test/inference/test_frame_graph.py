@@ -1,0 +1,266 @@
+"""The whole frame as one graph, network included: what the pipeline does with an engine that can be captured.
+
+The engine is a small one in Warp; Warp records and replays graphs on the CPU as on a GPU.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import warp as wp
+from dense_cases import CLASSES, THING_IDS, random_dense
+
+from rt_panoptic_ros.inference import frame_graph
+from rt_panoptic_ros.inference.base import Backend, CapturableBackend
+from rt_panoptic_ros.model.bundle import ModelBundle
+from rt_panoptic_ros.model.class_table import ClassTable, SemanticClass
+from rt_panoptic_ros.panoptic import bands, postprocess, query_boxes
+from rt_panoptic_ros.pipeline import PanopticPipeline
+from rt_panoptic_ros.records import CameraImage, DenseDetections, PanopticResult
+from rt_panoptic_ros.settings import PostprocessSettings, settings_of
+
+SIZE = (96, 160)
+
+
+@wp.kernel
+def brighten(
+    image: wp.array3d(dtype=wp.uint8), outputs: wp.array3d(dtype=wp.float32), brightened: wp.array3d(dtype=wp.float32)
+) -> None:
+    c, y, x = wp.tid()
+    brightened[c, y, x] = outputs[c, y, x] + 0.02 * wp.float32(image[y, x, c % 3])
+
+
+class WarpEngine(CapturableBackend):
+    """Adds the image to fixed outputs."""
+
+    name, precision, device = "warp", "float32", "cpu"
+
+    def __init__(self, network_size: tuple[int, int]) -> None:
+        self.network_size = network_size
+        self.enqueued = 0
+        self._host = np.zeros((*network_size, 3), np.uint8)
+        self._image = wp.array(self._host, dtype=wp.uint8, device="cpu")
+        self._base = random_dense(4, network_size, reach_px=60.0)
+        self._semantic = wp.zeros_like(self._base.semantic_logits)
+
+    def stage(self, image: np.ndarray) -> None:
+        self._image.assign(image)
+
+    def enqueue(self) -> DenseDetections:
+        self.enqueued += 1
+        base = self._base
+        wp.launch(
+            brighten, self._semantic.shape, device="cpu", inputs=[self._image, base.semantic_logits],
+            outputs=[self._semantic],
+        )  # fmt: skip
+        return DenseDetections(
+            self._semantic, base.levelness_logits, base.box_class_logits, base.box_offsets, base.centerness_logits
+        )
+
+    def close(self) -> None:
+        pass
+
+
+class StageByStage(Backend):
+    """The same engine as one that can't be captured."""
+
+    name, precision, device = "warp", "float32", "cpu"
+
+    def __init__(self, network_size: tuple[int, int]) -> None:
+        self.network_size = network_size
+        self._engine = WarpEngine(network_size)
+
+    def infer(self, image: np.ndarray) -> DenseDetections:
+        return self._engine.infer(image)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def seven_classes(small_bundle: ModelBundle) -> ModelBundle:
+    """A bundle with the classes of `dense_cases`; its weights aren't looked at."""
+    classes = tuple(SemanticClass(i, f"class {i}", i in THING_IDS, (i, i, i), i) for i in range(CLASSES))
+    return replace(small_bundle, classes=ClassTable("seven", classes))
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bands, and nothing that the host reads in between."""
+
+    class Selector(query_boxes.QueryBoxSelector):
+        def __init__(self, dense: DenseDetections, *, capturable: bool | None) -> None:
+            super().__init__(dense, capturable=capturable is not False)
+
+    monkeypatch.setattr(bands, "MAX_BANDS", 1)
+    monkeypatch.setattr(postprocess, "QueryBoxSelector", Selector)
+
+
+def pipeline_of(engine: Backend, bundle: ModelBundle) -> PanopticPipeline:
+    return PanopticPipeline(
+        bundle,
+        backend="auto",
+        device="cpu",
+        network_size=engine.network_size,
+        settings=bundle.settings.replaced({"mask_threshold": 0.1, "score_threshold": 0.1}),
+        engine_opener=lambda *_: engine,
+    )
+
+
+def frames(count: int) -> list[CameraImage]:
+    random = np.random.default_rng(1)
+    return [CameraImage(random.integers(0, 256, (*SIZE, 3), np.uint8), "rgb") for _ in range(count)]
+
+
+def assert_same(ours: PanopticResult, expected: PanopticResult) -> None:
+    np.testing.assert_array_equal(ours.semantic, expected.semantic)
+    np.testing.assert_array_equal(ours.instance, expected.instance)
+    np.testing.assert_array_equal(ours.detections.scores, expected.detections.scores)
+
+
+def test_frames_after_the_first_are_one_launch(seven_classes: ModelBundle) -> None:
+    engine = WarpEngine(SIZE)
+    captured, plain = pipeline_of(engine, seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    seen = []
+    for frame in frames(4):
+        ours = captured(frame)
+        assert_same(ours, plain(frame))
+        seen.append((list(captured.timings_ms), ours.semantic))
+    assert seen[0][0] == ["input", "network", "query_boxes", "masks", "fusion"]
+    assert [stages for stages, _ in seen[1:]] == [["input", "graph"]] * 3
+    assert not np.array_equal(seen[1][1], seen[2][1])
+    assert engine.enqueued == 3  # to warm it, for the first frame, and captured
+
+
+def test_other_settings_or_image_size_make_another_graph(seven_classes: ModelBundle) -> None:
+    captured, plain = pipeline_of(WarpEngine(SIZE), seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    first, second = frames(2)
+    objects = []
+    for threshold in (0.1, 0.5, 0.1):
+        for pipeline in (captured, plain):
+            pipeline.settings = pipeline.settings.replaced({"score_threshold": threshold})
+        for frame in (first, second):
+            ours = captured(frame)
+            assert_same(ours, plain(frame))
+            objects.append(len(ours.detections))
+    assert objects[0] == objects[4] > objects[2]
+    wide = CameraImage(np.ascontiguousarray(np.tile(first.pixels, (1, 2, 1))), "rgb")
+    for _ in range(2):
+        assert_same(captured(wide), plain(wide))
+    assert list(captured.timings_ms) == ["input", "graph"]
+
+
+def test_two_cameras_in_turn_keep_their_graphs(seven_classes: ModelBundle) -> None:
+    engine = WarpEngine(SIZE)
+    captured, plain = pipeline_of(engine, seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    first, second = frames(2)
+    wide = CameraImage(np.ascontiguousarray(np.tile(second.pixels, (1, 2, 1))), "rgb")
+    for turn in range(4):
+        for image, confidence in ((first, False), (wide, False), (second, True)):
+            assert_same(captured(image, confidence=confidence), plain(image))
+            assert ("graph" in captured.timings_ms) == (turn > 0)
+    assert engine.enqueued == 1 + 2 * 3  # to warm it; then each first frame, and captured
+
+
+def test_where_capture_fails_frames_go_stage_by_stage(
+    seven_classes: ModelBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = WarpEngine(SIZE)
+    captured, plain = pipeline_of(engine, seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    launch = engine.enqueue
+
+    def enqueue() -> DenseDetections:
+        if wp.get_device("cpu").is_capturing:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return launch()
+
+    engine.enqueue = enqueue  # type: ignore[method-assign]
+    with caplog.at_level(logging.WARNING):
+        for frame in frames(3):
+            assert_same(captured(frame), plain(frame))
+            assert "network" in captured.timings_ms
+    messages = [record.message for record in caplog.records if "captured as a graph" in record.message]
+    assert len(messages) == 1
+    assert "not permitted" in messages[0]
+
+
+def test_confidence_comes_only_when_asked_for(seven_classes: ModelBundle) -> None:
+    captured, plain = pipeline_of(WarpEngine(SIZE), seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    for frame in frames(2):
+        assert captured(frame).confidence is None
+    for frame in frames(3):
+        ours, expected = captured(frame, confidence=True), plain(frame, confidence=True)
+        assert_same(ours, expected)
+        assert ours.confidence is not None
+        np.testing.assert_array_equal(ours.confidence, expected.confidence)
+    assert list(captured.timings_ms) == ["input", "graph"]
+    assert captured(frames(1)[0]).confidence is None
+
+
+class Recorder:
+    """In place of Warp's capture, which keeps alive what it records on the CPU; on a GPU a graph holds addresses."""
+
+    arrays: tuple[weakref.ref[wp.array], ...] = ()
+    recording = False
+
+    def __init__(self, device: str) -> None:
+        self.graph = object()
+
+    def __enter__(self) -> Recorder:
+        Recorder.arrays, Recorder.recording = (), True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Recorder.recording = False
+
+    @classmethod
+    def note(cls, *values: object) -> None:
+        """Remember arrays, and those that a struct in memory refers to."""
+        for value in values:
+            if cls.recording and isinstance(value, wp.array):
+                cls.arrays += (weakref.ref(value),)
+                cls.note(*vars(getattr(value, "struct", cls)).values())
+
+    @classmethod
+    def watched(cls, function: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any, **named: Any) -> None:
+            cls.note(*args, *named.get("inputs", ()), *named.get("outputs", ()))
+            function(*args, **named)
+
+        return call
+
+
+OTHER_VALUES: dict[str, object] = {
+    "pre_nms_threshold": 0.2, "pre_nms_top_k": 1500, "nms_threshold": 0.4, "global_nms_threshold": 0.7,
+    "max_detections": 20, "similarity": "iou", "mask_threshold": 0.4, "score_threshold": 0.4,
+    "overlap_threshold": 0.2, "stuff_area_min": 50,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [info.name for info in settings_of(PostprocessSettings)])
+def test_what_a_graph_reads_lives_as_long_as_it(
+    seven_classes: ModelBundle, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(frame_graph.wp, "ScopedCapture", Recorder)
+    for module, function in ((wp, "launch"), (wp, "copy"), (wp.utils, "radix_sort_pairs")):
+        monkeypatch.setattr(module, function, Recorder.watched(getattr(module, function)))
+    pipeline = pipeline_of(WarpEngine(SIZE), seven_classes)
+    pipeline.settings = pipeline.settings.replaced({"pre_nms_top_k": 50})
+    frame = frames(1)[0]
+    pipeline(frame)
+    arrays = Recorder.arrays
+    assert len(arrays) > 100
+    first = pipeline.settings
+    pipeline.settings = first.replaced({name: OTHER_VALUES[name]})
+    assert pipeline.settings != first
+    pipeline(frame)
+    assert Recorder.arrays is not arrays
+    gc.collect()
+    assert all(array() is not None for array in arrays)

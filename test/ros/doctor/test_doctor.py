@@ -1,0 +1,581 @@
+"""The doctor on real graphs with real faults: the first thing it says is the cause, and how to mend it."""
+
+from __future__ import annotations
+
+import array
+import gc
+import os
+import re
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+import warp as wp
+from node_cases import Camera, activated, call, set_parameters, value
+from rclpy.duration import Duration
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
+from rosgraph_msgs.msg import Clock
+from rt_panoptic_ros.msg import PanopticDetectionArray
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool
+
+from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.ros import qos
+from rt_panoptic_ros.ros.conversions import image_to_msg
+from rt_panoptic_ros.ros.doctor.node_rules import diagnose
+from rt_panoptic_ros.ros.doctor.observation import examine
+from rt_panoptic_ros.ros.doctor.records import format_report
+from rt_panoptic_ros.ros.node.panoptic_node import PanopticNode
+from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES, shipped_profile
+
+TIMEOUT_S = 60.0
+SECONDS = 2.0
+
+DEACTIVATE, ACTIVATE = (f"ros2 lifecycle set /panoptic_node {word}" for word in ("deactivate", "activate"))
+
+
+@pytest.fixture(autouse=True)
+def _own_graph(request, monkeypatch):
+    """Have nodes of earlier tests gone, and don't wait for processes that would be discovered late."""
+    gc.collect()  # rclpy's lifecycle nodes hold themselves, and their names stay on the graph meanwhile
+    if "programs" not in request.fixturenames:
+        monkeypatch.setattr("rt_panoptic_ros.ros.doctor.observation._SETTLE_S", 1.0)
+
+
+@pytest.fixture
+def stranger(graph):
+    """A node of a participant of its own: one of another type's topic can't share one."""
+    other = type(graph)()
+    yield other.node("stranger")
+    other.close()
+
+
+@pytest.fixture
+def without_gpu(graph, small_bundle):
+    """Start a node with a real pipeline that is to compute on a GPU that this machine lacks."""
+    if wp.is_cuda_available():
+        pytest.skip("there is a GPU")
+
+    def start(**given):
+        values = {"model": str(small_bundle.path), "device": "cuda", **given}
+        overrides = [Parameter(name, value=value) for name, value in values.items()]
+        started(graph.add(PanopticNode(context=graph.context, parameter_overrides=overrides)))
+
+    return start
+
+
+def started(node):
+    """Have a node start, and wait until it has done so or failed."""
+    node.start()
+    node._worker.run(lambda: None)
+
+
+def see_doctor(graph, seconds=SECONDS, **options):
+    """Return all verdicts of a doctor that looks at the graph while it lives on."""
+    with ThreadPoolExecutor(1) as pool:
+        seen = pool.submit(examine, seconds, **options)
+        graph.spin_until(seen.done, "for the doctor")
+    verdicts = diagnose(seen.result())
+    print(format_report(verdicts, seen.result()))
+    return verdicts
+
+
+def first_fault(graph, **options):
+    verdict = see_doctor(graph, **options)[0]
+    assert verdict.is_fault
+    return verdict
+
+
+class Driver:
+    """A camera that sends images by itself, spoilt as told."""
+
+    def __init__(self, graph, topic="image", *, kind=Image, reliability="reliable", encoding="rgb8", ahead_s=0.0,
+                 stamped=True, name="camera"):  # fmt: skip
+        self.node = graph.node(name)
+        self.ahead, self.stamped, self.kind = Duration(nanoseconds=int(ahead_s * 1e9)), stamped, kind
+        self.pixels = np.full((48, 64, 3), 7, np.uint8)
+        self.encoding = encoding
+        self.publisher = self.node.create_publisher(kind, topic, qos.stream(reliability))
+        self.node.create_timer(0.05, self.send)
+
+    def send(self):
+        header = Header(frame_id="camera")
+        if self.stamped:
+            header.stamp = (self.node.get_clock().now() + self.ahead).to_msg()
+        if self.kind is CompressedImage:
+            content = array.array("B", cv2.imencode(".png", self.pixels)[1].tobytes())
+            self.publisher.publish(CompressedImage(header=header, format="png", data=content))
+        else:
+            self.publisher.publish(image_to_msg(self.pixels, self.encoding, header))
+
+
+def planner(graph, output="detections", kind=PanopticDetectionArray, profile=None):
+    """A node that wants an output."""
+    node = graph.node("planner")
+    profile = profile or qos.stream("best_effort")
+    node.create_subscription(kind, f"/panoptic_node/{output}", lambda _: None, profile)
+    return node
+
+
+def test_healthy(graph, fake_node):
+    activated(fake_node())
+    Driver(graph)
+    planner(graph)
+    assert see_doctor(graph) == []
+
+
+def test_healthy_with_compressed_images_of_two_cameras(graph, fake_node):
+    activated(fake_node(cameras="front=/front/image,rear=/rear/image", image_transport="compressed"))
+    for name in ("front", "rear"):
+        Driver(graph, f"/{name}/image/compressed", kind=CompressedImage, name=name)
+    verdicts = see_doctor(graph)
+    assert [verdict.is_fault for verdict in verdicts] == [False, False]  # nobody listens to either
+
+
+def test_remapped_topics_are_followed(graph, fake_node, capsys):
+    rules = ("image/compressed:=/cam/jpegs", "~/detections:=/found/objects", "~/semantic:=/found/labels")
+    activated(fake_node(*rules, "/diagnostics:=/health", image_transport="compressed"))
+    Driver(graph, "/cam/jpegs", kind=CompressedImage)
+    listener = graph.node("planner")
+    listener.create_subscription(PanopticDetectionArray, "/found/objects", lambda _: None, 1)
+    assert see_doctor(graph) == []
+    report = capsys.readouterr().out
+    assert re.search(r"/cam/jpegs: \d+ images of png.*outputs: \d+ of /found/labels, \d+ of /found/objects", report)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    listener.create_subscription(Image, "/found/labels", lambda _: None, latched)
+    assert "/planner receives nothing on /found/labels" in first_fault(graph).cause
+
+
+def test_each_of_several_cameras_has_its_remapped_outputs(graph, fake_node):
+    activated(fake_node("~/rear/detections:=/found", cameras="front=/front/image,rear=/rear/image"))
+    for name in ("front", "rear"):
+        Driver(graph, f"/{name}/image", name=name)
+    listener = graph.node("planner")
+    listener.create_subscription(PanopticDetectionArray, "/found", lambda _: None, 1)
+    (verdict,) = see_doctor(graph)
+    assert "Nobody listens to the outputs of camera front" in verdict.cause
+
+
+def test_nobody_listening_is_said_and_no_fault(graph, fake_node):
+    activated(fake_node())
+    Driver(graph)
+    (verdict,) = see_doctor(graph)
+    assert not verdict.is_fault
+    assert "Nobody listens to the outputs, so it rests but while this doctor listens (lazy)" in verdict.cause
+
+
+def test_no_node(graph):
+    Driver(graph, "/camera/image_raw")
+    verdict = first_fault(graph, seconds=1.5)
+    assert "no panoptic node on this graph" in verdict.cause
+    assert "1 other node(s): /camera" in verdict.cause
+    assert f"ROS_DOMAIN_ID = {os.environ['ROS_DOMAIN_ID']}" in verdict.cause
+    assert "ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST" in verdict.cause
+    assert verdict.commands[0] == "ros2 launch rt_panoptic_ros panoptic.launch.py image_topic:=/camera/image_raw"
+
+
+def test_no_node_of_that_name(graph, fake_node):
+    fake_node()
+    verdict = first_fault(graph, seconds=1.5, wanted="/robot/panoptic_node")
+    assert "no node called /robot/panoptic_node" in verdict.cause
+    assert "/panoptic_node" in verdict.cause.split("other node(s)")[1]
+
+
+def test_not_configured(graph, fake_node):
+    started(fake_node(autostart=False))
+    verdict = first_fault(graph)
+    assert verdict.cause.startswith("It is unconfigured")
+    assert verdict.commands == ("ros2 lifecycle set /panoptic_node configure", ACTIVATE)
+
+
+def test_deactivated(graph, fake_node):
+    activated(fake_node()).trigger_deactivate()
+    verdict = first_fault(graph)
+    assert verdict.cause.startswith("It is inactive")
+    assert verdict.commands == (ACTIVATE,)
+
+
+def test_cleaned_up_and_shut_down(graph, fake_node):
+    node = activated(fake_node())
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    verdict = first_fault(graph)
+    assert verdict.cause == "It is unconfigured, since somebody cleaned it up."
+    node.trigger_shutdown()
+    verdict = first_fault(graph)
+    assert "It is finalized: somebody shut it down" in verdict.cause
+    assert verdict.commands == ("ros2 run rt_panoptic_ros panoptic_node --ros-args",)
+
+
+def test_two_nodes_of_one_name(graph, fake_node):
+    for camera in ("/front", "/rear"):
+        activated(fake_node(f"image:={camera}"))
+        Driver(graph, camera, name=camera[1:])
+    planner(graph)
+    verdict = first_fault(graph, seconds=3.0)
+    assert verdict.cause.startswith("2 nodes are called /panoptic_node:")
+    assert verdict.commands[-1].endswith("panoptic_node --ros-args -r __node:=panoptic_node_2")
+
+
+def test_another_kind_of_node_of_the_same_name_is_noted(graph, fake_node):
+    activated(fake_node())
+    Driver(graph)
+    planner(graph)
+    graph.node("panoptic_node")
+    verdicts = see_doctor(graph, seconds=3.0)  # the other may answer the question for parameters
+    words = "The graph knows 2 nodes called /panoptic_node, of which one alone reports"
+    assert any(words in verdict.cause for verdict in verdicts)
+    assert not any(verdict.is_fault for verdict in verdicts)
+
+
+def test_nodes_of_one_name_in_two_namespaces_are_healthy(graph, fake_node):
+    for space in ("/front", "/rear"):
+        activated(fake_node(f"__ns:={space}", lazy=False))
+        Driver(graph, f"{space}/image", name=space[1:])
+    verdicts = see_doctor(graph, seconds=3.0)
+    assert [verdict.is_fault for verdict in verdicts] == [False, False]  # nobody listens to either
+
+
+def test_a_missing_model(graph, fake_node):
+    started(fake_node(model="missing"))
+    verdict = first_fault(graph)
+    assert "It is unconfigured: cannot configure: expected a model bundle at 'missing', found none" in verdict.cause
+    assert verdict.commands[0] == "ros2 param set /panoptic_node model camvid_lite0"
+    assert verdict.commands[-1] == ACTIVATE
+
+
+@pytest.mark.parametrize("given", [{"network_size": "64x96"}, {}])  # {}: the engine itself comes with the first image
+def test_a_gpu_that_is_not_there(graph, without_gpu, given):
+    without_gpu(**given)
+    verdict = first_fault(graph)
+    assert "It is unconfigured: cannot configure: expected a CUDA GPU for device cuda, found none" in verdict.cause
+    assert "device is cuda" in verdict.cause
+    assert verdict.commands[:2] == ("nvidia-smi", "ros2 param set /panoptic_node device auto")
+
+
+def test_a_gpu_that_is_missed_by_the_first_image(graph, fake_node, monkeypatch):
+    node = activated(fake_node(device="cuda"))
+
+    def misses_it(self, image, **options):
+        raise UnavailableError("expected a CUDA GPU for device cuda, found none: check `nvidia-smi`, or choose cpu")
+
+    monkeypatch.setattr(type(node.pipelines[0]), "__call__", misses_it)
+    Driver(graph)
+    verdict = first_fault(graph)
+    assert "frames of /image were refused" in verdict.cause
+    assert "expected a CUDA GPU for device cuda, found none" in verdict.remedy
+    assert verdict.commands[:3] == ("nvidia-smi", DEACTIVATE, "ros2 param set /panoptic_node device auto")
+
+
+BUILDER = """
+import sys, threading
+from pathlib import Path
+from types import SimpleNamespace
+from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine
+from rt_panoptic_ros.ros.node.panoptic_node import PanopticNode
+from rt_panoptic_ros.ros.spinning import run_node
+
+done = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), done.set()), daemon=True).start()
+
+def build(progress):
+    while not done.wait(0.2):
+        progress(0.4)
+    raise UnavailableError("told to stop")
+
+def prepare(camera_size):
+    identity = EngineIdentity("fake", "0", "64x96", "float16", "tensorrt", "10.3", "GPU", "8.9", "")
+    cached_engine(identity, build, Path(sys.argv[1]))
+
+pipeline = lambda *_, **__: SimpleNamespace(prepare=prepare, close=lambda: None, describe=lambda: "fake")
+run_node(lambda finished: PanopticNode(finished=finished, pipeline_factory=pipeline))
+"""
+
+
+def test_an_engine_that_is_being_built(graph, programs, tmp_path):
+    """In a process of its own, whose services do not answer meanwhile."""
+    reports = Camera(graph, ())
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILDER, str(tmp_path)], env=programs.environment, stdin=subprocess.PIPE
+    )
+    try:
+        reports.await_report(lambda status: status.message.endswith("40 %"))
+        verdict = first_fault(graph)
+        assert "building the tensorrt engine of fake at 64x96 in float16: 40 %" in verdict.cause
+        assert verdict.remedy.startswith("Wait")
+    finally:
+        process.stdin.close()
+        reports.await_report(lambda status: "told to stop" in status.message)
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+
+
+def test_disabled_by_the_service(graph, fake_node):
+    activated(fake_node())
+    driver = Driver(graph)
+    planner(graph)
+    assert call(graph, driver.node, SetBool, "/panoptic_node/enable", SetBool.Request(data=False)).success
+    verdict = first_fault(graph)
+    assert "disabled" in verdict.cause
+    assert verdict.commands == ("ros2 service call /panoptic_node/enable std_srvs/srv/SetBool '{data: true}'",)
+
+
+def test_all_outputs_off(graph, fake_node):
+    activated(fake_node(enabled_outputs=""))
+    Driver(graph)
+    planner(graph)
+    verdict = first_fault(graph)
+    assert "enabled_outputs is empty" in verdict.cause
+    assert verdict.commands[0].startswith("ros2 param set /panoptic_node enabled_outputs semantic,instance,detections")
+
+
+def test_an_output_that_someone_wants_is_off(graph, fake_node):
+    activated(fake_node(enabled_outputs="semantic"))
+    Driver(graph)
+    planner(graph)
+    (verdict,) = see_doctor(graph)
+    assert "/planner listens to /panoptic_node/detections, which enabled_outputs leaves out" in verdict.cause
+    assert verdict.commands == ("ros2 param set /panoptic_node enabled_outputs semantic,detections",)
+
+
+def test_nobody_publishes_on_the_camera_topic(graph, fake_node):
+    activated(fake_node())
+    Driver(graph, "/front/image_raw")
+    Driver(graph, "/front/depth", encoding="16UC1", name="depth")
+    verdict = first_fault(graph)
+    assert verdict.cause.startswith("Nobody publishes on /image,")
+    assert "/front/image_raw, /front/depth" in verdict.cause
+    assert verdict.commands == ("ros2 run rt_panoptic_ros panoptic_node --ros-args -r image:=/front/image_raw",)
+
+
+def test_the_camera_publishes_compressed_images_only(graph, fake_node):
+    activated(fake_node())
+    Driver(graph, "image/compressed", kind=CompressedImage)
+    verdict = first_fault(graph)
+    assert "/image/compressed has the images as JPEG or PNG" in verdict.cause
+    assert verdict.commands == (DEACTIVATE, "ros2 param set /panoptic_node image_transport compressed", ACTIVATE)
+
+
+def test_the_camera_publishes_another_type_on_that_topic(graph, fake_node, stranger):
+    activated(fake_node())
+    stranger.create_publisher(CompressedImage, "image", 1)
+    verdict = first_fault(graph)
+    assert "/stranger publishes sensor_msgs/msg/CompressedImage on /image" in verdict.cause
+    assert verdict.commands[0] == "ros2 run topic_tools relay /image /image/compressed"
+    assert "ros2 param set /panoptic_node image_transport compressed" in verdict.commands
+
+
+def test_the_camera_offers_less_than_the_node_asks_for(graph, fake_node):
+    activated(fake_node(image_reliability="reliable"))
+    Driver(graph, reliability="best_effort")
+    planner(graph)
+    verdict = first_fault(graph)
+    assert "The camera /camera offers less on /image" in verdict.cause
+    assert "reliability (offered best_effort, asked for reliable)" in verdict.cause
+    assert verdict.commands == (DEACTIVATE, "ros2 param set /panoptic_node image_reliability best_effort", ACTIVATE)
+
+
+def test_a_topic_of_two_types(graph, fake_node, stranger):
+    activated(fake_node())
+    Driver(graph)
+    planner(graph)
+    stranger.create_publisher(CompressedImage, "image", 1)
+    (verdict,) = see_doctor(graph)
+    assert not verdict.is_fault
+    assert "/stranger publishes sensor_msgs/msg/CompressedImage on /image" in verdict.cause
+
+
+def test_a_listener_that_wants_signs_of_life(graph, fake_node):
+    activated(fake_node())
+    Driver(graph)
+    asked = QoSProfile(depth=1, liveliness=LivelinessPolicy.MANUAL_BY_TOPIC)
+    planner(graph, "semantic", Image, asked)
+    verdict = first_fault(graph)
+    assert "liveliness (offered automatic, asked for manual_by_topic)" in verdict.cause
+
+
+def test_a_camera_that_sends_nothing(graph, fake_node):
+    activated(fake_node())
+    graph.node("camera").create_publisher(Image, "image", qos.stream("reliable"))
+    verdict = first_fault(graph)
+    assert "/camera is there as publisher of /image but sent nothing" in verdict.cause
+    assert verdict.commands[0] == "ros2 topic hz /image"
+
+
+def test_stamps_of_zero(graph, fake_node):
+    activated(fake_node())
+    Driver(graph, stamped=False)
+    verdict = first_fault(graph)
+    assert "images on /image have a stamp of zero" in verdict.cause
+    assert "Have /camera set header.stamp" in verdict.remedy
+
+
+def test_stamps_in_the_future(graph, fake_node):
+    activated(fake_node())
+    Driver(graph, ahead_s=5.0)
+    verdict = first_fault(graph)
+    assert "are 5.00 s in the future by the node's clock: the clocks of two machines differ" in verdict.cause
+    assert verdict.commands[0].startswith("timedatectl")
+
+
+def test_a_bag_with_its_clock_and_a_node_without_simulated_time(graph, fake_node):
+    activated(fake_node())
+    driver = Driver(graph, ahead_s=-86400.0 * 30)
+    clock = driver.node.create_publisher(Clock, "/clock", 1)
+    driver.node.create_timer(0.1, lambda: clock.publish(Clock()))
+    verdict = first_fault(graph)
+    assert "30 days old when they arrive by the node's clock, which is the time of day" in verdict.cause
+    assert verdict.commands == ("ros2 param set /panoptic_node use_sim_time true",)
+
+
+def test_simulated_time_without_a_clock(graph, fake_node):
+    activated(fake_node(use_sim_time=True))
+    Driver(graph)
+    verdict = first_fault(graph)
+    assert "use_sim_time is true, but nobody publishes /clock" in verdict.cause
+    assert verdict.commands[-1] == "ros2 param set /panoptic_node use_sim_time false"
+
+
+@pytest.mark.parametrize("encoding", ["purple7", "32FC1"])
+def test_an_encoding_that_is_no_cameras(graph, fake_node, encoding):
+    activated(fake_node())
+    Driver(graph, encoding=encoding)
+    verdict = first_fault(graph)
+    assert f"{encoding} 64x48) are none that the node can use: expected" in verdict.cause
+    assert verdict.commands == ("ros2 param list /camera",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sender", "size"),
+    [("/image_player", (1024, 2048)), ("/image_player", (2048, 4096)), ("/panoptic_node", (1024, 2048))],
+)
+def test_large_images_without_the_profile_are_lost(graph, programs, small_bundle, tmp_path, sender, size):
+    """By Fast DDS's defaults most images of some megabytes vanish between processes; the sender is to mend it."""
+    cv2.imwrite(str(tmp_path / "frame.bmp"), np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8))
+    reports = Camera(graph, ())
+    reports.node.destroy_publisher(reports.publisher)
+    environment = programs.environment
+    without = {name: text for name, text in environment.items() if name not in PROFILE_VARIABLES}
+    programs.environment = without if sender == "/panoptic_node" else environment
+    programs.start("panoptic_node", model=small_bundle.path, network_size="64x128", lazy=False)
+    reports.await_report(lambda status: value(status, "subscribed to camera") == "True", index=1)
+    programs.environment = without if sender == "/image_player" else environment
+    programs.start("play_images", source=tmp_path / "frame.bmp", rate_hz=5.0, loop=True)
+    reports.await_report(
+        lambda status: {value(status, f"frames {fate}") for fate in ("received", "lost")} != {"0"}, index=1
+    )
+    lost = next(verdict for verdict in see_doctor(graph, seconds=3.0) if "lost" in verdict.cause)
+    assert lost.is_fault
+    assert f"in the terminal of the {'node' if sender == '/panoptic_node' else 'camera'} {sender}" in lost.remedy
+    assert lost.commands[0] == f"export {PROFILE_VARIABLES[0]}={shipped_profile()}"
+
+
+def test_a_rate_limit_that_lets_nothing_through(graph, fake_node):
+    node = activated(fake_node(max_rate_hz=0.001))
+    Driver(graph)
+    planner(graph)
+    graph.spin_until(lambda: node.pipelines[0].seen, "for the one frame of these 1000 s")
+    verdict = first_fault(graph)
+    assert "max_rate_hz is 0.001" in verdict.cause
+    assert verdict.commands == ("ros2 param set /panoptic_node max_rate_hz 0.0",)
+    assert set_parameters(node, max_rate_hz=5.0).successful
+    verdicts = see_doctor(graph)
+    assert [verdict.is_fault for verdict in verdicts] == [False]
+    assert "max_rate_hz is 5.0" in verdicts[0].cause
+
+
+def test_a_listener_that_wants_more_reliability(graph, fake_node):
+    activated(fake_node(output_reliability="best_effort"))
+    Driver(graph)
+    planner(graph, profile=qos.stream("reliable"))
+    verdict = first_fault(graph)
+    assert "/planner receives nothing on /panoptic_node/detections" in verdict.cause
+    assert "reliability (offered best_effort, asked for reliable)" in verdict.cause
+    assert verdict.commands == (DEACTIVATE, "ros2 param set /panoptic_node output_reliability reliable", ACTIVATE)
+
+
+def test_a_listener_that_wants_what_was_published_before(graph, fake_node):
+    activated(fake_node())
+    Driver(graph)
+    planner(graph, "semantic", Image, QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    verdict = first_fault(graph)
+    assert "/planner receives nothing on /panoptic_node/semantic" in verdict.cause
+    assert "durability (offered volatile, asked for transient_local)" in verdict.cause
+    assert "Have /planner ask for durability volatile" in verdict.remedy
+
+
+def test_a_listener_of_another_type(graph, fake_node, stranger):
+    activated(fake_node())
+    Driver(graph)
+    stranger.create_subscription(Image, "/panoptic_node/detections", lambda _: None, 1)
+    verdict = first_fault(graph)
+    assert "/stranger expects sensor_msgs/msg/Image on /panoptic_node/detections" in verdict.cause
+
+
+@pytest.mark.parametrize("fate", ["refused", "failed"])
+def test_frames_that_the_pipeline_cannot_label(graph, fake_node, monkeypatch, fate):
+    node = activated(fake_node())
+    error = {"refused": "expected a GPU with free memory", "failed": "surprise"}[fate]
+
+    def fail(*_, **__):
+        raise {"refused": UnavailableError, "failed": ZeroDivisionError}[fate](error)
+
+    monkeypatch.setattr(type(node.pipelines[0]), "__call__", fail)
+    Driver(graph)
+    planner(graph)
+    verdict = first_fault(graph, seconds=3.0)
+    assert fate in verdict.cause
+    assert error in verdict.remedy  # from the node's log
+
+
+def test_a_machine_that_cannot_keep_up(graph, fake_node, monkeypatch):
+    node = activated(fake_node())
+    kind = type(node.pipelines[0])
+    label = kind.__call__
+    never = threading.Event()
+    monkeypatch.setattr(kind, "__call__", lambda *image, **options: never.wait(0.15) or label(*image, **options))
+    Driver(graph)
+    planner(graph)
+    verdict = first_fault(graph, seconds=3.0)
+    assert re.search(r"overloaded \(period \d+.\d+ ms, median time 1\d\d.\d+ ms\)", verdict.cause)
+    assert verdict.commands[:2] == (DEACTIVATE, "ros2 param set /panoptic_node precision int8")
+
+
+def test_a_pipeline_that_never_returns(graph, fake_node):
+    node = activated(fake_node())
+    node.pipelines[0].gate.clear()
+    Driver(graph)
+    planner(graph)
+    verdict = first_fault(graph)
+    assert re.search(r"but none was labelled within \d s", verdict.cause)
+    node.pipelines[0].gate.set()
+
+
+def run_command(graph, *arguments):
+    """Return the exit status and the output of the command line in a process of its own."""
+    command = [sys.executable, *arguments, "--seconds", "2"]
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(subprocess.run, command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+        graph.spin_until(done.done, "for the command")
+    return done.result().returncode, done.result().stdout
+
+
+def test_the_command_line_tells_and_its_status_says_whether_there_are_faults(graph, fake_node):
+    node = activated(fake_node())
+    driver = Driver(graph)
+    planner(graph)
+    status, report = run_command(graph, "-m", "rt_panoptic_ros", "doctor")
+    assert (status, report.splitlines()[0]) == (0, "/panoptic_node: healthy"), report
+    assert call(graph, driver.node, SetBool, "/panoptic_node/enable", SetBool.Request(data=False)).success
+    as_ros2_run = "import sys; from rt_panoptic_ros.cli import doctor; sys.exit(doctor())"
+    status, report = run_command(graph, "-c", as_ros2_run, "--node", node.get_name())
+    assert (status, report.splitlines()[0]) == (1, "/panoptic_node: 1 fault(s)"), report
+    assert "ros2 service call /panoptic_node/enable" in report

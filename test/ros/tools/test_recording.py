@@ -1,0 +1,149 @@
+"""What the recorder keeps: sets by exact stamp, a video in real time, evenly spread samples."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.ros.tools.recording import RealTimeVideo, Samples, StampMatcher, _fitted
+
+
+@given(st.permutations([(topic, stamp) for topic in "abc" for stamp in (1, 2, 3)]))
+def test_sets_complete_in_any_order(arrivals):
+    matcher = StampMatcher("abc")
+    sets = [matcher.add(topic, stamp, (topic, stamp)) for topic, stamp in arrivals]
+    complete = [found for found in sets if found]
+    assert len(complete) == 3
+    for found in complete:
+        assert found.keys() == set("abc")
+        assert len({stamp for _, stamp in found.values()}) == 1
+    assert matcher.incomplete == 0
+
+
+def test_a_nanosecond_apart_is_another_frame():
+    matcher = StampMatcher("ab")
+    assert matcher.add("a", 1_700_000_000_000_000_000, 0) is None
+    assert matcher.add("b", 1_700_000_000_000_000_001, 0) is None
+    matcher.give_up()
+    assert matcher.incomplete == 2
+
+
+def test_the_oldest_incomplete_sets_are_given_up():
+    matcher = StampMatcher("ab", capacity=2)
+    for stamp in (1, 2, 3):
+        matcher.add("a", stamp, 0)
+    assert matcher.incomplete == 1
+    assert matcher.add("b", 3, 0)
+
+
+def frames_of(path):
+    capture = cv2.VideoCapture(str(path))
+    rate_hz, images = capture.get(cv2.CAP_PROP_FPS), []
+    while (item := capture.read())[0]:
+        images.append(item[1])
+    return rate_hz, images
+
+
+def shade(number):
+    return np.full((32, 48, 3), 20 * number, np.uint8)
+
+
+def test_video_keeps_time_where_frames_are_missing(tmp_path):
+    video = RealTimeVideo(tmp_path / "v.mp4", probe=3)
+    for number in (0, 1, 2, 6, 7):  # of a 10 Hz camera
+        video.add(shade(number), 100 + number / 10)
+    video.close()
+    rate_hz, images = frames_of(tmp_path / "v.mp4")
+    assert rate_hz == pytest.approx(10)
+    assert len(images) == 8
+    assert video.frames == 5
+    assert [round(float(image.mean()) / 20) for image in images] == [0, 1, 2, 6, 6, 6, 6, 7]
+
+
+def test_video_of_fewer_frames_than_the_probe(tmp_path):
+    video = RealTimeVideo(tmp_path / "v.mp4")
+    video.add(shade(1), 5.0)
+    video.close()
+    assert len(frames_of(tmp_path / "v.mp4")[1]) == 1
+
+
+def test_a_jump_of_the_clock_is_no_pause(tmp_path):
+    video = RealTimeVideo(tmp_path / "v.mp4", rate_hz=10)
+    for stamp_s in (10.0, 10.1, 5000.0, 5000.1, 3.0):
+        video.add(shade(1), stamp_s)
+    video.close()
+    assert len(frames_of(tmp_path / "v.mp4")[1]) == 5
+
+
+def test_no_frame_no_file(tmp_path):
+    RealTimeVideo(tmp_path / "v.mp4").close()
+    assert not (tmp_path / "v.mp4").exists()
+    assert not Samples().write_sheet(tmp_path / "s.png")
+
+
+@pytest.mark.parametrize(
+    ("size", "inside"),
+    [((64, 96), np.s_[:, :]), ((16, 48), np.s_[8:24, :]), ((20, 10), np.s_[:, 16:32]), ((1, 4000), np.s_[15:16, :])],
+)
+def test_pictures_of_another_size_lie_whole_in_the_videos_frame(tmp_path, size, inside):
+    white, black = np.full((*size, 3), 255, np.uint8), np.zeros((32, 48, 3), np.uint8)
+    np.testing.assert_array_equal(_fitted(white, (32, 48))[inside], 255)
+    assert _fitted(white, (32, 48)).sum() == 255 * black[inside].size
+    video = RealTimeVideo(tmp_path / "v.mp4", rate_hz=10)
+    for number, image in enumerate((shade(1), white, shade(2))):
+        video.add(image, number / 10)
+    video.close()
+    assert len(frames_of(tmp_path / "v.mp4")[1]) == video.frames == 3
+
+
+@pytest.mark.parametrize("folder", ["a:b", "%04d", "a%20b", "ü ✓", "\udcff", "two\nlines"])
+def test_the_video_is_written_into_a_folder_of_any_name(tmp_path, folder):
+    video = RealTimeVideo(tmp_path / folder / "v.mp4", rate_hz=10)
+    video.add(shade(1), 0.0)
+    video.close()
+    assert [path.name for path in (tmp_path / folder).iterdir()] == ["v.mp4"]
+    assert (tmp_path / folder / "v.mp4").stat().st_size > 100
+
+
+def test_the_sets_of_a_bag_that_loops_are_complete():
+    matcher = StampMatcher("ab", capacity=4)
+    for stamp in (*range(10, 14), 14, 15):  # of these, "b" is lost
+        assert matcher.add("a", stamp, 0) is None
+    for lap in range(3):
+        for stamp in range(10):
+            assert matcher.add("a", stamp, lap) is None
+            assert matcher.add("b", stamp, lap) == {"a": lap, "b": lap}
+    assert matcher.incomplete == 3
+
+
+def test_a_set_is_never_made_of_two_laps():
+    matcher = StampMatcher("abc")
+    matcher.add("a", 1, "first lap")
+    matcher.add("b", 1, "first lap")
+    for topic in "ab":
+        assert matcher.add(topic, 1, "second lap") is None
+    assert matcher.add("c", 1, "second lap") == dict.fromkeys("abc", "second lap")
+    assert matcher.incomplete == 1
+
+
+def test_says_when_the_video_cannot_be_written(tmp_path):
+    (tmp_path / "v.mp4").mkdir()
+    with pytest.raises(UnavailableError, match="cannot"):
+        RealTimeVideo(tmp_path / "v.mp4", rate_hz=10).add(shade(1), 0.0)
+
+
+@pytest.mark.parametrize("number", [1, 11, 12, 24, 500])
+def test_samples_are_spread_over_all(tmp_path, number):
+    samples = Samples(number=12)
+    for place in range(number):
+        samples.add(shade(place % 12), str(place))
+    places = [int(caption) for _, caption in samples._kept]
+    assert min(12, number) <= len(places) < 24
+    assert places[0] == 0
+    assert len(set(np.diff(places))) <= 1
+    assert samples.write_sheet(tmp_path / "sheet.png")
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 1600
