@@ -5,11 +5,14 @@ Nothing here sleeps: everything waits for a condition, and fails when it does no
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -29,23 +32,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def _free_domain() -> int:
-    """Return a domain that no other process of this machine is using or has left its shared memory in.
+def _own_domain() -> int:
+    """Return a domain that no other test process has as long as this one lives, and no process left memory in.
 
     Domains 1 to 100 have ports of their own, 250 each; a process that was killed leaves the memory named after them.
+    Two nodes of one name on one domain would answer each other's clients.
     """
     used = {int(port) for path in Path("/dev/shm").glob("fast*_port*") for port in re.findall(r"\d+", path.name)}
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # the other's may be about to begin
-    domains = [1 + (os.getpid() + 50 * worker + offset) % 100 for offset in range(100)]
-    free = (number for number in domains if used.isdisjoint(range(7400 + 250 * number, 7650 + 250 * number)))
-    return next(free, domains[0])
+    domains = [1 + (os.getpid() + offset) % 100 for offset in range(100)]
+    for number in domains:
+        path = Path(tempfile.gettempdir(), f"ros_domain_{number}_of_{os.getuid()}.lock")
+        lock = os.open(path, os.O_CREAT | os.O_RDWR)  # held, where it is had, until this process ends
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if used.isdisjoint(range(7400 + 250 * number, 7650 + 250 * number)):
+                return number
+        os.close(lock)
+    return domains[0]
 
 
 # Before rclpy is loaded: only this machine, and a domain that no other test process shares.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 if os.environ.get("ROS_DISTRO") == "humble":
     os.environ["ROS_LOCALHOST_ONLY"] = "1"
-os.environ["ROS_DOMAIN_ID"] = str(_free_domain())
+os.environ["ROS_DOMAIN_ID"] = str(_own_domain())
 
 try:
     import rclpy
