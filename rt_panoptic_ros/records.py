@@ -122,13 +122,21 @@ class MaskMembership:
 
 @dataclass(frozen=True, slots=True)
 class DetectionTable:
-    """The visible objects of one frame, by falling score; row i is instance id i + 1. Host arrays."""
+    """The visible objects of one frame, by falling score. Host arrays."""
 
     class_ids: np.ndarray  # (n,) uint8: value in the semantic image
     scores: np.ndarray  # (n,) float32 in (0, 1]
     boxes: np.ndarray  # (n, 4) float32: query boxes, xyxy camera px
     mask_boxes: np.ndarray  # (n, 4) int32: x_min, y_min, x_max, y_max of the visible pixels, inclusive, camera px
     areas: np.ndarray  # (n,) uint32: visible pixels
+    ids: np.ndarray = None  # type: ignore[assignment]  # (n,) uint16: value in the instance image; 1 + row by default
+
+    def __post_init__(self) -> None:
+        """Number the objects by row where no ids are given."""
+        if self.ids is None:
+            import numpy as np  # here, as the command line knows this module and starts without NumPy
+
+            object.__setattr__(self, "ids", np.arange(1, len(self) + 1, dtype=np.uint16))
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -140,6 +148,6 @@ class PanopticResult:
     """What one frame gives: a class and an object for every camera pixel, and the list of objects. Host arrays."""
 
     semantic: np.ndarray  # (H, W) uint8: class id, VOID where there is none
-    instance: np.ndarray  # (H, W) uint16: 1 + row in `detections`, 0 none
+    instance: np.ndarray  # (H, W) uint16: the object's id in `detections`, 0 none
     detections: DetectionTable
     confidence: np.ndarray | None = None  # (H, W) uint8: probability of the best class x 255; only when asked for

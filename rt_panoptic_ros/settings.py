@@ -22,6 +22,7 @@ BACKENDS = ("auto", "onnxruntime", "torch", "tensorrt", "openvino")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "float16", "int8")
 PALETTES = ("dataset", "colorblind")
+OVERLAY_OPACITY = 0.5
 
 MAX_DETECTIONS = 128
 """Capacity of the detection bit sets: four words of 32."""

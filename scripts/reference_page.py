@@ -2,77 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rt_panoptic_ros.frames.outputs import OUTPUTS
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings
 from rt_panoptic_ros.settings import Change, PostprocessSettings, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rt_panoptic_ros.frames.outputs import Output
     from rt_panoptic_ros.settings import Setting
 
 
-@dataclass(frozen=True)
-class Topic:
-    """A topic that the node publishes."""
+TOPICS = {f"~/{output.name}": output.type for output in OUTPUTS.values()} | {
+    "/diagnostics": "diagnostic_msgs/msg/DiagnosticArray"
+}
+"""{topic that the node publishes: its type}."""
 
-    name: str
-    kind: str  # ROS type
-    content: str
-
-
-OUTPUTS = (
-    Topic(
-        "~/semantic", "sensor_msgs/msg/Image",
-        "mono8, the camera image's size: the class of every pixel, an id of the class table; 255 has no class. Pixels "
-        "of countable classes (things) that no object claims keep their class.",
-    ),
-    Topic(
-        "~/instance", "sensor_msgs/msg/Image",
-        "mono16, the same size: the object that the pixel belongs to, 1 to 65535; 0 for none. Ids count from 1 in "
-        "every image, by falling score; with `tracking` an object keeps its id (the rules stand in `tracking.py`).",
-    ),
-    Topic(
-        "~/detections", "rt_panoptic_ros/msg/PanopticDetectionArray",
-        "The objects; `instance_id` is the value of the object's pixels in the instance image, `class_id` that in the "
-        "semantic image. The message files say every field's unit and range.",
-    ),
-    Topic(
-        "~/detections_2d", "vision_msgs/msg/Detection2DArray",
-        "Where vision_msgs is installed: the same objects, with their visible boxes and scores; `class_id` is the "
-        "class's number in `~/label_info`, as text. `id` is the instance id as text with `tracking`, else empty: in "
-        "vision_msgs, an equal `id` is the same object in every image.",
-    ),
-    Topic(
-        "~/confidence", "sensor_msgs/msg/Image",
-        "mono8, the same size: the probability of the most likely class x 255, computed at every eighth pixel of the "
-        "network's input and interpolated between; at class borders it is low.",
-    ),
-    Topic("~/overlay", "sensor_msgs/msg/Image", "rgb8: for eyes; nothing in it that the other topics lack."),
-    Topic(
-        "~/class_names", "std_msgs/msg/String",
-        'Latched, published when the node is activated: the class table as JSON, {"name", "classes": [{"id", "name", '
-        '"thing", "color" (RGB), "dataset_id"}]}. The colours are the dataset\'s own, whatever `palette` the overlay '
-        "shows: they belong to the model, and the palette may change at any time.",
-    ),
-    Topic(
-        "~/label_info", "vision_msgs/msg/LabelInfo",
-        "Where vision_msgs is installed; latched, published when the node is activated: class ids and names, and the "
-        "`score_threshold` of that moment. With `cameras`, on `~/NAME/label_info` too.",
-    ),
-    Topic(
-        "/diagnostics", "diagnostic_msgs/msg/DiagnosticArray",
-        "Every second, `NODE: panoptic`: state, engine, rate, frames by fate, callbacks that failed, median and 95th "
-        "percentile of every stage; while the model is loaded, what that is busy with. And for each camera `NODE: "
-        "camera` (or `camera NAME`), a ledger: topic, input rate, period, age at arrival, time from arrival and from "
-        "the stamp to the outputs, frames by fate: received, processed, late (labelled later after arrival than the "
-        "camera's period), dropped for a newer one, skipped beyond `max_rate_hz`, refused, failed, lost in transport."
-        " A warning or error stays until three reports were free of it; lateness is one after three reports with more"
-        " than half of the frames late, until three with less than a fifth.",
-    ),
-)  # fmt: skip
+_DIAGNOSTICS = (
+    "Every second, `NODE: panoptic`: state, engine, rate, frames by outcome, callbacks that failed, median and 95th "
+    "percentile of every stage; while the model is loaded, what that is busy with. And for each camera `NODE: "
+    "camera` (or `camera NAME`), a ledger: topic, input rate, period, age at arrival, time from arrival and from "
+    "the stamp to the outputs, frames by outcome: received, processed, late (labelled later after arrival than the "
+    "camera's period), dropped for a newer one, skipped beyond `max_rate_hz`, refused, failed, lost in transport."
+    " A warning or error stays until three reports were free of it; lateness is one after three reports with more"
+    " than half of the frames late, until three with less than a fifth."
+)
 
 _HEAD = """# Topics and parameters
 
@@ -109,7 +65,10 @@ only while someone subscribes to it. With `cameras`, the first six are `~/NAME/s
 
 def reference_page() -> str:
     """Return the page's Markdown."""
-    rows = [f"| `{topic.name}` | {topic.kind} | {topic.content} |" for topic in OUTPUTS]
+    contents = [*map(_content, OUTPUTS.values()), _DIAGNOSTICS]
+    rows = [
+        f"| `{topic}` | {kind} | {content} |" for (topic, kind), content in zip(TOPICS.items(), contents, strict=True)
+    ]
     lines = ["| topic | type | |", "|---|---|---|", *rows]
     page = _HEAD + "\n".join(lines) + "\n\n## Parameters of the node\n\n"
     page += _table([(one, one.change.value) for one in settings_of(NodeSettings)])
@@ -126,6 +85,17 @@ def reference_page() -> str:
         "`launch/panoptic.launch.py` has all of them as arguments (`ros2 launch rt_panoptic_ros panoptic.launch.py "
         "--show-args`).\n"
     )
+
+
+def _content(output: Output) -> str:
+    if output.encoding:
+        return f"{output.encoding}, {output.content}"
+    conditions = []
+    if output.optional:
+        conditions.append(f"where {output.type.partition('/')[0]} is installed")
+    if output.latched:
+        conditions.append("latched, published when the node is activated")
+    return f"{'; '.join(conditions).capitalize()}: {output.content}" if conditions else output.content
 
 
 def _table(entries: Sequence[tuple[Setting, str]]) -> str:

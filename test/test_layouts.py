@@ -15,12 +15,12 @@ import yaml
 
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings
 from rt_panoptic_ros.settings import PostprocessSettings, settings_of
-from scripts.reference_page import OUTPUTS
+from scripts.reference_page import TOPICS as PUBLISHED
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 CAMERA = "/camera/image_raw"  # the default of panoptic.launch.py
 TOPICS = {CAMERA: "sensor_msgs/msg/Image"} | {
-    topic.name.replace("~", "/panoptic_node"): topic.kind for topic in OUTPUTS
+    topic.replace("~", "/panoptic_node"): kind for topic, kind in PUBLISHED.items()
 }
 IMAGES = {"overlay", "confidence", "instance", "semantic"}
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rosbags.serde import SerdeError
+
 from rt_panoptic_ros.bags.bag import METADATA, SCRATCH, open_bag
-from rt_panoptic_ros.bags.frames import FrameLabeller
-from rt_panoptic_ros.bags.journal import Journal
+from rt_panoptic_ros.bags.journal import FrameRecord, Journal
+from rt_panoptic_ros.bags.messages import frame_messages, read_image_message
 from rt_panoptic_ros.bags.writing import is_made_of, plan_bag, publish_bag, write_bag
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, first_line
+from rt_panoptic_ros.frames.message_layout import decode_message, stamp_ns
+from rt_panoptic_ros.labeller import FrameLabeller
+from rt_panoptic_ros.pipeline import open_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -108,11 +114,12 @@ def label_bag(source: Path, out: Path, options: BagOptions, report: Report) -> B
 def _label_frames(bag: Bag, plan: BagPlan, journal: Journal, options: BagOptions, report: Report) -> str:
     """Complete the journal and return what labelled the frames."""
     total = sum(bag.counts[channel] for channel in plan.labelled)
-    labeller = FrameLabeller(options)
+    pipeline = open_pipeline(**options.pipeline)  # the engine is loaded with the first frame
+    labeller = FrameLabeller(pipeline)
     there = dict(enumerate(journal.counts))
     for number, count in there.items():
-        for record in journal.frames(number, -1) if count else ():
-            labeller.restore(number, record.state)
+        for record in journal.frames(number, -1) if count and options.tracking else ():
+            labeller.tracker(number).restore(record.state)
     done = sum(there.values())
     report("labelling", done, total)
     for message in bag.messages(plan.labelled):
@@ -120,12 +127,39 @@ def _label_frames(bag: Bag, plan: BagPlan, journal: Journal, options: BagOptions
         if there.get(number, 0):
             there[number] -= 1
             continue
-        journal.append(number, labeller.label(number, message.data, bag.channels[message.channel].type_name))
+        message_type = bag.channels[message.channel].type_name
+        journal.append(number, _label_frame(labeller, number, message.data, message_type, options))
         done += 1
         report("labelling", done, total)
-    engine = labeller.describe()
-    labeller.close()
+    engine = pipeline.describe() if pipeline.loaded else ""
+    pipeline.close()
     return engine
+
+
+def _label_frame(
+    labeller: FrameLabeller, camera: int, data: bytes, message_type: str, options: BagOptions
+) -> FrameRecord:
+    """Return what a camera's next image gives; one that is broken or not a camera's gives why it is skipped."""
+
+    def record(problem: str = "", outputs: Mapping[str, memoryview] | None = None) -> FrameRecord:
+        state = labeller.tracker(camera).state() if options.tracking else b""
+        return FrameRecord(zlib.crc32(data), problem, outputs or {}, state)
+
+    try:
+        message = read_image_message(data, message_type)
+        image = decode_message(message)
+    except (InvalidInputError, SerdeError) as error:
+        return record(problem=first_line(error))
+    frame = labeller.label(
+        image,
+        stamp_ns(message.header),
+        camera=camera,
+        class_ids=options.model.wanted_classes,
+        tracking=options.tracking,
+        confidence="confidence" in options.outputs,
+    )
+    messages = frame_messages(options.outputs, frame, message.header, options.opacity, options.palette)
+    return record(outputs=messages)
 
 
 def _is_ours(name: str) -> bool:

@@ -12,18 +12,9 @@ from rosbags.rosbag2.metadata import dump_qos_v8, parse_qos
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rt_panoptic_ros.bags.storage import CDR, QOS, Channel, Schema
-from rt_panoptic_ros.drawing.overlay import render_overlay
 from rt_panoptic_ros.errors import InvalidInputError, first_line
-from rt_panoptic_ros.frames.message_layout import (
-    ENCODINGS,
-    class_names_text,
-    decode_compressed_image,
-    decode_image,
-    detection_fields,
-    image_layout,
-)
-from rt_panoptic_ros.frames.pixel_encodings import to_rgb
-from rt_panoptic_ros.panoptic.tracking import with_ids
+from rt_panoptic_ros.frames.message_layout import class_names_text, detection_fields, image_layout
+from rt_panoptic_ros.frames.outputs import OUTPUTS
 from rt_panoptic_ros.resources import share_directory
 
 if TYPE_CHECKING:
@@ -31,22 +22,15 @@ if TYPE_CHECKING:
 
     from rosbags.typesys.store import Typestore
 
+    from rt_panoptic_ros.labeller import LabelledFrame
     from rt_panoptic_ros.model.class_table import ClassTable
-    from rt_panoptic_ros.records import CameraImage, PanopticResult
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-OUTPUT_TYPES = {
-    "semantic": IMAGE,
-    "instance": IMAGE,
-    "confidence": IMAGE,
-    "detections": "rt_panoptic_ros/msg/PanopticDetectionArray",
-    "overlay": IMAGE,
-    "class_names": "std_msgs/msg/String",
-}
-"""{output: message type}, in the order in which they are written."""
-
 CLASS_NAMES = "class_names"
 """The output that comes once for a bag, not with every frame."""
+
+BAG_OUTPUTS = ("semantic", "instance", "confidence", "detections", "overlay", CLASS_NAMES)
+"""Names of those that a bag can have, in the order in which they are written."""
 
 
 def qos_text(profiles: Any) -> str:
@@ -63,7 +47,7 @@ def qos_text(profiles: Any) -> str:
 
 def output_qos(output: str) -> str:
     """Return the quality of service that the node offers an output with, as rosbag2 writes it."""
-    latched = output == CLASS_NAMES
+    latched = OUTPUTS[output].latched
     endless = QosTime(9223372036, 854775807)
     profile = Qos(
         history=QosHistory.KEEP_LAST,
@@ -81,7 +65,7 @@ def output_qos(output: str) -> str:
 
 def output_channel(topic: str, output: str) -> Channel:
     """Return the channel of an output."""
-    name, store = OUTPUT_TYPES[output], message_store()
+    name, store = OUTPUTS[output].type, message_store()
     text, _ = store.generate_msgdef(name, ros_version=2)
     metadata = {QOS: output_qos(output)}
     return Channel(topic, CDR, Schema(name, "ros2msg", text.encode()), metadata, store.hash_rihs01(name))
@@ -106,62 +90,46 @@ def read_image_message(data: bytes, message_type: str) -> Any:
     return message_store().deserialize_cdr(data, message_type)
 
 
-def camera_image(message: Any) -> CameraImage:
-    """Return the pixels of an image message of either kind; see `message_layout`."""
-    return decode_compressed_image(message) if hasattr(message, "format") else decode_image(message)
-
-
 def class_names_message(classes: ClassTable) -> memoryview:
     """Return the serialised message that says what the labels mean."""
     return _serialised(CLASS_NAMES, data=class_names_text(classes))
 
 
 def frame_messages(
-    outputs: Collection[str],
-    image: CameraImage,
-    result: PanopticResult,
-    ids: np.ndarray | None,
-    classes: ClassTable,
-    header: Any,
+    outputs: Collection[str], frame: LabelledFrame, header: Any, opacity: float, palette: str
 ) -> dict[str, memoryview]:
-    """Return {output: serialised message} of one frame, in the order of `OUTPUT_TYPES`.
+    """Return {output: serialised message} of one frame, in the order of `BAG_OUTPUTS`.
 
     Args:
         outputs: Those that are wanted; `CLASS_NAMES` is not of a frame.
-        image: The camera image, for the overlay.
-        result: Its labels and objects, with confidence where that is wanted.
-        ids: (n,) uint16, the objects' lasting ids; None for their numbers in this image.
-        classes: What the labels mean.
+        frame: The labels, with confidence where that is wanted.
         header: The camera image's.
+        opacity: Share of the class colours in the overlay, 0 to 1.
+        palette: The overlay's colours, see `render_overlay`.
     """
 
     def content(output: str) -> memoryview:
         if output == "detections":
-            return _detections(result, ids, classes, header)
-        if output == "overlay":
-            return _image(output, render_overlay(np.ascontiguousarray(to_rgb(image)), result, classes, ids=ids), header)
-        if output == "instance" and ids is not None:
-            return _image(output, with_ids(result.instance, ids), header)
-        return _image(output, getattr(result, output), header)
+            return _detections(frame, header)
+        pixels = frame.overlay(opacity, palette) if output == "overlay" else getattr(frame.result, output)
+        data = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
+        return _serialised(output, header=header, encoding=OUTPUTS[output].encoding, data=data, **image_layout(pixels))
 
-    return {output: content(output) for output in OUTPUT_TYPES if output in outputs and output != CLASS_NAMES}
+    return {output: content(output) for output in BAG_OUTPUTS if output in outputs and output != CLASS_NAMES}
 
 
-def _image(output: str, pixels: np.ndarray, header: Any) -> memoryview:
-    data = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
-    return _serialised(output, header=header, encoding=ENCODINGS[output], data=data, **image_layout(pixels))
-
-
-def _detections(result: PanopticResult, ids: np.ndarray | None, classes: ClassTable, header: Any) -> memoryview:
+def _detections(frame: LabelledFrame, header: Any) -> memoryview:
     types: Any = message_store().types
     detection, region = types["rt_panoptic_ros/msg/PanopticDetection"], types["sensor_msgs/msg/RegionOfInterest"]
     detections = [
-        detection(mask_box=region(**box), **fields) for fields, box in detection_fields(result.detections, classes, ids)
+        detection(mask_box=region(**box), **fields)
+        for fields, box in detection_fields(frame.result.detections, frame.classes)
     ]
-    height, width = result.semantic.shape
+    height, width = frame.result.semantic.shape
     return _serialised("detections", header=header, height=height, width=width, detections=detections)
 
 
 def _serialised(output: str, **fields: Any) -> memoryview:
-    message: Any = message_store().types[OUTPUT_TYPES[output]]
-    return message_store().serialize_cdr(message(**fields), OUTPUT_TYPES[output])
+    name, store = OUTPUTS[output].type, message_store()
+    message: Any = store.types[name]
+    return store.serialize_cdr(message(**fields), name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from rt_panoptic_ros.bags.messages import OUTPUT_TYPES
+from rt_panoptic_ros.bags.messages import BAG_OUTPUTS
 from rt_panoptic_ros.bags.sqlite_file import JOURNALS
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import file_sha256
@@ -18,6 +18,7 @@ from rt_panoptic_ros.inference.backends import check_choice
 from rt_panoptic_ros.model.bundle import RANGES, read_bundle
 from rt_panoptic_ros.panoptic.class_filter import parse_class_names
 from rt_panoptic_ros.resources import package_version
+from rt_panoptic_ros.settings import OVERLAY_OPACITY, PALETTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.settings import PostprocessSettings
 
-DEFAULT_OUTPUTS = tuple(name for name in OUTPUT_TYPES if name != "overlay")
+DEFAULT_OUTPUTS = tuple(name for name in BAG_OUTPUTS if name != "overlay")
 
 _PACKAGES = (
     "mcap", "numpy", "onnx", "onnxruntime", "openvino", "rosbags", "scipy", "tensorrt", "torch", "warp-lang",
@@ -45,6 +46,8 @@ class BagOptions:
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
     tracking: bool = False
     object_classes: str = ""
+    opacity: float = OVERLAY_OPACITY  # of the overlay
+    palette: str = PALETTES[0]  # of the overlay
     compressed: bool = True
     force: bool = False
     model: BagModel = field(init=False, repr=False)
@@ -56,8 +59,8 @@ class BagOptions:
             InvalidInputError: No such model, setting, output or class.
         """
         for name in self.outputs:
-            if name not in OUTPUT_TYPES:
-                raise InvalidInputError(f"expected outputs among {', '.join(OUTPUT_TYPES)}, got '{name}'")
+            if name not in BAG_OUTPUTS:
+                raise InvalidInputError(f"expected outputs among {', '.join(BAG_OUTPUTS)}, got '{name}'")
         check_choice(*(self.pipeline[name] for name in ("backend", "device", "precision")))
         bundle = read_bundle(self.pipeline["model"])
         wanted = parse_class_names(self.object_classes, bundle.classes)
@@ -85,6 +88,7 @@ class BagOptions:
             "images": self.images,
             "topics": self.topics,
             "outputs": self.outputs,
+            **({"overlay": [self.opacity, self.palette]} if "overlay" in self.outputs else {}),
             "tracking": self.tracking,
             "object classes": sorted(self.model.wanted_classes or ()),
             "compressed": self.compressed,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rosbags.serde import SerdeError
 
-from rt_panoptic_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, OUTPUT_TYPES, read_image_message
+from rt_panoptic_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, read_image_message
 from rt_panoptic_ros.bags.storage import CDR
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.frames.message_layout import ENCODINGS
+from rt_panoptic_ros.frames.outputs import OUTPUTS
 from rt_panoptic_ros.frames.pixel_encodings import is_color_encoding
 from rt_panoptic_ros.model.class_table import parse_class_table
 
@@ -30,6 +30,7 @@ NODE = "/panoptic_node"
 _LOGGER = logging.getLogger(__name__)
 _TRANSPORT = re.compile(r"compressed|compressedDepth|theora|zstd|ffmpeg")  # image_transport puts them behind a topic
 _OTHER_IMAGES = re.compile(r"(Image|Video)$|image_transport.*Packet$")  # types of images that can't be decoded
+_IMAGE_OUTPUTS = {name for name, output in OUTPUTS.items() if output.encoding}
 _ONE_REGION = 0.9  # share of neighbours that are equal in images of ids, which no sensor reaches
 
 
@@ -151,15 +152,15 @@ def _others(bag: Bag, images: Collection[str]) -> dict[str, str]:
         image = _first(bag, [number for number, channel in enumerate(bag.channels) if is_image(channel, topic)])
         if image is None:
             others[topic] = "no images"
-        elif topic.startswith(f"{NODE}/") or _output_word(topic) in ENCODINGS:
+        elif topic.startswith(f"{NODE}/") or _output_word(topic) in _IMAGE_OUTPUTS:
             others[topic] = "named like a panoptic node's output"
         elif isinstance(image, SerdeError):
             continue  # one that can't be read may be a camera's
         elif not is_color_encoding(encoding := getattr(image, "format", None) or image.encoding):
             others[topic] = f"{encoding} is no camera's colours"
-        elif encoding == ENCODINGS["instance"] and _has_regions(image, np.uint16):
+        elif encoding == OUTPUTS["instance"].encoding and _has_regions(image, np.uint16):
             others[topic] = "ids, not a picture"
-        elif encoding == ENCODINGS["semantic"] and _has_regions(image, np.uint8):
+        elif encoding == OUTPUTS["semantic"].encoding and _has_regions(image, np.uint8):
             doubtful.add(topic)
     if doubtful and (_labels_were_recorded(bag) or "ids, not a picture" in others.values()):
         others.update(dict.fromkeys(doubtful, "ids, not a picture"))
@@ -183,9 +184,9 @@ def _first(bag: Bag, numbers: Sequence[int]) -> Any:
 def _labels_were_recorded(bag: Bag) -> bool:
     """Whether a node's detections, or its class names, are in a bag."""
     for number, channel in enumerate(bag.channels):
-        if channel.type_name == OUTPUT_TYPES["detections"]:
+        if channel.type_name == OUTPUTS["detections"].type:
             return True
-        if channel.encoding == CDR and channel.type_name == OUTPUT_TYPES["class_names"]:
+        if channel.encoding == CDR and channel.type_name == OUTPUTS["class_names"].type:
             try:
                 parse_class_table(json.loads(_first(bag, [number]).data))
             except (AttributeError, ValueError):  # no message, another text

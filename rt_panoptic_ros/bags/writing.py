@@ -17,7 +17,7 @@ from mcap.writer import Writer as McapWriter
 
 from rt_panoptic_ros.bags.bag import INFORMATION, METADATA
 from rt_panoptic_ros.bags.mcap_file import ROSBAG2, SERIALIZED
-from rt_panoptic_ros.bags.messages import CLASS_NAMES, OUTPUT_TYPES, class_names_message, output_channel, qos_text
+from rt_panoptic_ros.bags.messages import BAG_OUTPUTS, CLASS_NAMES, class_names_message, output_channel, qos_text
 from rt_panoptic_ros.bags.reading import NODE, Camera, find_cameras, find_copied, is_image
 from rt_panoptic_ros.bags.storage import QOS, TYPE_HASH
 from rt_panoptic_ros.errors import InvalidInputError
@@ -60,7 +60,7 @@ def plan_bag(bag: Bag, options: BagOptions) -> BagPlan:
         InvalidInputError: The options don't fit the bag; see `find_cameras` and `find_copied`.
     """
     cameras = find_cameras(bag, options.images)
-    frames = [name for name in OUTPUT_TYPES if name in options.outputs and name != CLASS_NAMES]
+    frames = [name for name in BAG_OUTPUTS if name in options.outputs and name != CLASS_NAMES]
     topics = {(camera.topic, name): f"{camera.prefix}/{name}" for camera in cameras.found for name in frames}
     if CLASS_NAMES in options.outputs:
         topics = {("", CLASS_NAMES): f"{NODE}/{CLASS_NAMES}", **topics}

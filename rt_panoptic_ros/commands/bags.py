@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rt_panoptic_ros.commands.options import add_objects, add_pipeline, pipeline_arguments, positive
+from rt_panoptic_ros.commands.options import add_objects, add_overlay, add_pipeline, pipeline_arguments, positive
 from rt_panoptic_ros.errors import InvalidInputError, require_package
 
 
@@ -23,6 +23,8 @@ def _bag(options: argparse.Namespace) -> None:
         outputs=tuple(options.outputs or DEFAULT_OUTPUTS),
         tracking=options.tracking,
         object_classes=options.object_classes,
+        opacity=options.opacity,
+        palette=options.palette,
         compressed=options.compression == "zstd",
         force=options.force,
     )
@@ -70,6 +72,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="semantic, instance, confidence, detections, class_names (default: these) and overlay",
     )  # fmt: skip
     add_objects(command)
+    add_overlay(command)
     command.add_argument("--compression", choices=("zstd", "none"), default="zstd", help="of OUT (default: zstd)")
     command.add_argument("--jobs", type=positive, default=1, help="bags at once, each in its own process (default: 1)")
     command.add_argument("--ray", action="store_true", help="spread the bags over the machines of a Ray cluster")

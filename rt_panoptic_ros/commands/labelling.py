@@ -6,8 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from rt_panoptic_ros.commands.options import add_objects, add_pipeline, natural, open_pipeline_of
-from rt_panoptic_ros.settings import PALETTES
+from rt_panoptic_ros.commands.options import add_objects, add_overlay, add_pipeline, natural, open_pipeline_of
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -21,6 +20,8 @@ def _predict(options: argparse.Namespace) -> None:
             source,
             options.out,
             save_dense=options.save_dense,
+            confidence=options.confidence,
+            opacity=options.opacity,
             palette=options.palette,
             object_classes=options.object_classes,
             tracking=options.tracking,
@@ -65,10 +66,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--out", required=True, type=Path, help="folder for the results, without those of another run")
     add_pipeline(command)
     add_objects(command)
-    command.add_argument(
-        "--palette", default=PALETTES[0], choices=PALETTES,
-        help="of the overlays: the dataset's colours (default), or ones that colour-blind people tell apart",
-    )  # fmt: skip
+    add_overlay(command)
+    command.add_argument("--confidence", action="store_true", help="also write how sure the classes are: confidence/")
     command.add_argument("--save-dense", action="store_true", help="also write what the network and masks were: dense/")
 
     command = commands.add_parser("eval", help="measure a model on a dataset: panoptic quality, mean IoU, precision")

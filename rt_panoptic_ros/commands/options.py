@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.settings import parse_size
+from rt_panoptic_ros.settings import OVERLAY_OPACITY, PALETTES, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +41,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
     return int(text)
+
+
+def share(text: str) -> float:
+    """Return a number from 0 to 1, for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got '{text}'")
+    return number
 
 
 def pipeline_arguments(options: argparse.Namespace) -> dict[str, Any]:
@@ -95,3 +106,15 @@ def add_objects(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--object-classes", default="", metavar="NAMES", help="such as car,pedestrian: only their objects are told of"
     )
+
+
+def add_overlay(command: argparse.ArgumentParser) -> None:
+    """Add the options of the overlay."""
+    command.add_argument(
+        "--palette", default=PALETTES[0], choices=PALETTES,
+        help="of the overlays: the dataset's colours (default), or ones that colour-blind people tell apart",
+    )  # fmt: skip
+    command.add_argument(
+        "--opacity", type=share, default=OVERLAY_OPACITY,
+        help="share of the class colours in the overlays, 0 to 1 (default: %(default)s)",
+    )  # fmt: skip

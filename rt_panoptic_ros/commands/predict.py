@@ -9,12 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from rt_panoptic_ros.datasets.coco_panoptic import JSON_NAME, PNG_FOLDER, CocoPanopticWriter
-from rt_panoptic_ros.drawing.overlay import render_overlay
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import output_path, write_image
-from rt_panoptic_ros.panoptic.class_filter import keep_classes, parse_class_names
-from rt_panoptic_ros.panoptic.tracking import InstanceTracker, with_ids
+from rt_panoptic_ros.labeller import FrameLabeller
+from rt_panoptic_ros.panoptic.class_filter import parse_class_names
 from rt_panoptic_ros.records import CameraImage
+from rt_panoptic_ros.settings import OVERLAY_OPACITY, PALETTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,22 +31,26 @@ def predict_source(
     source: FrameSource,
     out: Path,
     *,
-    save_dense: bool,
-    palette: str = "dataset",
+    save_dense: bool = False,
+    confidence: bool = False,
+    opacity: float = OVERLAY_OPACITY,
+    palette: str = PALETTES[0],
     object_classes: str = "",
     tracking: bool = False,
 ) -> int:
     """Label every frame of `source` and return how many there were.
 
     Writes, for each frame, `out`/semantic/STEM.png (8-bit class ids, 255 void), `out`/instance/STEM.png (16-bit ids,
-    0 none), `out`/panoptic/STEM.png with `out`/panoptic.json (COCO-panoptic format), `out`/overlay/STEM.jpg in the
-    colours of `palette` and, with `save_dense`, `out`/dense/STEM.npz (see `PanopticPipeline.dense_arrays`).
+    0 none), `out`/panoptic/STEM.png with `out`/panoptic.json (COCO-panoptic format), `out`/overlay/STEM.jpg and, where
+    that is asked for, `out`/confidence/STEM.png (8 bits) and `out`/dense/STEM.npz (`PanopticPipeline.dense_arrays`).
 
     Args:
         pipeline: Labels the frames.
         source: Where they come from; a frame of its sub-folder lies in one here too.
         out: The folder, made where it is missing; without an earlier run's results, as two must not be mixed.
         save_dense: Also write what the network and the masks were.
+        confidence: Also write the probability of each pixel's class x 255.
+        opacity: Share of the class colours in the overlay, 0 to 1.
         palette: See `render_overlay`.
         object_classes: Names of the classes whose objects are told of, with commas between; empty for all.
         tracking: Keep an object's id from frame to frame, see `InstanceTracker`.
@@ -56,25 +60,28 @@ def predict_source(
             frame can't be read.
         UnavailableError: A file can't be written.
     """
-    wanted = parse_class_names(object_classes, pipeline.classes)
+    class_ids = parse_class_names(object_classes, pipeline.classes)
     _refuse_results(out)
-    tracker = InstanceTracker() if tracking else None
+    labeller = FrameLabeller(pipeline)
     frames, broken = 0, list[InvalidInputError]()
     source.on_broken = broken.append
     with CocoPanopticWriter(out, pipeline.classes) as panoptic:
         for frame in tqdm(source, total=source.count, unit="frame", desc="labelling"):
-            result = pipeline(CameraImage(frame.image, "rgb"))
+            labelled = labeller.label(
+                CameraImage(frame.image, "rgb"),
+                round(frame.time_s * 1e9),
+                class_ids=class_ids,
+                tracking=tracking,
+                confidence=confidence,
+            )
+            for name in ("semantic", "instance", *(("confidence",) if confidence else ())):
+                write_image(out / name / f"{frame.stem}.png", getattr(labelled.result, name))
+            panoptic.add(frame.stem, labelled.result, image_file=frame.file_name)
+            overlay = cv2.cvtColor(labelled.overlay(opacity, palette), cv2.COLOR_RGB2BGR)
+            write_image(out / "overlay" / f"{frame.stem}.jpg", overlay, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
             if save_dense:
-                _write_arrays(out / "dense" / f"{frame.stem}.npz", pipeline.dense_arrays())
-            result = result if wanted is None else keep_classes(result, wanted)
-            ids = None if tracker is None else tracker.update(result, round(frame.time_s * 1e9))
-            instance = result.instance if ids is None else with_ids(result.instance, ids)
-            write_image(out / "semantic" / f"{frame.stem}.png", result.semantic)
-            write_image(out / "instance" / f"{frame.stem}.png", instance)
-            panoptic.add(frame.stem, result, image_file=frame.file_name, ids=ids)
-            overlay = render_overlay(frame.image, result, pipeline.classes, ids=ids, palette=palette)
-            quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-            write_image(out / "overlay" / f"{frame.stem}.jpg", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR), quality)
+                with output_path(out / "dense" / f"{frame.stem}.npz") as temporary:
+                    np.savez_compressed(temporary, allow_pickle=False, **pipeline.dense_arrays())
             frames += 1
     if broken:
         raise InvalidInputError(
@@ -86,15 +93,10 @@ def predict_source(
 
 
 def _refuse_results(out: Path) -> None:
-    for name in ("semantic", "instance", PNG_FOLDER, JSON_NAME, "overlay", "dense"):
+    for name in ("semantic", "instance", "confidence", PNG_FOLDER, JSON_NAME, "overlay", "dense"):
         place = out / name
         if place.is_file() or (place.is_dir() and any(place.iterdir())):
             raise InvalidInputError(
                 f"expected a folder without the results of an earlier run, got {out} with {name}: name another, or "
                 "move them away"
             )
-
-
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with output_path(path) as temporary:
-        np.savez_compressed(temporary, allow_pickle=False, **arrays)

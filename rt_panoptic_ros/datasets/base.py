@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from scipy.ndimage import find_objects
 
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import literal_name
 from rt_panoptic_ros.frames.sources import read_image
+from rt_panoptic_ros.records import DetectionTable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,3 +84,33 @@ def read_pair(image_path: Path, label_path: Path) -> tuple[np.ndarray, np.ndarra
             "take both from the same release of the dataset"
         )
     return image, labels
+
+
+def instance_boxes(instance: np.ndarray, count: int) -> np.ndarray:
+    """Return the boxes of the objects in an instance image; of what fusion made, the table has them already.
+
+    Args:
+        instance: (H, W) integers, 0 none, else 1 + the object's row.
+        count: Number of objects.
+
+    Returns:
+        (count, 4) int32: x_min, y_min, x_max, y_max, inclusive; (0, 0, -1, -1) for an object without pixels.
+    """
+    boxes = np.full((count, 4), (0, 0, -1, -1), np.int32)
+    for row, region in enumerate(find_objects(instance, max_label=count)[:count]):
+        if region is not None:
+            y, x = region
+            boxes[row] = x.start, y.start, x.stop - 1, y.stop - 1
+    return boxes
+
+
+def true_objects(instance: np.ndarray, class_ids: np.ndarray) -> DetectionTable:
+    """Return ground truth as a table of objects with score 1.
+
+    Args:
+        instance: (H, W) integers, 0 none, else 1 + the object's row.
+        class_ids: (n,) uint8.
+    """
+    boxes = instance_boxes(instance, len(class_ids))
+    areas = np.bincount(instance.ravel(), minlength=len(class_ids) + 1)[1:].astype(np.uint32)
+    return DetectionTable(class_ids, np.ones(len(class_ids), np.float32), boxes.astype(np.float32), boxes, areas)

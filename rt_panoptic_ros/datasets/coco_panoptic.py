@@ -6,16 +6,17 @@ Described at https://cocodataset.org/#format-data; panopticapi reads what is wri
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rt_panoptic_ros.datasets.base import instance_boxes, true_objects
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.frames.sources import read_image
-from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
+from rt_panoptic_ros.records import VOID, PanopticResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,9 +56,7 @@ class PanopticAnnotation:
     segments: tuple[Segment, ...]
 
 
-def panoptic_segments(
-    result: PanopticResult, classes: ClassTable, ids: np.ndarray | None = None
-) -> tuple[np.ndarray, tuple[Segment, ...]]:
+def panoptic_segments(result: PanopticResult, classes: ClassTable) -> tuple[np.ndarray, tuple[Segment, ...]]:
     """Number a result's segments: each object is one, each stuff class is one, all else is void.
 
     Pixels of a thing class that belong to no object are void here, as the metric wants it, and so are values that are
@@ -66,7 +65,6 @@ def panoptic_segments(
     Args:
         result: What the pipeline made of an image.
         classes: Tells things from stuff and gives the dataset's ids.
-        ids: (n,) uint16, the objects' lasting ids; None for their numbers in this image.
 
     Returns:
         (H, W) int32 segment ids, 0 void, for objects 255 + their id; and the segments that have pixels, by rising id.
@@ -75,17 +73,11 @@ def panoptic_segments(
         InvalidInputError: A pixel's instance has no detection, or a detection's class is not in the class table.
     """
     table = result.detections
-    if int(result.instance.max(initial=0)) > len(table):
-        raise InvalidInputError(
-            f"expected instance ids up to {len(table)}, the number of detections, got {int(result.instance.max())}"
-        )
+    found, last = int(result.instance.max(initial=0)), int(table.ids.max(initial=0))
+    if found > last:
+        raise InvalidInputError(f"expected instance ids up to {last}, the largest of the detections, got {found}")
     crowd = np.zeros(len(table), bool)
-    numbers, segments = number_segments(result.semantic, result.instance, table.class_ids, crowd, classes)
-    if ids is None:
-        return numbers, segments
-    lasting = np.concatenate([np.arange(_FIRST_INSTANCE, dtype=np.int32), VOID + ids.astype(np.int32)])
-    renamed = [replace(segment, id=int(lasting[segment.id])) for segment in segments]
-    return lasting[numbers], tuple(sorted(renamed, key=lambda segment: segment.id))
+    return number_segments(result.semantic, result.instance, table.class_ids, crowd, classes, table.ids)
 
 
 def number_segments(
@@ -94,15 +86,17 @@ def number_segments(
     instance_classes: np.ndarray,
     instance_crowd: np.ndarray,
     classes: ClassTable,
+    instance_ids: np.ndarray | None = None,
 ) -> tuple[np.ndarray, tuple[Segment, ...]]:
     """Number the segments of a labelling, be it a result or ground truth; see `panoptic_segments`.
 
     Args:
         semantic: (H, W) uint8 class ids, VOID where there is none.
-        instance: (H, W) integers, 0 none, else 1 + row of the arrays below.
+        instance: (H, W) integers, 0 none, else an object's id.
         instance_classes: (n,) class ids.
         instance_crowd: (n,) bool, groups of objects that are not told apart.
         classes: Tells things from stuff and gives the dataset's ids.
+        instance_ids: (n,) the objects' ids; None for 1 + row.
 
     Returns:
         (H, W) int32 segment ids, 0 void; and the segments that have pixels, by rising id, things last.
@@ -116,12 +110,15 @@ def number_segments(
         if not entry.thing:
             stuff_ids[entry.id] = entry.id + 1
             categories[entry.id + 1] = entry, False
-    for row, (class_id, crowd) in enumerate(zip(instance_classes.tolist(), instance_crowd.tolist(), strict=True)):
+    numbers = np.arange(1, len(instance_classes) + 1) if instance_ids is None else instance_ids
+    for number, class_id, crowd in zip(
+        numbers.tolist(), instance_classes.tolist(), instance_crowd.tolist(), strict=True
+    ):
         if class_id >= len(classes):
             raise InvalidInputError(
                 f"expected classes of table '{classes.name}' (0 to {len(classes) - 1}), got {class_id}"
             )
-        categories[_FIRST_INSTANCE + row] = classes.classes[class_id], crowd
+        categories[VOID + number] = classes.classes[class_id], crowd
     ids = np.where(instance > 0, instance.astype(np.int32) + VOID, stuff_ids[semantic])
     segments = []
     for segment_id, area, bbox in _measured(*_compacted(ids)):
@@ -157,26 +154,19 @@ def result_from_segments(ids: np.ndarray, segments: Sequence[Segment], classes: 
         entries[segment.id] = by_category[segment.category_id]
     present, places = _compacted(ids)
     semantic_of = {0: VOID}
-    objects: dict[int, tuple[int, int, tuple[int, int, int, int]]] = {}
-    for segment_id, area, (x, y, width, height) in _measured(present, places):
+    class_ids: list[int] = []  # of the objects
+    instance_of = {}
+    for segment_id in present[present > 0].tolist():
         if segment_id not in entries:
             raise InvalidInputError(f"expected a segment for each id in the picture, got {segment_id} without one")
         entry = entries[segment_id]
         semantic_of[segment_id] = entry.id
         if entry.thing:
-            objects[segment_id] = entry.id, area, (x, y, x + width - 1, y + height - 1)
-    instance_of = {segment_id: row for row, segment_id in enumerate(objects, 1)}
+            class_ids.append(entry.id)
+            instance_of[segment_id] = len(class_ids)
     semantic = np.array([semantic_of[segment_id] for segment_id in present.tolist()], np.uint8)
-    instance = np.array([instance_of.get(segment_id, 0) for segment_id in present.tolist()], np.uint16)
-    mask_boxes = np.array([box for *_, box in objects.values()], np.int32).reshape(-1, 4)
-    detections = DetectionTable(
-        class_ids=np.array([class_id for class_id, *_ in objects.values()], np.uint8),
-        scores=np.ones(len(objects), np.float32),
-        boxes=mask_boxes.astype(np.float32),
-        mask_boxes=mask_boxes,
-        areas=np.array([area for _, area, _ in objects.values()], np.uint32),
-    )
-    return PanopticResult(semantic[places], instance[places], detections)
+    instance = np.array([instance_of.get(segment_id, 0) for segment_id in present.tolist()], np.uint16)[places]
+    return PanopticResult(semantic[places], instance, true_objects(instance, np.array(class_ids, np.uint8)))
 
 
 def encode_ids(ids: np.ndarray) -> np.ndarray:
@@ -223,7 +213,6 @@ class CocoPanopticWriter:
         result: PanopticResult,
         image_id: int | str | None = None,
         image_file: str | None = None,
-        ids: np.ndarray | None = None,
     ) -> None:
         """Write one image's result.
 
@@ -234,7 +223,6 @@ class CocoPanopticWriter:
                 000000142238.jpg is 142238, Cityscapes' ulm_000000_000019_leftImg8bit.png is ulm_000000_000019), and
                 the stem where that was taken before.
             image_file: The image's own file name; by default the stem with .jpg, as in COCO.
-            ids: As of `panoptic_segments`.
 
         Raises:
             InvalidInputError: The image id was added before.
@@ -250,7 +238,7 @@ class CocoPanopticWriter:
         name = f"{stem}.png"
         if image_id in self._image_ids or name in self._names:
             raise InvalidInputError(f"expected each image once, got '{stem}' (image id {image_id}) again")
-        numbers, segments = panoptic_segments(result, self._classes, ids)
+        numbers, segments = panoptic_segments(result, self._classes)
         write_image(self._folder / PNG_FOLDER / name, np.ascontiguousarray(encode_ids(numbers)[..., ::-1]))
         height, width = numbers.shape
         self._image_ids.add(image_id)
@@ -366,11 +354,8 @@ def _compacted(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _measured(present: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
     """Yield the id, the area and the box (x_min, y_min, width, height) of each segment but void, by rising id."""
-    for place, segment_id in enumerate(present.tolist()):
+    boxes = instance_boxes(places + 1, len(present)).tolist()
+    areas = np.bincount(places.ravel(), minlength=len(present)).tolist()
+    for segment_id, area, (left, top, right, bottom) in zip(present.tolist(), areas, boxes, strict=True):
         if segment_id != 0:
-            mask = places == place
-            # By NumPy: cv2.boundingRect of a mask is wrong in OpenCV 4.5.5 to 4.8.1, which Ubuntu 24.04 has.
-            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-            x, y = int(columns[0]), int(rows[0])
-            box = (x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
-            yield segment_id, int(np.count_nonzero(mask)), box
+            yield segment_id, area, (left, top, right - left + 1, bottom - top + 1)

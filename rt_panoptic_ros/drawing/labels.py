@@ -18,16 +18,13 @@ if TYPE_CHECKING:
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw_labels(
-    overlay: np.ndarray, result: PanopticResult, classes: ClassTable, ids: np.ndarray, shades: np.ndarray
-) -> None:
+def draw_labels(overlay: np.ndarray, result: PanopticResult, classes: ClassTable, shades: np.ndarray) -> None:
     """Write name, id and score at each object that has room for it, the best scores first to choose their place.
 
     Args:
         overlay: (H, W, 3) uint8 RGB, written on.
         result: The objects, at least one.
         classes: Their names.
-        ids: (n,) integers.
         shades: (n, 3) uint8 RGB, the labels' plates.
     """
     height, width = overlay.shape[:2]
@@ -39,14 +36,14 @@ def draw_labels(
     table = result.detections
     labels = [
         (*drawable_name(classes.names[class_id], int(class_id)).split(), str(instance_id), f"{score:.2f}")
-        for class_id, instance_id, score in zip(table.class_ids, ids, table.scores, strict=True)
+        for class_id, instance_id, score in zip(table.class_ids, table.ids, table.scores, strict=True)
     ]
     steps = [[_text_width(word, scale, thickness) + space for word in words] for words in labels]
     label_height = text_height + 2 * pad + text_height // 4  # room for descenders
     sizes = np.array([(sum(widths) - space + 2 * pad, label_height) for widths in steps])
     tops = np.array([  # where each object's highest pixels lie
-        x_min + np.flatnonzero(result.instance[y_min, x_min : x_max + 1] == row + 1).mean()
-        for row, (x_min, y_min, x_max, _) in enumerate(table.mask_boxes.tolist())
+        x_min + np.flatnonzero(result.instance[y_min, x_min : x_max + 1] == instance_id).mean()
+        for instance_id, (x_min, y_min, x_max, _) in zip(table.ids, table.mask_boxes.tolist(), strict=True)
     ])  # fmt: skip
     corners = place_labels(table.mask_boxes, tops.astype(np.int32), sizes, (height, width))
     inks = readable_inks(shades).tolist()

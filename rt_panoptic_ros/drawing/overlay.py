@@ -13,7 +13,7 @@ from rt_panoptic_ros.drawing.labels import FONT, draw_labels, text_scale
 from rt_panoptic_ros.drawing.palettes import recolored
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
-from rt_panoptic_ros.settings import PALETTES
+from rt_panoptic_ros.settings import OVERLAY_OPACITY, PALETTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +28,8 @@ def render_overlay(
     image_rgb: np.ndarray,
     result: PanopticResult,
     classes: ClassTable,
-    opacity: float = 0.5,
-    ids: np.ndarray | None = None,
-    palette: str = "dataset",
+    opacity: float = OVERLAY_OPACITY,
+    palette: str = PALETTES[0],
 ) -> np.ndarray:
     """Draw a result over its image: class colours, a shade, an outline and a label for each object, void darkened.
 
@@ -41,7 +40,6 @@ def render_overlay(
         result: What the pipeline made of the image.
         classes: The classes that the result's semantic values count.
         opacity: Share of the class colours in the picture, 0 to 1.
-        ids: (n,) integers from 1, the objects' lasting ids; None for their numbers in this image.
         palette: dataset for the classes' own colours, colorblind for ones that colour-blind people tell apart.
 
     Returns:
@@ -59,17 +57,18 @@ def render_overlay(
         )
     if not 0 <= opacity <= 1:
         raise InvalidInputError(f"expected an opacity from 0 to 1, got {opacity}")
-    if ids is None:
-        ids = np.arange(1, len(result.detections) + 1)
+    ids = result.detections.ids
     shades = instance_colors(result.detections.class_ids, ids, classes, palette)
-    # One table for all pixels: semantic values first, then the objects.
-    table = np.concatenate([recolored(classes, palette).colors, shades])
-    index = result.instance + np.uint16(VOID)  # (H, W) uint16
+    shade_of = np.zeros((int(ids.max(initial=0)) + 1, 3), np.uint8)
+    shade_of[ids] = shades
+    # One table for all pixels: semantic values first, then the objects' ids from 1.
+    table = np.concatenate([recolored(classes, palette).colors, shade_of[1:]])
+    index = np.add(result.instance, VOID, dtype=np.min_scalar_type(len(table)))  # (H, W), 16 bits unless ids need more
     np.copyto(index, result.semantic, where=result.instance == 0)
     overlay = cv2.addWeighted(_paint(table, index), opacity, image_rgb, 1 - opacity, 0)
     if len(shades):
-        _draw_outlines(overlay, result.instance, shades)
-        draw_labels(overlay, result, classes, ids, shades)
+        _draw_outlines(overlay, result.instance, shade_of)
+        draw_labels(overlay, result, classes, shades)
     return overlay
 
 
@@ -189,14 +188,14 @@ def _close_shades(colors: np.ndarray, instance_ids: np.ndarray) -> np.ndarray:
     return shades
 
 
-def _draw_outlines(overlay: np.ndarray, instance: np.ndarray, shades: np.ndarray) -> None:
+def _draw_outlines(overlay: np.ndarray, instance: np.ndarray, shade_of: np.ndarray) -> None:
     """Draw a light line along the inside of each object's border, wide enough to be seen in an image scaled down."""
     width = max(1, round(min(instance.shape) / 450))
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     border = (cv2.morphologyEx(instance, cv2.MORPH_GRADIENT, kernel) > 0) & (instance > 0)
     places = np.flatnonzero(border)
-    light = (shades.astype(np.uint16) + 2 * 255) // 3
-    overlay.reshape(-1, 3)[places] = light.astype(np.uint8)[instance.ravel()[places] - 1]
+    light = (shade_of.astype(np.uint16) + 2 * 255) // 3
+    overlay.reshape(-1, 3)[places] = light.astype(np.uint8)[instance.ravel()[places]]
 
 
 def _ascii(text: str) -> str:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import find_objects
 from tqdm import tqdm
 
+from rt_panoptic_ros.datasets.base import true_objects
 from rt_panoptic_ros.panoptic.tracking import InstanceTracker, with_ids
-from rt_panoptic_ros.records import CameraImage, DetectionTable, PanopticResult
+from rt_panoptic_ros.records import CameraImage, PanopticResult
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
@@ -88,7 +88,7 @@ def count_id_switches(pipeline: PanopticPipeline, dataset: PanopticDataset, *, p
         begin = time.perf_counter()
         ids = tracker.update(result)
         updated = time.perf_counter()
-        with_ids(result.instance, ids)
+        with_ids(result, ids)
         costs.append((updated - begin, time.perf_counter() - updated))
         rows, columns = match_objects(labels, result)
         matches += len(rows)
@@ -113,17 +113,5 @@ def match_objects(labels: PanopticResult, result: PanopticResult) -> tuple[np.nd
 
 def _as_result(sample: PanopticSample) -> PanopticResult:
     """Return a sample's labels as if the pipeline had made them."""
-    count = len(sample.instance_classes)
-    boxes = np.zeros((count, 4), np.int32)
-    for row, region in enumerate(find_objects(sample.instance, max_label=count)):
-        assert region is not None  # every object of a sample has pixels
-        y, x = region
-        boxes[row] = x.start, y.start, x.stop - 1, y.stop - 1
-    table = DetectionTable(
-        class_ids=sample.instance_classes,
-        scores=np.ones(count, np.float32),
-        boxes=boxes.astype(np.float32),
-        mask_boxes=boxes,
-        areas=np.bincount(sample.instance.ravel(), minlength=count + 1)[1:].astype(np.uint32),
-    )
-    return PanopticResult(sample.semantic, sample.instance.astype(np.uint16), table)
+    objects = true_objects(sample.instance, sample.instance_classes)
+    return PanopticResult(sample.semantic, sample.instance.astype(np.uint16), objects)

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.records import CameraImage, DetectionTable
 
-ENCODINGS = {"semantic": "mono8", "instance": "mono16", "confidence": "mono8", "overlay": "rgb8"}
-"""sensor_msgs' encoding of each output that is an image."""
-
 _FILE_ORDERS = {1: "mono", 3: "bgr", 4: "bgra"}
 """{channels: their order} of an image file as OpenCV gives it."""
 
@@ -58,6 +55,11 @@ class CompressedImageFields(Protocol):
 def stamp_ns(header: Any) -> int:
     """Return the stamp of a std_msgs/Header in ns."""
     return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
+
+
+def decode_message(msg: Any) -> CameraImage:
+    """Return the pixels of a sensor_msgs/Image or CompressedImage; see the two functions below."""
+    return decode_compressed_image(msg) if hasattr(msg, "format") else decode_image(msg)
 
 
 def decode_image(msg: ImageFields) -> CameraImage:
@@ -126,35 +128,21 @@ def image_layout(pixels: np.ndarray) -> dict[str, int]:
 
 
 def detection_fields(
-    detections: DetectionTable, classes: ClassTable, ids: np.ndarray | None = None
+    detections: DetectionTable, classes: ClassTable
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Give the fields of each object's PanopticDetection but mask_box, and those of its mask_box, by rising id.
-
-    Args:
-        detections: Row i is instance id i + 1, unless `ids` says otherwise.
-        classes: Names of the class ids.
-        ids: (n,) the objects' values in the instance image.
-    """
-    order = np.arange(len(detections)) if ids is None else np.argsort(ids)
-    numbers = order + 1 if ids is None else ids[order]
-    rows = zip(
-        numbers.tolist(),
-        *(
-            values[order].tolist()
-            for values in (
-                detections.class_ids, detections.scores, detections.boxes, detections.mask_boxes, detections.areas,
-            )
-        ),
-        strict=True,
-    )  # fmt: skip
-    for instance_id, class_id, score, box, (left, top, right, bottom), area in rows:
+    """Give the fields of each object's PanopticDetection but mask_box, and those of its mask_box, by rising id."""
+    for row in np.argsort(detections.ids).tolist():
+        class_id = int(detections.class_ids[row])
+        x_min, y_min, x_max, y_max = detections.boxes[row].tolist()
+        left, top, right, bottom = detections.mask_boxes[row].tolist()
         region = {
             "x_offset": left, "y_offset": top, "width": right - left + 1, "height": bottom - top + 1,
             "do_rectify": False,
         }  # fmt: skip
         yield {
-            "instance_id": instance_id, "class_id": class_id, "class_name": classes.names[class_id], "score": score,
-            "x_min": box[0], "y_min": box[1], "x_max": box[2], "y_max": box[3], "area": area,
+            "instance_id": int(detections.ids[row]), "class_id": class_id, "class_name": classes.names[class_id],
+            "score": float(detections.scores[row]), "x_min": x_min, "y_min": y_min, "x_max": x_max, "y_max": y_max,
+            "area": int(detections.areas[row]),
         }, region  # fmt: skip
 
 

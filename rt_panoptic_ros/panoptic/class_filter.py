@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +35,9 @@ def parse_class_names(text: str, classes: ClassTable) -> frozenset[int] | None:
 
 
 def keep_classes(result: PanopticResult, class_ids: Collection[int]) -> PanopticResult:
-    """Return a result with the objects of some classes only, numbered anew; the semantics stay as they are.
+    """Return a result whose table lists the objects of some classes only; the images stay as they are.
+
+    The instance image still shows the others until `tracking.with_ids` numbers the objects anew.
 
     Args:
         result: All objects.
@@ -43,16 +45,5 @@ def keep_classes(result: PanopticResult, class_ids: Collection[int]) -> Panoptic
     """
     table = result.detections
     kept = np.isin(table.class_ids, list(class_ids))
-    numbers = np.zeros(len(table) + 1, np.uint16)
-    numbers[1:][kept] = np.arange(1, np.count_nonzero(kept) + 1)
-    return replace(
-        result,
-        instance=np.take(numbers, result.instance, mode="clip"),
-        detections=DetectionTable(
-            class_ids=table.class_ids[kept],
-            scores=table.scores[kept],
-            boxes=table.boxes[kept],
-            mask_boxes=table.mask_boxes[kept],
-            areas=table.areas[kept],
-        ),
-    )
+    columns = {column.name: getattr(table, column.name)[kept] for column in fields(table)}
+    return replace(result, detections=DetectionTable(**columns))

@@ -1,4 +1,4 @@
-"""The only module that maps ROS messages to this package's records and back, as `message_layout` says they lie.
+"""The only module that makes ROS messages of this package's records, as `message_layout` says they lie.
 
 An `array.array` is what a message's data can take and give without going through Python integers; anything else that
 looks as convenient (a list, an ndarray, `array('B', memoryview)`) takes a thousand times as long.
@@ -7,63 +7,38 @@ looks as convenient (a list, an ndarray, `array('B', memoryview)`) takes a thous
 from __future__ import annotations
 
 import array
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import String
 
-from rt_panoptic_ros.frames.message_layout import (
-    ENCODINGS,
-    class_names_text,
-    decode_compressed_image,
-    decode_image,
-    detection_fields,
-    image_layout,
-)
+from rt_panoptic_ros.frames.message_layout import class_names_text, detection_fields, image_layout
+from rt_panoptic_ros.frames.outputs import OUTPUTS
 from rt_panoptic_ros.msg import PanopticDetection, PanopticDetectionArray
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from std_msgs.msg import Header
     from vision_msgs.msg import Detection2DArray, LabelInfo
 
     from rt_panoptic_ros.model.class_table import ClassTable
-    from rt_panoptic_ros.records import CameraImage, DetectionTable
+    from rt_panoptic_ros.records import DetectionTable
 
 
-def camera_image(msg: Image | CompressedImage) -> CameraImage:
-    """Return the pixels of a camera's message of either kind; see the two functions below."""
-    return image_from_compressed_msg(msg) if isinstance(msg, CompressedImage) else image_from_msg(msg)
-
-
-def image_from_msg(msg: Image) -> CameraImage:
-    """Return the pixels of an image message; see `message_layout.decode_image`."""
-    return decode_image(msg)
-
-
-def image_from_compressed_msg(msg: CompressedImage) -> CameraImage:
-    """Return the pixels of a JPEG, PNG or TIFF message; see `message_layout.decode_compressed_image`."""
-    return decode_compressed_image(msg)
-
-
-def semantic_to_msg(semantic: np.ndarray, header: Header, reuse: Image | None = None) -> Image:
-    """Return class ids, (H, W) uint8, as a mono8 image; `reuse` as in `image_to_msg`."""
-    return image_to_msg(semantic, ENCODINGS["semantic"], header, reuse)
-
-
-def instance_to_msg(instance: np.ndarray, header: Header, reuse: Image | None = None) -> Image:
-    """Return instance ids, (H, W) uint16, as a mono16 image; `reuse` as in `image_to_msg`."""
-    return image_to_msg(instance, ENCODINGS["instance"], header, reuse)
-
-
-def confidence_to_msg(confidence: np.ndarray, header: Header, reuse: Image | None = None) -> Image:
-    """Return probabilities x 255, (H, W) uint8, as a mono8 image; `reuse` as in `image_to_msg`."""
-    return image_to_msg(confidence, ENCODINGS["confidence"], header, reuse)
-
-
-def overlay_to_msg(overlay: np.ndarray, header: Header, reuse: Image | None = None) -> Image:
-    """Return an RGB picture, (H, W, 3) uint8, as an rgb8 image; `reuse` as in `image_to_msg`."""
-    return image_to_msg(overlay, ENCODINGS["overlay"], header, reuse)
+def output_classes(names: Iterable[str] = tuple(OUTPUTS)) -> dict[str, Any]:
+    """Return {output: class of its messages}, without optional outputs whose package is not installed."""
+    classes = {}
+    for name in names:
+        package, _, kind = OUTPUTS[name].type.split("/")
+        try:
+            classes[name] = getattr(import_module(f"{package}.msg"), kind)
+        except ImportError:
+            if not OUTPUTS[name].optional:
+                raise
+    return classes
 
 
 def image_to_msg(pixels: np.ndarray, encoding: str, header: Header, reuse: Image | None = None) -> Image:
@@ -92,24 +67,19 @@ def image_to_msg(pixels: np.ndarray, encoding: str, header: Header, reuse: Image
 
 
 def detections_to_msg(
-    detections: DetectionTable,
-    classes: ClassTable,
-    image_size: tuple[int, int],
-    header: Header,
-    ids: np.ndarray | None = None,
+    detections: DetectionTable, classes: ClassTable, image_size: tuple[int, int], header: Header
 ) -> PanopticDetectionArray:
-    """Return the objects of one frame.
+    """Return the objects of one frame, by rising id.
 
     Args:
-        detections: Row i is instance id i + 1, unless `ids` says otherwise.
+        detections: The objects.
         classes: Names of the class ids.
         image_size: (height, width) of the camera image, px.
         header: Taken as it is.
-        ids: (n,) the objects' values in the instance image; they come by rising id.
     """
     messages = [
         PanopticDetection(mask_box=RegionOfInterest(**region), **fields)
-        for fields, region in detection_fields(detections, classes, ids)
+        for fields, region in detection_fields(detections, classes)
     ]
     return PanopticDetectionArray(header=header, height=image_size[0], width=image_size[1], detections=messages)
 

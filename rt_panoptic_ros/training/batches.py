@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rt_panoptic_ros.datasets.base import PanopticSample
+from rt_panoptic_ros.datasets.base import PanopticSample, instance_boxes
 from rt_panoptic_ros.records import VOID
 
 
@@ -52,15 +52,11 @@ def image_labels(sample: PanopticSample, thing_ids: Sequence[int]) -> ImageLabel
     channel_of = {thing: channel for channel, thing in enumerate(thing_ids)}
     number = np.zeros(len(sample.instance_classes) + 1, np.int32)
     boxes, channels = [], []
-    for row, (class_id, crowd) in enumerate(zip(sample.instance_classes, sample.instance_crowd, strict=True), 1):
-        if crowd:
-            continue
-        mask = sample.instance == row
-        columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-        if columns.size:
-            boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-            channels.append(channel_of[int(class_id)])
-            number[row] = len(boxes)
+    for row, (left, top, right, bottom) in enumerate(instance_boxes(sample.instance, len(sample.instance_classes))):
+        if right >= left and not sample.instance_crowd[row]:
+            boxes.append((left, top, right + 1, bottom + 1))
+            channels.append(channel_of[int(sample.instance_classes[row])])
+            number[row + 1] = len(boxes)
     instance = number[sample.instance]
     thing = np.zeros(VOID + 1, bool)
     thing[list(thing_ids)] = True

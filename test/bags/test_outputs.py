@@ -226,7 +226,7 @@ def test_tracked_ids_are_the_trackers(label: Label, options: BagOptions, tmp_pat
             tracker.reset()
         result = pipeline(CameraImage(picture(frame % 6), "rgb"))
         ids = tracker.update(result)
-        np.testing.assert_array_equal(pixels_of(message), with_ids(result.instance, ids))
+        np.testing.assert_array_equal(pixels_of(message), with_ids(result, ids).instance)
         listed = topics[f"{NODE}/detections"][frame][1].detections
         assert [entry.instance_id for entry in listed] == sorted(ids.tolist())
         changed += ids.tolist() != list(range(1, len(ids) + 1))
@@ -241,7 +241,7 @@ def test_ids_outlive_frames_that_come_out_of_order(label: Label, options: BagOpt
     pipeline, tracker = open_pipeline(**options.pipeline), InstanceTracker()
     for number, (_, message) in zip(order, by_topic(tmp_path / "out")[f"{NODE}/instance"], strict=True):
         result = pipeline(CameraImage(picture(number), "rgb"))
-        np.testing.assert_array_equal(pixels_of(message), with_ids(result.instance, tracker.update(result)))
+        np.testing.assert_array_equal(pixels_of(message), with_ids(result, tracker.update(result)).instance)
 
 
 def test_objects_of_some_classes_only(label: Label, tmp_path: Path) -> None:

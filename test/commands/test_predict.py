@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ from conftest import ROOT
 
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.commands.predict import predict_source
+from rt_panoptic_ros.datasets.base import true_objects
 from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.frames.sources import open_source
 from rt_panoptic_ros.model.bundle import ModelBundle
 from rt_panoptic_ros.model.class_table import ClassTable, load_class_table
-from rt_panoptic_ros.records import CameraImage, DetectionTable, PanopticResult
+from rt_panoptic_ros.records import CameraImage, PanopticResult
 
 CITYSCAPES, COCO, CAMVID = (load_class_table(name) for name in ("cityscapes", "coco", "camvid"))
 NAMES = ("frankfurt_000000_000294", "frankfurt_000001_000019", "lindau_000000_000019")
@@ -38,19 +41,15 @@ class TruthPipeline:
     def __init__(self, classes: ClassTable) -> None:
         self.classes = classes
 
-    def __call__(self, image: CameraImage) -> PanopticResult:
+        self.timings_ms: dict[str, float] = {}
+
+    def __call__(self, image: CameraImage, *, confidence: bool, settings: None) -> PanopticResult:
         semantic, instance = image.pixels[..., 0].copy(), image.pixels[..., 1].astype(np.uint16)
-        masks = [instance == number for number in range(1, int(instance.max()) + 1)]
-        places = [np.nonzero(mask) for mask in masks]
-        boxes = np.array([(x.min(), y.min(), x.max(), y.max()) for y, x in places], np.int32).reshape(-1, 4)
-        table = DetectionTable(
-            class_ids=np.array([semantic[mask][0] for mask in masks], np.uint8),
-            scores=np.linspace(1, 0.5, len(masks)).astype(np.float32),
-            boxes=boxes.astype(np.float32),
-            mask_boxes=boxes,
-            areas=np.array([np.count_nonzero(mask) for mask in masks], np.uint32),
+        class_ids = np.array(
+            [semantic[instance == number][0] for number in range(1, int(instance.max()) + 1)], np.uint8
         )
-        return PanopticResult(semantic, instance, table)
+        labels = PanopticResult(semantic, instance, true_objects(instance, class_ids))
+        return replace(labels, confidence=255 - semantic) if confidence else labels
 
 
 def labels(stuff: int, *objects: tuple[int, int, int]) -> np.ndarray:
@@ -69,7 +68,7 @@ def write(path: Path, rgb: np.ndarray) -> Path:
 
 def run(source: Path, out: Path, classes: ClassTable = CAMVID, **options: Any) -> int:
     with open_source(str(source)) as frames:
-        return predict_source(TruthPipeline(classes), frames, out, save_dense=False, **options)
+        return predict_source(TruthPipeline(classes), frames, out, **options)
 
 
 def read(path: Path) -> np.ndarray:
@@ -216,6 +215,20 @@ class TestObjects:
         ]
         car, cyclist = (CAMVID.classes[class_id].dataset_id for class_id in (self.car, self.cyclist))
         assert listed == [[car], [car, cyclist]]
+
+    def test_confidence_and_the_overlays_opacity_where_they_are_asked_for(self, tmp_path: Path) -> None:
+        source = write(tmp_path / "a.png", labels(3))
+        run(source, tmp_path / "plain")
+        run(source, tmp_path / "out", confidence=True, opacity=0.0)
+        assert not (tmp_path / "plain" / "confidence").exists()
+        assert set(read(tmp_path / "out" / "confidence" / "a.png").flat) == {255 - 3}
+        shown = {name: read(tmp_path / name / "overlay" / "a.jpg").astype(int) for name in ("plain", "out")}
+        assert np.abs(shown["out"] - read(source)).max() <= 2  # JPEG's
+        assert np.abs(shown["plain"] - read(source)).max() > 20
+        for name in ("semantic", "instance"):
+            shutil.rmtree(tmp_path / "out" / name)
+        with pytest.raises(InvalidInputError, match="with confidence"):
+            run(source, tmp_path / "out")
 
     def test_a_class_that_is_no_thing_is_refused_before_anything_is_written(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError, match="countable classes"):

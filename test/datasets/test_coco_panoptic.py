@@ -116,7 +116,7 @@ class TestSegments:
 
     def test_an_instance_without_a_detection_is_refused(self) -> None:
         result = random_result(1, 4, 4, 1)
-        with pytest.raises(InvalidInputError, match="up to 1, the number of detections, got 2"):
+        with pytest.raises(InvalidInputError, match="up to 1, the largest of the detections, got 2"):
             panoptic_segments(PanopticResult(result.semantic, result.instance * 0 + 2, result.detections), COCO)
 
     def test_segments_must_fit_the_class_table_and_the_picture(self) -> None:

@@ -65,7 +65,7 @@ class TestText:
         instance[0, width - 40 :] = 1
         result = PanopticResult(np.zeros((height, width), np.uint8), instance, table)
         shade = np.array([[0, 0, 200]], np.uint8)
-        draw_labels(overlay, result, parse_class_table({"name": "x", "classes": rows}), np.array([1]), shade)
+        draw_labels(overlay, result, parse_class_table({"name": "x", "classes": rows}), shade)
         ys, xs = np.nonzero((overlay != 90).any(axis=2))
         plate = overlay[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
         assert (plate != 90).any(axis=2).all()  # one rectangle, so nothing of it is cut off
@@ -153,7 +153,7 @@ def test_what_is_drawn_in_a_crowd_covers_no_label() -> None:
     shades = random.integers(100, 256, (len(kept), 3)).astype(np.uint8)  # black ink, so that a plate is bright
     shades[:, 1] = 255
     result = PanopticResult(np.zeros((height, width), np.uint8), instance, table)
-    draw_labels(overlay, result, classes, np.arange(1, len(kept) + 1), shades)
+    draw_labels(overlay, result, classes, shades)
     whole = 0
     for shade in shades:
         ys, xs = np.nonzero((overlay == shade).all(axis=2))

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
+from rt_panoptic_ros.datasets.base import instance_boxes, true_objects
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.model.class_table import load_class_table
-from rt_panoptic_ros.panoptic import tracking
 from rt_panoptic_ros.panoptic.class_filter import keep_classes, parse_class_names
-from rt_panoptic_ros.panoptic.tracking import MEMORY_FRAMES, STEP_BACK_NS, InstanceTracker, with_ids
-from rt_panoptic_ros.records import DetectionTable, PanopticResult
+from rt_panoptic_ros.panoptic.tracking import LAST_ID, MEMORY_FRAMES, STEP_BACK_NS, InstanceTracker, with_ids
+from rt_panoptic_ros.records import PanopticResult
 
 SIZE = (60, 100)
 
@@ -23,20 +24,8 @@ def frame(*objects: tuple[int, int, int, int, int], size: tuple[int, int] = SIZE
     for row in reversed(range(len(objects))):
         _, left, top, width, height = objects[row]
         instance[top : top + height, left : left + width] = row + 1
-    boxes = []
-    for row in range(len(objects)):
-        y, x = np.nonzero(instance == row + 1)
-        boxes.append((x.min(), y.min(), x.max(), y.max()))
-    mask_boxes = np.array(boxes, np.int32).reshape(-1, 4)
-    areas = np.bincount(instance.ravel(), minlength=len(objects) + 1)[1:]
-    table = DetectionTable(
-        class_ids=np.array([entry[0] for entry in objects], np.uint8),
-        scores=np.linspace(1, 0.5, len(objects)).astype(np.float32),
-        boxes=mask_boxes.astype(np.float32),
-        mask_boxes=mask_boxes,
-        areas=areas.astype(np.uint32),
-    )
-    return PanopticResult(np.zeros(size, np.uint8), instance, table)
+    class_ids = np.array([entry[0] for entry in objects], np.uint8)
+    return PanopticResult(np.zeros(size, np.uint8), instance, true_objects(instance, class_ids))
 
 
 def test_ids_follow_objects_whose_order_changes() -> None:
@@ -85,9 +74,8 @@ def test_reset_and_another_size_begin_anew() -> None:
     assert tracker.update(frame((8, 5, 5, 9, 9), (8, 20, 5, 9, 9), size=(30, 50))).tolist() == [1, 2]
 
 
-def test_ids_stay_within_16_bits_and_skip_those_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_LAST_ID", 5)
-    tracker = InstanceTracker()
+def test_ids_begin_again_behind_the_last_and_skip_those_in_use() -> None:
+    tracker = InstanceTracker(last_id=5)
     stays = (8, 0, 0, 10, 10)
     assert tracker.update(frame(stays)).tolist() == [1]
     seen = [tracker.update(frame(stays, (8, 20 + 30 * (number % 2), 20, 10, 10))).tolist() for number in range(4)]
@@ -101,22 +89,36 @@ def test_ids_stay_within_16_bits_and_skip_those_in_use(monkeypatch: pytest.Monke
 
 def test_the_instance_image_is_renamed() -> None:
     result = frame((8, 10, 10, 20, 20), (8, 60, 10, 20, 20))
-    renamed = with_ids(result.instance, np.array([700, 3], np.uint16))
-    assert renamed.dtype == np.uint16
-    np.testing.assert_array_equal(renamed == 700, result.instance == 1)
-    np.testing.assert_array_equal(renamed == 3, result.instance == 2)
-    np.testing.assert_array_equal(renamed == 0, result.instance == 0)
+    renamed = with_ids(result, np.array([700, LAST_ID], np.uint16))
+    again = with_ids(renamed, np.array([2, 1], np.uint16))  # of values beyond a byte's
+    for labels, (first, second) in ((renamed, (700, LAST_ID)), (again, (2, 1))):
+        assert labels.instance.dtype == labels.detections.ids.dtype == np.uint16
+        assert labels.detections.ids.tolist() == [first, second]
+        np.testing.assert_array_equal(labels.instance == first, result.instance == 1)
+        np.testing.assert_array_equal(labels.instance == second, result.instance == 2)
+        np.testing.assert_array_equal(labels.instance == 0, result.instance == 0)
 
 
 def test_objects_of_some_classes_only() -> None:
     result = frame((8, 10, 10, 20, 20), (9, 60, 10, 20, 20), (8, 40, 40, 10, 10))
-    kept = keep_classes(result, {8})
+    listed = keep_classes(result, {8})
+    assert listed.detections.ids.tolist() == [1, 3]
+    kept = with_ids(listed, np.array([1, 2], np.uint16))
     assert kept.detections.class_ids.tolist() == [8, 8]
     np.testing.assert_array_equal(kept.instance == 1, result.instance == 1)
     np.testing.assert_array_equal(kept.instance == 2, result.instance == 3)
+    np.testing.assert_array_equal(kept.instance == 0, (result.instance == 0) | (result.instance == 2))
     assert kept.instance.dtype == np.uint16
     assert kept.detections.areas.tolist() == [400, 100]
     assert len(keep_classes(result, {10}).detections) == 0
+
+
+@settings(deadline=None)
+@given(npst.arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 6)))
+def test_boxes_are_those_of_the_pixels(instance: np.ndarray) -> None:
+    for row, box in enumerate(instance_boxes(instance, 5).tolist()):
+        y, x = np.nonzero(instance == row + 1)
+        assert box == ([x.min(), y.min(), x.max(), y.max()] if len(x) else [0, 0, -1, -1])
 
 
 def test_class_names_are_those_of_things() -> None:
@@ -158,8 +160,7 @@ def test_a_tracker_restored_at_any_frame_gives_the_same_ids(
     seen = [first.update(frame(*objects)).tolist() for objects in frames[:cut]]
     second.restore(first.state())
     assert seen + [second.update(frame(*objects)).tolist() for objects in frames[cut:]] == expected
-    for name, values in whole.state().items():
-        np.testing.assert_array_equal(second.state()[name], values)
+    assert second.state() == whole.state()
 
 
 def _touch(a: tuple[int, ...], b: tuple[int, ...]) -> bool:

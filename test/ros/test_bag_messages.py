@@ -17,14 +17,16 @@ pytest.importorskip("rosbags", reason="bags need the package rosbags")
 from rt_panoptic_ros.msg import PanopticDetectionArray
 
 from rt_panoptic_ros.bags.messages import (
-    OUTPUT_TYPES,
-    camera_image,
+    BAG_OUTPUTS,
     class_names_message,
     frame_messages,
     message_store,
     read_image_message,
 )
+from rt_panoptic_ros.frames.message_layout import decode_message
+from rt_panoptic_ros.labeller import LabelledFrame
 from rt_panoptic_ros.model.class_table import load_class_table
+from rt_panoptic_ros.panoptic.tracking import with_ids
 from rt_panoptic_ros.records import CameraImage, DetectionTable, PanopticResult
 from rt_panoptic_ros.ros import conversions
 
@@ -54,30 +56,29 @@ def header() -> Header:
 
 @pytest.mark.parametrize("ids", [None, np.array([700, 3], np.uint16)])
 def test_ros_reads_the_bytes_as_the_nodes_own_messages(ids: np.ndarray | None) -> None:
-    labels = result()
+    labels = result() if ids is None else with_ids(result(), ids)
     image = CameraImage(np.zeros((48, 64, 3), np.uint8), "rgb")
+    frame = LabelledFrame(image, labels, CLASSES, tracked=ids is not None, timings_ms={})
     stamped: Any = Image(header=header(), height=1, width=1, step=1, encoding="mono8", data=b"\0")
     read = read_image_message(serialize_message(stamped), "sensor_msgs/msg/Image")
-    written = frame_messages(tuple(OUTPUT_TYPES), image, labels, ids, CLASSES, read.header)
+    written = frame_messages(BAG_OUTPUTS, frame, read.header, 0.5, "dataset")
 
     detections = deserialize_message(bytes(written["detections"]), PanopticDetectionArray)
-    assert detections == conversions.detections_to_msg(labels.detections, CLASSES, (48, 64), header(), ids)
+    assert detections == conversions.detections_to_msg(labels.detections, CLASSES, (48, 64), header())
     assert [entry.instance_id for entry in detections.detections] == ([1, 2] if ids is None else [3, 700])
     first = detections.detections[0 if ids is None else 1]
     assert (first.class_name, first.area, first.mask_box.width, first.x_max) == ("car", 37 * 28, 28, 30.25)
     assert (detections.header.stamp.nanosec, detections.header.frame_id) == (123456789, "left camera/ü")
 
-    assert deserialize_message(bytes(written["semantic"]), Image) == conversions.semantic_to_msg(
-        labels.semantic, header()
-    )
-    assert deserialize_message(bytes(written["confidence"]), Image) == conversions.confidence_to_msg(
-        labels.confidence, header()
-    )
+    for name in ("semantic", "confidence"):
+        expected = conversions.image_to_msg(getattr(labels, name), "mono8", header())
+        assert deserialize_message(bytes(written[name]), Image) == expected
     instance = deserialize_message(bytes(written["instance"]), Image)
     values = np.frombuffer(instance.data, np.uint16).reshape(48, 64)
     assert instance.encoding == "mono16"
     assert np.unique(values).tolist() == ([0, 1, 2] if ids is None else [0, 3, 700])
     assert deserialize_message(bytes(written["overlay"]), Image).encoding == "rgb8"
+    assert list(written) == ["semantic", "instance", "confidence", "detections", "overlay"]
     assert deserialize_message(bytes(class_names_message(CLASSES)), String) == conversions.class_names_to_msg(CLASSES)
 
 
@@ -97,9 +98,9 @@ def test_type_hashes_are_those_of_the_generated_messages(name: str) -> None:
 
 def test_a_bag_and_the_node_see_the_same_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    message = conversions.overlay_to_msg(pixels, header())
+    message = conversions.image_to_msg(pixels, "rgb8", header())
     read = read_image_message(serialize_message(message), "sensor_msgs/msg/Image")
-    ours, theirs = camera_image(read), conversions.camera_image(message)
+    ours, theirs = decode_message(read), decode_message(message)
     assert ours.color_order == theirs.color_order
     np.testing.assert_array_equal(ours.pixels, theirs.pixels)
     assert np.shares_memory(ours.pixels, read.data)

@@ -33,11 +33,10 @@ from tqdm import tqdm
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.frames.message_layout import stamp_ns
 from rt_panoptic_ros.frames.sources import open_source
-from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.benchmark.latency_benchmark import DOMAIN
 from rt_panoptic_ros.ros.benchmark.latency_benchmark_driver import memory_mb
-from rt_panoptic_ros.ros.conversions import image_to_msg
+from rt_panoptic_ros.ros.conversions import image_to_msg, output_classes
 from rt_panoptic_ros.ros.node.frame_statistics import percentiles_ms
 from rt_panoptic_ros.ros.processes import exit_on_sigterm, local_environment, running
 
@@ -50,7 +49,7 @@ _FRAMES = 16  # different images, played again and again
 _PATIENCE_S = 120.0  # for the first answer: the node compiles its kernels before
 _WARMUP_S = 5.0
 _STAMP, _STAMP_PLACE = struct.Struct("<iI"), 4  # of a serialised image, behind the encapsulation's four bytes
-_OUTPUTS = {"semantic": Image, "detections": PanopticDetectionArray}
+_TOPICS = output_classes(("semantic", "detections"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +215,7 @@ class _Player(Node):
             name: self.create_publisher(Image, f"{namespace}/{name}/image", profile) for name in benchmark.names
         }
         for name in benchmark.names:
-            for output, kind in _OUTPUTS.items():
+            for output, kind in _TOPICS.items():
                 self.create_subscription(
                     kind, f"/panoptic_node/{name}/{output}", partial(self._on_output, name), profile
                 )
@@ -300,7 +299,7 @@ class _Player(Node):
         stamp = self.get_clock().now().to_msg()
         _STAMP.pack_into(image, _STAMP_PLACE, stamp.sec, stamp.nanosec)
         with self._lock:
-            tally.parts[stamp_ns(Header(stamp=stamp))] = len(_OUTPUTS)
+            tally.parts[stamp_ns(Header(stamp=stamp))] = len(_TOPICS)
         camera.publish(bytes(image))
         tally.sent += 1
 

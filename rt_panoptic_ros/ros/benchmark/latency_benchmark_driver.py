@@ -19,9 +19,8 @@ from tqdm import tqdm
 
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.frames.message_layout import stamp_ns
-from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
-from rt_panoptic_ros.ros.conversions import image_to_msg
+from rt_panoptic_ros.ros.conversions import image_to_msg, output_classes
 from rt_panoptic_ros.ros.tools.recording import StampMatcher
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from rt_panoptic_ros.ros.processes import Process
 
-OUTPUTS = {"semantic": Image, "instance": Image, "detections": PanopticDetectionArray}
+TOPICS = output_classes(("semantic", "instance", "detections"))
 
 _WARMUP = 5
 """Frames answered in full before counting begins: discovery is done at both ends, and caches are warm."""
@@ -82,8 +81,8 @@ class FrameDriver(Node):
             # Reliable, as most cameras' drivers offer and most listeners ask: what the subjects ask and offer counts.
             profile = qos.stream("reliable")
             self._cameras[subject.namespace] = self.create_publisher(Image, f"{subject.namespace}/image", profile)
-            self._matchers[subject.namespace] = StampMatcher(tuple(OUTPUTS))
-            for topic, kind in OUTPUTS.items():
+            self._matchers[subject.namespace] = StampMatcher(tuple(TOPICS))
+            for topic, kind in TOPICS.items():
                 name = f"{subject.namespace}/{subject.node}/{topic}"
                 self.create_subscription(kind, name, partial(self._on_output, subject, topic), profile)
         self._executor = SingleThreadedExecutor(context=context)

@@ -11,7 +11,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from rt_panoptic_ros.errors import RtPanopticError
-from rt_panoptic_ros.ros.conversions import camera_image
+from rt_panoptic_ros.frames.message_layout import decode_message
 from rt_panoptic_ros.ros.doctor.records import ImagesSeen
 from rt_panoptic_ros.ros.node.camera_subscription import subscribe_noticing_loss
 
@@ -76,7 +76,7 @@ class ImageListener(OutputListener):
         found = self._judged.setdefault(key, [])
         if len(found) < trials:
             try:
-                camera_image(msg)
+                decode_message(msg)
                 found.append("")
             except RtPanopticError as error:
                 found.append(str(error))

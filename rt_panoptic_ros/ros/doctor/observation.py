@@ -24,7 +24,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from tqdm import tqdm
 
 from rt_panoptic_ros.errors import InvalidInputError, first_line
-from rt_panoptic_ros.msg import PanopticDetectionArray
+from rt_panoptic_ros.frames.outputs import OUTPUTS
+from rt_panoptic_ros.ros.conversions import output_classes
 from rt_panoptic_ros.ros.doctor.listening import ImageListener, OutputListener
 from rt_panoptic_ros.ros.doctor.records import (
     CameraSeen,
@@ -60,7 +61,7 @@ _SPIN_S = 0.1
 _WARN = 30  # level of rcl_interfaces/msg/Log
 _MARK = "/reset_tracking"  # a service that only a panoptic node has
 _REPORT = "diagnostic_msgs/msg/DiagnosticArray"
-_OUTPUT_KINDS = {"rt_panoptic_ros/msg/PanopticDetectionArray": PanopticDetectionArray, IMAGE: Image}
+_HEARD = {OUTPUTS[name].type: kind for name, kind in output_classes(("detections", "semantic")).items()}
 _COST = {"confidence": 1, "overlay": 2}  # of making an output that nobody has asked for yet
 _PARAMETERS = [*(one.name for one in settings_of(NodeSettings)), "use_sim_time"]
 
@@ -292,7 +293,7 @@ class _Examination:
                 yield camera.topic, partial(ImageListener, self._node, message, camera.topic)
             # The small detections, and an image if there is one: preferably what others listen to as well.
             outputs = sorted(camera.outputs, key=lambda output: (not output.subscribers, _COST.get(output.name, 0)))
-            for wanted, output_message in _OUTPUT_KINDS.items():
+            for wanted, output_message in _HEARD.items():
                 fit = [o for o in outputs if o.publisher.kind == wanted and o.name in enabled]
                 if fit:
                     yield fit[0].topic, partial(OutputListener, self._node, output_message, fit[0].topic)

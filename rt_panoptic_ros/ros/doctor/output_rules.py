@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
 from rt_panoptic_ros.ros.doctor.records import LOST_SHARE, Verdict
 from rt_panoptic_ros.ros.doctor.remedies import see_log, set_parameters
-from rt_panoptic_ros.ros.node.node_settings import OUTPUTS, parse_outputs
+from rt_panoptic_ros.ros.node.node_settings import parse_outputs
 from rt_panoptic_ros.ros.transport import mend_loss
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def _judge_output(node: NodeSeen, output: OutputSeen, graph: GraphSeen) -> list[
     verdicts = []
     enabled = parse_outputs(node.setting("enabled_outputs"))
     if output.subscribers and output.name not in enabled:
-        names = ",".join(name for name in OUTPUTS if name in enabled or name == output.name)
+        names = ",".join(name for name in FRAME_OUTPUTS if name in enabled or name == output.name)
         verdicts.append(Verdict(
             f"{output.subscribers[0].node} listens to {output.topic}, which enabled_outputs leaves out.",
             "Enable it",

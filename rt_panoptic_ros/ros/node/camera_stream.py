@@ -1,8 +1,7 @@
-"""One camera of the node: its subscription, the fates of its frames, the ids of its objects, its outputs."""
+"""One camera of the node: its subscription, the fates of its frames, its outputs."""
 
 from __future__ import annotations
 
-import threading
 import time
 import traceback
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.frames.message_layout import stamp_ns
-from rt_panoptic_ros.panoptic.tracking import InstanceTracker
 from rt_panoptic_ros.ros.node.camera_subscription import CameraSubscription
 from rt_panoptic_ros.ros.node.diagnostics import CameraHealth, CameraWatch
 from rt_panoptic_ros.ros.node.rate_limit import RateLimit
@@ -20,12 +18,10 @@ from rt_panoptic_ros.ros.node.rate_limit import RateLimit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from rclpy.node import Node
     from sensor_msgs.msg import CompressedImage, Image
     from std_msgs.msg import Header
 
-    from rt_panoptic_ros.records import PanopticResult
     from rt_panoptic_ros.ros.node.diagnostics import Finding
     from rt_panoptic_ros.ros.node.frame_statistics import FrameStatistics
     from rt_panoptic_ros.ros.node.node_settings import NodeSettings
@@ -78,8 +74,6 @@ class CameraStream:
         self._topic = topic
         self._rate_limit = RateLimit()
         self._watch = CameraWatch()
-        self._tracker = InstanceTracker()
-        self._forget_tracks = threading.Event()
 
     def begin(
         self, settings: NodeSettings, max_rate_hz: Callable[[], float], deliver: Callable[[ArrivedImage, bool], bool]
@@ -109,7 +103,6 @@ class CameraStream:
                 self.statistics.count("skipped")
             return replaced
 
-        self.forget_tracks()
         self.statistics.pause()
         self.subscription = subscription = CameraSubscription(
             self._node, self._topic, settings.image_transport, settings.image_reliability, on_image,
@@ -159,17 +152,6 @@ class CameraStream:
             f"frame of {self.topic} failed with an unexpected error:\n{traceback.format_exc()}",
             throttle_duration_sec=LOG_PERIOD_S,
         )
-
-    def forget_tracks(self) -> None:
-        """Have ids begin with 1 again from the next image on."""
-        self._forget_tracks.set()
-
-    def track(self, header: Header, result: PanopticResult, *, tracking: bool) -> np.ndarray | None:
-        """Return the objects' lasting ids, in the worker thread; None without tracking."""
-        if self._forget_tracks.is_set() or not tracking:
-            self._forget_tracks.clear()
-            self._tracker.reset()
-        return self._tracker.update(result, stamp_ns(header)) if tracking else None
 
     def health(self, now_s: float, *, active: bool) -> tuple[CameraHealth, Finding]:
         """Return the camera's state for one report, and what is to be told of it."""

@@ -10,13 +10,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
 from rt_panoptic_ros.resources import DEFAULT_MODEL
-from rt_panoptic_ros.settings import BACKENDS, DEVICES, PALETTES, PRECISIONS, Change, setting, settings_of
+from rt_panoptic_ros.settings import (
+    BACKENDS,
+    DEVICES,
+    OVERLAY_OPACITY,
+    PALETTES,
+    PRECISIONS,
+    Change,
+    setting,
+    settings_of,
+)
 
 RELIABILITIES = ("best_effort", "reliable")
 TRANSPORTS = ("raw", "compressed")
-OUTPUTS = ("semantic", "instance", "detections", "detections_2d", "confidence", "overlay")
-"""Names of the outputs that come with every image."""
 
 _CAMERA = re.compile(r"([A-Za-z][A-Za-z0-9_]*)\s*=\s*(~?/?[A-Za-z_][A-Za-z0-9_/]*)")
 
@@ -81,7 +89,7 @@ class NodeSettings:
         minimum=0.0, maximum=1000.0,
     )  # fmt: skip
     enabled_outputs: str = setting(
-        ",".join(OUTPUTS), "Outputs that are published, if someone subscribes; with commas between.", Change.LIVE
+        ",".join(FRAME_OUTPUTS), "Outputs that are published, if someone subscribes; with commas between.", Change.LIVE
     )
     lazy: bool = setting(True, "Receive and process images only while someone subscribes to an output.", Change.LIVE)
     object_classes: str = setting(
@@ -94,7 +102,7 @@ class NodeSettings:
         False, "Keep an object's id from image to image, by class and mask overlap; else ids count anew.", Change.LIVE
     )
     overlay_opacity: float = setting(
-        0.5, "Share of the class colours in the overlay.", Change.LIVE, minimum=0.0, maximum=1.0
+        OVERLAY_OPACITY, "Share of the class colours in the overlay.", Change.LIVE, minimum=0.0, maximum=1.0
     )
     palette: str = setting(
         "dataset",
@@ -135,12 +143,13 @@ def parse_outputs(text: str) -> frozenset[str]:
     """Return the outputs that a text such as semantic,instance names.
 
     Raises:
-        InvalidInputError: A name is not one of `OUTPUTS`.
+        InvalidInputError: A name is not one of `FRAME_OUTPUTS`.
     """
     names = frozenset(filter(None, (name.strip() for name in text.split(","))))
-    unknown = sorted(names - set(OUTPUTS))
-    if unknown:
-        raise InvalidInputError(f"expected enabled_outputs to name some of {', '.join(OUTPUTS)}, got '{unknown[0]}'")
+    if unknown := sorted(names.difference(FRAME_OUTPUTS)):
+        raise InvalidInputError(
+            f"expected enabled_outputs to name some of {', '.join(FRAME_OUTPUTS)}, got '{unknown[0]}'"
+        )
     return names
 
 

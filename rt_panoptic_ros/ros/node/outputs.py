@@ -4,49 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from sensor_msgs.msg import Image
-from std_msgs.msg import String
 
-from rt_panoptic_ros.drawing.overlay import render_overlay
-from rt_panoptic_ros.frames.pixel_encodings import to_rgb
-from rt_panoptic_ros.msg import PanopticDetectionArray
-from rt_panoptic_ros.panoptic.tracking import with_ids
+from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS, OUTPUTS
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import (
     class_names_to_msg,
-    confidence_to_msg,
     detections_2d_to_msg,
     detections_to_msg,
-    instance_to_msg,
+    image_to_msg,
     label_info_to_msg,
-    overlay_to_msg,
-    semantic_to_msg,
+    output_classes,
 )
-
-try:
-    from vision_msgs.msg import Detection2DArray, LabelInfo
-except ImportError:  # not of ROS's base installation: its topics are left out
-    Detection2DArray = LabelInfo = None
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    import numpy as np
     from rclpy.lifecycle import LifecycleNode
     from std_msgs.msg import Header
 
+    from rt_panoptic_ros.labeller import LabelledFrame
     from rt_panoptic_ros.model.class_table import ClassTable
-    from rt_panoptic_ros.records import CameraImage, PanopticResult
 
-KINDS: dict[str, Any] = {
-    "semantic": Image,
-    "instance": Image,
-    "detections": PanopticDetectionArray,
-    **({} if Detection2DArray is None else {"detections_2d": Detection2DArray}),
-    "confidence": Image,
-    "overlay": Image,
-}
-"""{output: message class} of what can be published here for every image."""
+MESSAGE_CLASSES = output_classes()
+"""{output: message class} of what can be published here."""
 
 
 class PanopticOutputs:
@@ -63,12 +45,14 @@ class PanopticOutputs:
         self._node = node
         profile = qos.stream(reliability)
         self._publishers = {
-            name: node.create_lifecycle_publisher(kind, f"{prefix}/{name}", profile) for name, kind in KINDS.items()
+            name: node.create_lifecycle_publisher(MESSAGE_CLASSES[name], f"{prefix}/{name}", profile)
+            for name in FRAME_OUTPUTS
+            if name in MESSAGE_CLASSES
         }
         # Publishing serialises a message before it returns, so each of these is filled anew for every frame.
-        self._images = {name: Image() for name, kind in KINDS.items() if kind is Image}
+        self._images = {name: Image() for name in FRAME_OUTPUTS if OUTPUTS[name].encoding}
 
-    def topics(self, enabled: Collection[str] = tuple(KINDS)) -> dict[str, str]:
+    def topics(self, enabled: Collection[str] = FRAME_OUTPUTS) -> dict[str, str]:
         """Return {output: resolved name of its topic} of those enabled."""
         publishers = self._publishers.items()
         return {name: str(publisher.topic_name) for name, publisher in publishers if name in enabled}
@@ -81,47 +65,34 @@ class PanopticOutputs:
         )
 
     def publish(
-        self,
-        wanted: Collection[str],
-        image: CameraImage,
-        result: PanopticResult,
-        ids: np.ndarray | None,
-        classes: ClassTable,
-        header: Header,
-        opacity: float,
-        palette: str,
+        self, wanted: Collection[str], frame: LabelledFrame, header: Header, opacity: float, palette: str
     ) -> None:
-        """Publish one frame's result with the camera image's own header.
+        """Publish one frame's labels with the camera image's own header.
 
         Args:
-            wanted: The outputs to publish; for the confidence, the result must have it.
-            image: The camera image, for the overlay.
-            result: Its labels and objects.
-            ids: (n,) uint16, the objects' lasting ids; None for their numbers in this image.
-            classes: What the labels mean.
+            wanted: The outputs to publish; for the confidence, the frame must have it.
+            frame: The labels.
             header: The camera image's.
             opacity: Share of the class colours in the overlay, 0 to 1.
             palette: The overlay's colours, see `render_overlay`.
         """
-        publishers, images = self._publishers, self._images
+        result, publishers = frame.result, self._publishers
         # The largest first: its listener unpacks it while the others are published.
-        if "instance" in wanted:
-            instance = result.instance if ids is None else with_ids(result.instance, ids)
-            publishers["instance"].publish(instance_to_msg(instance, header, images["instance"]))
-        if "semantic" in wanted:
-            publishers["semantic"].publish(semantic_to_msg(result.semantic, header, images["semantic"]))
-        if "confidence" in wanted:
-            assert result.confidence is not None
-            publishers["confidence"].publish(confidence_to_msg(result.confidence, header, images["confidence"]))
+        for name in ("instance", "semantic", "confidence"):
+            if name in wanted:
+                self._publish_image(name, getattr(result, name), header)
         if "detections" in wanted or "detections_2d" in wanted:
-            detections = detections_to_msg(result.detections, classes, result.semantic.shape, header, ids)
+            detections = detections_to_msg(result.detections, frame.classes, result.semantic.shape, header)
             if "detections" in wanted:
                 publishers["detections"].publish(detections)
             if "detections_2d" in wanted:
-                publishers["detections_2d"].publish(detections_2d_to_msg(detections, lasting_ids=ids is not None))
+                publishers["detections_2d"].publish(detections_2d_to_msg(detections, lasting_ids=frame.tracked))
         if "overlay" in wanted:
-            overlay = render_overlay(np.ascontiguousarray(to_rgb(image)), result, classes, opacity, ids, palette)
-            publishers["overlay"].publish(overlay_to_msg(overlay, header, images["overlay"]))
+            self._publish_image("overlay", frame.overlay(opacity, palette), header)
+
+    def _publish_image(self, name: str, pixels: np.ndarray, header: Header) -> None:
+        msg = image_to_msg(pixels, OUTPUTS[name].encoding, header, self._images[name])
+        self._publishers[name].publish(msg)
 
     def destroy(self) -> None:
         """Take the topics away."""
@@ -140,11 +111,13 @@ class ModelTopics:
             cameras: Names of those whose outputs lie under a prefix: consumers look for a label info beside them.
         """
         self._node = node
-        self._class_names = node.create_lifecycle_publisher(String, "~/class_names", qos.latched())
-        prefixes = () if LabelInfo is None else ("~", *(f"~/{name}" for name in cameras))
-        self._label_infos = [
-            node.create_lifecycle_publisher(LabelInfo, f"{prefix}/label_info", qos.latched()) for prefix in prefixes
-        ]
+
+        def publisher(output: str, prefix: str) -> Any:
+            return node.create_lifecycle_publisher(MESSAGE_CLASSES[output], f"{prefix}/{output}", qos.latched())
+
+        prefixes = ("~", *(f"~/{name}" for name in cameras)) if "label_info" in MESSAGE_CLASSES else ()
+        self._class_names = publisher("class_names", "~")
+        self._label_infos = [publisher("label_info", prefix) for prefix in prefixes]
 
     def publish(self, classes: ClassTable, score_threshold: float) -> None:
         """Publish the class table to present and future subscribers."""

@@ -21,11 +21,12 @@ from std_srvs.srv import SetBool, Trigger
 
 from rt_panoptic_ros.drawing.overlay import warm_overlay
 from rt_panoptic_ros.errors import CancelledError, InvalidInputError, RtPanopticError, first_line
-from rt_panoptic_ros.panoptic.class_filter import keep_classes, parse_class_names
+from rt_panoptic_ros.frames.message_layout import decode_message, stamp_ns
+from rt_panoptic_ros.labeller import FrameLabeller
+from rt_panoptic_ros.panoptic.class_filter import parse_class_names
 from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
 from rt_panoptic_ros.progress import observing
 from rt_panoptic_ros.ros import qos
-from rt_panoptic_ros.ros.conversions import camera_image
 from rt_panoptic_ros.ros.node import diagnostics
 from rt_panoptic_ros.ros.node.camera_stream import LOG_PERIOD_S, ArrivedImage, CameraStream
 from rt_panoptic_ros.ros.node.frame_statistics import FrameStatistics, Latencies
@@ -82,6 +83,7 @@ class PanopticNode(LifecycleNode):
         self._worker = FrameWorker(self._process, "panoptic worker", lambda image, _: image.stream.fail())
         # Of the worker thread alone:
         self._pipeline: PanopticPipeline | None = None
+        self._labeller: FrameLabeller | None = None  # labels with the pipeline
         self._model_topics: ModelTopics | None = None
         self._built_for: dict[str, object] | None = None
         # Changed by the worker thread, whole; read by the executor's:
@@ -266,6 +268,7 @@ class PanopticNode(LifecycleNode):
             network_size=parse_size("network_size", settings.network_size),
             settings=self._node_parameters.given,
         )
+        self._labeller = FrameLabeller(self._pipeline)
         self._pipeline.prepare(parse_size("camera_size", settings.camera_size))
         if settings.build_only and not self._pipeline.loaded:
             raise InvalidInputError(
@@ -298,12 +301,15 @@ class PanopticNode(LifecycleNode):
                 self._model_topics.destroy()
                 self._model_topics = None
         self._classes, self._engine = None, "none loaded"
+        self._labeller = None
         if self._pipeline is not None:
             self._pipeline.close()
             self._pipeline = None
 
     def _begin(self) -> None:
         assert self._pipeline is not None and self._model_topics is not None  # noqa: PT018 - configured before
+        assert self._labeller is not None
+        self._labeller.reset_tracking()
         settings, stages = self._node_parameters.now()
         self._model_topics.publish(self._pipeline.classes, stages.fusion.score_threshold)
         with self._lock:
@@ -371,29 +377,30 @@ class PanopticNode(LifecycleNode):
 
     def _label(self, image: ArrivedImage) -> dict[str, float]:
         """Convert, run, convert, publish; return what each stage took, ms."""
-        pipeline, stream, header = self._pipeline, image.stream, image.msg.header
-        assert pipeline is not None  # while the node is active
+        pipeline, labeller, stream, header = self._pipeline, self._labeller, image.stream, image.msg.header
+        assert pipeline is not None and labeller is not None  # noqa: PT018 - while the node is active
         settings, stages = self._node_parameters.now()
         start_s = time.perf_counter()
-        pixels = camera_image(image.msg)
+        pixels = decode_message(image.msg)
         wanted = stream.outputs.wanted(parse_outputs(settings.enabled_outputs))
         decoded_s = time.perf_counter()
-        result = pipeline(pixels, settings=stages, confidence="confidence" in wanted)
-        labelled_s = time.perf_counter()
-        self._engine = pipeline.describe()
-        classes = self._wanted_classes(settings)
-        result = result if classes is None else keep_classes(result, classes)
-        ids = stream.track(header, result, tracking=settings.tracking)
-        tracked_s = time.perf_counter()
-        stream.outputs.publish(
-            wanted, pixels, result, ids, pipeline.classes, header, settings.overlay_opacity, settings.palette
+        frame = labeller.label(
+            pixels,
+            stamp_ns(header),
+            camera=stream.name,
+            class_ids=self._wanted_classes(settings),
+            tracking=settings.tracking,
+            confidence="confidence" in wanted,
+            settings=stages,
         )
+        self._engine = pipeline.describe()
+        labelled_s = time.perf_counter()
+        stream.outputs.publish(wanted, frame, header, settings.overlay_opacity, settings.palette)
         published_s = time.perf_counter()
         return {
             "decode": (decoded_s - start_s) * 1e3,
-            **pipeline.timings_ms,
-            **({} if ids is None else {"tracking": (tracked_s - labelled_s) * 1e3}),
-            "publish": (published_s - tracked_s) * 1e3,
+            **frame.timings_ms,
+            "publish": (published_s - labelled_s) * 1e3,
         }
 
     def _note(self, image: ArrivedImage, stages_ms: Mapping[str, float]) -> None:
@@ -407,9 +414,8 @@ class PanopticNode(LifecycleNode):
         return None if self._classes is None else parse_class_names(settings.object_classes, self._classes)
 
     def _on_reset_tracking(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        with self._lock:
-            for stream in self._streams:
-                stream.forget_tracks()
+        if (labeller := self._labeller) is not None:
+            labeller.reset_tracking()
         response.success, response.message = True, "ids begin with 1 again from the next image on"
         return response
 

@@ -16,16 +16,14 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
-from sensor_msgs.msg import Image
 from tqdm import tqdm
 
 from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError, UnavailableError, first_line
 from rt_panoptic_ros.files import output_path
-from rt_panoptic_ros.frames.message_layout import stamp_ns
+from rt_panoptic_ros.frames.message_layout import decode_image, stamp_ns
 from rt_panoptic_ros.frames.pixel_encodings import to_rgb
-from rt_panoptic_ros.msg import PanopticDetectionArray
 from rt_panoptic_ros.ros import qos
-from rt_panoptic_ros.ros.conversions import image_from_msg
+from rt_panoptic_ros.ros.conversions import output_classes
 from rt_panoptic_ros.ros.node.frame_statistics import percentiles_ms
 from rt_panoptic_ros.ros.node.parameters import declare_settings
 from rt_panoptic_ros.ros.spinning import run_node
@@ -36,7 +34,7 @@ from rt_panoptic_ros.settings import Change, setting
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-TOPICS = {"semantic": Image, "instance": Image, "detections": PanopticDetectionArray, "overlay": Image}
+TOPICS = output_classes(("semantic", "instance", "detections", "overlay"))
 
 _WATCH_PERIOD_S = 0.1
 _LOG_PERIOD_S = 5.0
@@ -165,7 +163,7 @@ class OutputRecorder(Node):
         if parts is None:
             return
         try:
-            overlay = to_rgb(image_from_msg(parts["overlay"]))
+            overlay = to_rgb(decode_image(parts["overlay"]))
         except InvalidInputError as error:
             self._matcher.incomplete += 1
             self.get_logger().warning(f"frame left out: {error}", throttle_duration_sec=_LOG_PERIOD_S)

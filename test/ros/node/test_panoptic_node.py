@@ -38,9 +38,10 @@ from std_srvs.srv import SetBool, Trigger
 
 from rt_panoptic_ros.drawing.palettes import recolored
 from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.frames.message_layout import decode_image
 from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine
 from rt_panoptic_ros.ros import qos
-from rt_panoptic_ros.ros.conversions import image_from_msg, image_to_msg
+from rt_panoptic_ros.ros.conversions import image_to_msg
 from rt_panoptic_ros.settings import PALETTES
 
 TIMEOUT_S = 60.0
@@ -62,18 +63,23 @@ def test_every_output_has_the_images_header_bit_for_bit(graph, fake_node):
         assert np.array_equal(labels, np.tile([1] * 4 + [0] * 4, (6, 1)))
         assert (semantic.encoding, instance.encoding, overlay.encoding) == ("mono8", "mono16", "rgb8")
         assert (detections.height, detections.width, len(detections.detections)) == (6, 8, 1)
-        assert image_from_msg(overlay).pixels.shape == (6, 8, 3)
+        assert decode_image(overlay).pixels.shape == (6, 8, 3)
     assert counts(node).processed == 2
 
 
 def test_outputs_without_a_listener_are_not_built(graph, fake_node, monkeypatch):
-    monkeypatch.setattr("rt_panoptic_ros.ros.node.outputs.render_overlay", lambda *_: pytest.fail("nobody listens"))
-    monkeypatch.setattr("rt_panoptic_ros.ros.node.outputs.instance_to_msg", lambda *_: pytest.fail("nobody listens"))
+    built = []
+    monkeypatch.setattr(
+        "rt_panoptic_ros.ros.node.outputs.image_to_msg",
+        lambda pixels, encoding, *rest: built.append(encoding) or image_to_msg(pixels, encoding, *rest),
+    )
+    monkeypatch.setattr("rt_panoptic_ros.labeller.render_overlay", lambda *_: pytest.fail("nobody listens"))
     node = activated(fake_node(image_reliability="reliable"))
     camera = Camera(graph, ("semantic", "detections")).connected()
     camera.send(picture(1))
     camera.await_outputs(1)
     assert counts(node).failed == 0
+    assert built == ["mono8"]
 
 
 def test_class_names_reach_late_subscribers(graph, fake_node):
@@ -506,7 +512,7 @@ def test_the_palette_changes_between_frames_and_the_class_table_does_not(graph, 
         camera.received["overlay"].clear()
         camera.send(picture(0))
         camera.await_outputs(1)
-        return image_from_msg(camera.received["overlay"][0]).pixels[5, 7].tolist()
+        return decode_image(camera.received["overlay"][0]).pixels[5, 7].tolist()
 
     classes = node.pipelines[0].classes
     expected = {

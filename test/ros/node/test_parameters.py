@@ -13,7 +13,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings
 from rt_panoptic_ros.settings import Change, PostprocessSettings, settings_of
-from scripts.reference_page import OUTPUTS, reference_page
+from scripts.reference_page import TOPICS, reference_page
 
 
 def test_every_parameter_is_described_with_its_range(fake_node):
@@ -186,6 +186,9 @@ def test_the_reference_page_lists_the_topics_that_there_are(graph, fake_node):
         for publisher in node.publishers
     }
     own = {"/parameter_events", "/rosout", "/panoptic_node/transition_event"}
-    here = [topic for topic in OUTPUTS if importlib.util.find_spec(topic.kind.split("/")[0]) is not None]
-    listed = {topic.name.replace("~", "/panoptic_node"): topic.kind for topic in here}
+    listed = {
+        topic.replace("~", "/panoptic_node"): kind
+        for topic, kind in TOPICS.items()
+        if importlib.util.find_spec(kind.split("/")[0]) is not None
+    }
     assert {name: kind for name, kind in published.items() if name not in own} == listed

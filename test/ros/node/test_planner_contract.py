@@ -15,9 +15,10 @@ from rt_panoptic_ros.msg import PanopticDetection, PanopticDetectionArray
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import String
 
+from rt_panoptic_ros.frames.message_layout import decode_image
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.ros import qos
-from rt_panoptic_ros.ros.conversions import detections_2d_to_msg, image_from_msg, label_info_to_msg
+from rt_panoptic_ros.ros.conversions import detections_2d_to_msg, label_info_to_msg
 from rt_panoptic_ros.ros.node import outputs
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -70,7 +71,7 @@ def test_a_semantic_layer_joins_semantics_confidence_objects_and_the_class_table
         parts = joined.sets[-1]
         headers = [message.header for message in parts.values()]
         assert headers == [picture(number).header] * 4
-        semantic, confidence = (image_from_msg(parts[name]).pixels for name in ("semantic", "confidence"))
+        semantic, confidence = (decode_image(parts[name]).pixels for name in ("semantic", "confidence"))
         assert semantic.shape == confidence.shape == (6, 8)
         grid = costs(semantic, confidence, table["classes"], {"road": 0})
         expected = 0 if number % 11 == road["id"] else 254
@@ -153,7 +154,7 @@ def test_ids_say_what_vision_msgs_means_by_them(stand_in, lasting):
 )
 def test_a_label_info_lies_beside_each_cameras_outputs(graph, fake_node, monkeypatch, cameras, topics):
     # In place of vision_msgs' type, which isn't everywhere, one that can be sent here.
-    monkeypatch.setattr(outputs, "LabelInfo", String)
+    monkeypatch.setitem(outputs.MESSAGE_CLASSES, "label_info", String)
     monkeypatch.setattr(
         outputs, "label_info_to_msg", lambda classes, threshold: String(data=f"{classes.names[0]} {threshold}")
     )

@@ -1,0 +1,73 @@
+"""The table of what the node publishes of its cameras' images and its model.
+
+Publishers, the messages in bags, parameters, recorder, benchmarks, doctor and the reference page derive from it; how to
+make an output's content is in `ros/node/outputs.py` and `bags/messages.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_IMAGE = "sensor_msgs/msg/Image"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output; its topic is named like it."""
+
+    name: str
+    type: str
+    content: str  # for the reference page, which says the fields below too
+    encoding: str = ""  # sensor_msgs' name of it, for an image
+    latched: bool = False  # published when the node is activated, for all who come later; else with every image
+    optional: bool = False  # left out where the type's package is not installed: it is not of ROS's base
+
+
+_ALL = (
+    Output(
+        "semantic", _IMAGE, encoding="mono8",
+        content="the camera image's size: the class of every pixel, an id of the class table; 255 has no class. Pixels "
+        "of countable classes (things) that no object claims keep their class.",
+    ),
+    Output(
+        "instance", _IMAGE, encoding="mono16",
+        content="the same size: the object that the pixel belongs to, 1 to 65535; 0 for none. Ids count from 1 in "
+        "every image, by falling score; with `tracking` an object keeps its id (the rules stand in "
+        "`panoptic/tracking.py`).",
+    ),
+    Output(
+        "detections", "rt_panoptic_ros/msg/PanopticDetectionArray",
+        "The objects; `instance_id` is the value of the object's pixels in the instance image, `class_id` that in the "
+        "semantic image. The message files say every field's unit and range.",
+    ),
+    Output(
+        "detections_2d", "vision_msgs/msg/Detection2DArray", optional=True,
+        content="the same objects, with their visible boxes and scores; `class_id` is the class's number in "
+        "`~/label_info`, as text. `id` is the instance id as text with `tracking`, else empty: in vision_msgs, an "
+        "equal `id` is the same object in every image.",
+    ),
+    Output(
+        "confidence", _IMAGE, encoding="mono8",
+        content="the same size: the probability of the most likely class x 255, computed at every eighth pixel of the "
+        "network's input and interpolated between; at class borders it is low.",
+    ),
+    Output(
+        "overlay", _IMAGE, encoding="rgb8", content="for eyes: nothing is in it that the other topics lack."
+    ),
+    Output(
+        "class_names", "std_msgs/msg/String", latched=True,
+        content='the class table as JSON, {"name", "classes": [{"id", "name", "thing", "color" (RGB), "dataset_id"}]}. '
+        "The colours are the dataset's own, whatever `palette` the overlay shows: they belong to the model, and the "
+        "palette may change at any time.",
+    ),
+    Output(
+        "label_info", "vision_msgs/msg/LabelInfo", latched=True, optional=True,
+        content="class ids and names, and the `score_threshold` of that moment. With `cameras`, on `~/NAME/label_info` "
+        "too.",
+    ),
+)  # fmt: skip
+
+OUTPUTS = {output.name: output for output in _ALL}
+
+FRAME_OUTPUTS = tuple(output.name for output in _ALL if not output.latched)
+"""Names of the outputs that come with every image."""
