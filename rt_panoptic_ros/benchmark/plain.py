@@ -125,7 +125,7 @@ def _query_boxes(dense: DenseDetections, size: tuple[int, int], settings: Postpr
     kept = suppress(boxes, scores, labels, limits.nms_threshold)
     boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
     kept = suppress(boxes, scores, torch.zeros_like(labels), limits.global_nms_threshold)[: limits.max_detections]
-    above = kept[scores[kept] >= settings.fusion.score_threshold]
+    above = kept[scores[kept] >= settings.masks.score_threshold]
     return boxes[above], labels[above]
 
 

@@ -305,7 +305,7 @@ class PanopticNode(LifecycleNode):
     def _begin(self) -> None:
         assert self._pipeline is not None and self._model_topics is not None  # noqa: PT018 - configured before
         settings, stages = self._node_parameters.now()
-        self._model_topics.publish(self._pipeline.classes, stages.fusion.score_threshold)
+        self._model_topics.publish(self._pipeline.classes, stages.masks.score_threshold)
         with self._lock:
             for stream in self._streams:
                 stream.begin(settings, lambda: self.settings.max_rate_hz, self._deliver)
