@@ -109,15 +109,12 @@ class QueryBoxes:
 class MaskMembership:
     """Which detections each point of the stride-4 grid belongs to, and what is needed between points (Eq. 5-7).
 
-    (g, k) = (2h, 2w), the stride-4 grid. Bit j of `bits` is set where the mask probability of query box j, at the
-    grid point, is at least `threshold`. Device arrays.
+    Device arrays.
     """
 
-    bits: wp.array  # (g, k) 4 x uint32: bit j % 32 of word j // 32
+    best_classes: wp.array  # (h, w) uint8: class of the highest semantic logit of each stride-8 cell
     active: wp.array  # (1,) int32: the first `active[0]` query boxes take part
-    peaks: wp.array  # (h, w) uint8: class of the highest semantic logit of each stride-8 cell
-    field: wp.array  # of one `panoptic.dense_field.DenseField`: the kernels compute mask probabilities from it
-    threshold: float  # mask probability from which a pixel belongs to an object
+    field: wp.array  # of one `panoptic.mask_field.MaskField`, from which the kernels compute masks
 
 
 @dataclass(frozen=True, slots=True)

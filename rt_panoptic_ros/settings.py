@@ -167,15 +167,15 @@ class MaskSettings:
     mask_threshold: float = setting(
         0.3, "Mask probability from which a pixel belongs to an object (sigma of Eq. 7).", minimum=0.001, maximum=1.0
     )
+    score_threshold: float = setting(
+        0.3, "Detections below this score (class probability times centerness) are dropped.", minimum=0.0, maximum=1.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class FusionSettings:
     """Fusion of masks and semantics into one labelling (Section 3.2, after Kirillov et al.)."""
 
-    score_threshold: float = setting(
-        0.3, "Detections below this score (class probability times centerness) are dropped.", minimum=0.0, maximum=1.0
-    )
     overlap_threshold: float = setting(
         0.5,
         "A detection is dropped when more than this fraction of its mask already belongs to higher-scored ones.",

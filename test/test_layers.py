@@ -37,7 +37,7 @@ KNOWS = {
     "datasets": "errors files frames model records",
     "evaluation": "datasets drawing errors files frames model panoptic pipeline records settings",
     "training": "datasets drawing errors evaluation files model network pipeline records resources settings",
-    "benchmark": "errors files frames inference model network panoptic pipeline records settings training",
+    "benchmark": "model records",
     "bags": "errors files frames inference labeller model panoptic pipeline records resources settings",
     "ros": "errors files frames records resources settings",
     "ros/node": "drawing errors files frames labeller panoptic pipeline progress records resources ros settings",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.commands.options import add_engine, add_pipeline, natural, open_pipeline_of
-from rt_panoptic_ros.errors import InvalidInputError, require_package
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require_package
 from rt_panoptic_ros.settings import parse_size
 
 if TYPE_CHECKING:
@@ -17,17 +18,12 @@ if TYPE_CHECKING:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    require_package("torch", "the plain twins")
-    from rt_panoptic_ros.benchmark import comparisons
     from rt_panoptic_ros.model.bundle import read_bundle
 
+    comparisons = _comparisons()
+    if options.what != "postprocess":
+        require_package("torch", "the reference network")
     size = _size(options)
-    if options.what == "postprocess" and options.plot is not None:
-        require_package("matplotlib", "the plot")
-        from rt_panoptic_ros.benchmark.sweep import sweep_postprocess
-
-        sweep_postprocess(options.plot, options.device, seconds=options.seconds)
-        return
     if options.what == "postprocess":
         result = comparisons.bench_postprocess(size, options.detections, options.device, seconds=options.seconds)
     elif options.what == "network":
@@ -41,6 +37,21 @@ def _bench(options: argparse.Namespace) -> None:
             seconds=options.seconds, source=options.source,
         )  # fmt: skip
     print(json.dumps(result.to_document()) if options.json else result.format())
+
+
+def _comparisons() -> Any:
+    """Return the module that compares with the reference implementations, which lie in the checkout's test folder.
+
+    Raises:
+        UnavailableError: This is an installed copy, without them.
+    """
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / "test" / "reference_postprocess.py").is_file():
+        raise UnavailableError(
+            f"expected test/ with the reference implementations beside the code to compare with, found none in "
+            f"{checkout}: run `python -m rt_panoptic_ros bench` in a checkout"
+        )
+    return importlib.import_module("scripts.comparisons")
 
 
 def _bench_node(options: argparse.Namespace) -> None:
@@ -78,14 +89,6 @@ def _bench_tracking(options: argparse.Namespace) -> None:
     print(count_id_switches(open_pipeline_of(options), dataset, progress=True).format())
 
 
-def _bench_floors(options: argparse.Namespace) -> None:
-    from rt_panoptic_ros.benchmark.floors import count_floors
-    from rt_panoptic_ros.model.bundle import read_bundle
-
-    floors = count_floors(read_bundle(options.model), _size(options))
-    print(json.dumps(floors.to_document()) if options.json else floors.format())
-
-
 def _size(options: argparse.Namespace) -> tuple[int, int]:
     size = parse_size("--size", options.size)
     if size is None:
@@ -95,7 +98,7 @@ def _size(options: argparse.Namespace) -> tuple[int, int]:
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommands."""
-    command = commands.add_parser("bench", help="time a part beside a plain twin of the same work, in one run")
+    command = commands.add_parser("bench", help="time a part beside a plain way of doing the same work, in one run")
     parts = command.add_subparsers(title="parts", required=True, metavar="PART", dest="what")
     for part, about in {
         "postprocess": "everything behind the network, for a made-up scene",
@@ -105,11 +108,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         command = parts.add_parser(part, help=about)
         command.set_defaults(run=_bench)
         _add_bench(command, part)
-    command = parts.add_parser("floors", help="count what a frame costs at least: operations and bytes; times nothing")
-    command.set_defaults(run=_bench_floors)
-    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
-    command.add_argument("--size", default="512x1024", help="HEIGHTxWIDTH of the camera's image, px")
-    command.add_argument("--json", action="store_true", help="print one JSON object")
     command = parts.add_parser("node", help="the node in a ROS graph, its network replaced, beside a bare relay")
     command.set_defaults(run=_bench_node)
     _add_bench_node(command)
@@ -137,11 +135,6 @@ def _add_bench(command: argparse.ArgumentParser, part: str) -> None:
         )  # fmt: skip
     if part != "postprocess":
         add_engine(command)
-    if part == "postprocess":
-        command.add_argument(
-            "--plot", metavar="PNG", type=Path,
-            help="measure over objects and sizes instead, --seconds for each point, and draw both into this file",
-        )  # fmt: skip
     if part == "pipeline":
         command.add_argument("--source", help="image, folder or video whose first image is taken (default: made up)")
 

@@ -1,4 +1,4 @@
-"""Where the camera's pixels lie on a stride-4 or stride-8 grid of the network's input."""
+"""Where the camera's pixels lie on a stride-4 or stride-8 grid of the network's input, and filling those of a cell."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.panoptic.structs import in_memory
+from rt_panoptic_ros.panoptic.launching import StructSlot
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.records import ImageGeometry
@@ -28,14 +28,15 @@ class PixelMap:
 
 def make_pixel_map(geometry: ImageGeometry, stride: int, grid: tuple[int, int], device: wp.Device) -> wp.array:
     """Return the map of the camera's pixels onto a grid of (rows, columns) points, `stride` network px apart."""
-    result = PixelMap()
     rows, row_weights = axis_positions(geometry.camera_height, geometry.scale_y / stride, grid[0])
     columns, column_weights = axis_positions(geometry.camera_width, geometry.scale_x / stride, grid[1])
-    result.row_starts = _starts(rows, grid[0], device)
-    result.column_starts = _starts(columns, grid[1], device)
-    result.row_weights = wp.array(row_weights, dtype=wp.float32, device=device)
-    result.column_weights = wp.array(column_weights, dtype=wp.float32, device=device)
-    return in_memory(PixelMap, result, device)
+    fields = {
+        "row_starts": wp.array(np.searchsorted(rows, np.arange(grid[0] + 1)), dtype=wp.int32, device=device),
+        "column_starts": wp.array(np.searchsorted(columns, np.arange(grid[1] + 1)), dtype=wp.int32, device=device),
+        "row_weights": wp.array(row_weights, dtype=wp.float32, device=device),
+        "column_weights": wp.array(column_weights, dtype=wp.float32, device=device),
+    }
+    return StructSlot(PixelMap, device).hold(fields)
 
 
 def axis_positions(pixels: int, scale: float, points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,5 +56,53 @@ def axis_positions(pixels: int, scale: float, points: int) -> tuple[np.ndarray, 
     return index, position - index
 
 
-def _starts(indices: np.ndarray, points: int, device: wp.Device) -> wp.array:
-    return wp.array(np.searchsorted(indices, np.arange(points + 1)), dtype=wp.int32, device=device)
+@wp.struct
+class Cell:
+    """The pixels of a cell: rows top to bottom - 1, columns left to right - 1."""
+
+    top: wp.int32
+    bottom: wp.int32
+    left: wp.int32
+    right: wp.int32
+
+
+@wp.func
+def cell_at(pixels: wp.array(dtype=PixelMap), y: wp.int32, x: wp.int32) -> Cell:
+    """Return the pixels of cell (y, x)."""
+    cell = Cell()
+    cell.top = pixels[0].row_starts[y]
+    cell.bottom = pixels[0].row_starts[y + 1]
+    cell.left = pixels[0].column_starts[x]
+    cell.right = pixels[0].column_starts[x + 1]
+    return cell
+
+
+# The loops over a cell's pixels below are C++ for both devices: the compiler vectorises them, unlike Warp's own.
+
+
+@wp.func_native("""
+const unsigned long long eight = 0x0101010101010101ull * value;
+for (int row = cell.top; row < cell.bottom; ++row) {
+    unsigned char* p = (unsigned char*)image.data + (size_t)row * image.strides[0] + cell.left;
+    int left = cell.right - cell.left;
+    for (; left >= 8; left -= 8, p += 8)
+        memcpy(p, &eight, 8);
+    for (; left >= 4; left -= 4, p += 4)
+        memcpy(p, &eight, 4);
+    for (; left > 0; --left)
+        *p++ = value;
+}
+""")
+def fill_cell(image: wp.array2d(dtype=wp.uint8), cell: Cell, value: wp.uint8) -> None:
+    """Write a value into the pixels of a cell of a contiguous image."""
+
+
+@wp.func_native("""
+for (int row = cell.top; row < cell.bottom; ++row) {
+    unsigned short* p = (unsigned short*)((char*)image.data + (size_t)row * image.strides[0]);
+    for (int column = cell.left; column < cell.right; ++column)
+        p[column] = value;
+}
+""")
+def fill_cell16(image: wp.array2d(dtype=wp.uint16), cell: Cell, value: wp.uint16) -> None:
+    """Likewise in an image of 16 bits."""

@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.panoptic import confidence, fusion_kernels, masks, query_boxes
-from rt_panoptic_ros.panoptic.confidence import ConfidencePainter
+from rt_panoptic_ros.panoptic import fusion_kernels, masks, query_boxes, semantics, suppression
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
+from rt_panoptic_ros.panoptic.semantics import ConfidencePainter
 from rt_panoptic_ros.warp_runtime import load_kernels
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def untimed(_stage: str) -> AbstractContextManager[None]:
 
 def load_postprocessing(device: wp.Device | str) -> None:
     """Load the kernels of all stages, those of the confidence too; see `load_kernels`."""
-    load_kernels((query_boxes, masks, fusion_kernels, confidence), device)
+    load_kernels((query_boxes, suppression, masks, fusion_kernels, semantics), device)
 
 
 class Postprocessor:
@@ -80,8 +80,7 @@ class Postprocessor:
         with stage("query_boxes"):
             queries = self._selector.select(dense, self._geometry.content_size, settings.query_boxes)
         with stage("masks"):
-            score_threshold = settings.fusion.score_threshold
-            membership = self._constructor.construct(dense, queries, settings.masks, score_threshold=score_threshold)
+            membership = self._constructor.construct(dense, queries, settings.masks)
         with stage("fusion"):
             self._fuser.launch(dense, queries, membership, settings.fusion)
         if confidence:
@@ -104,5 +103,5 @@ class Postprocessor:
     def masks(self, dense: DenseDetections, settings: PostprocessSettings) -> tuple[QueryBoxes, np.ndarray]:
         """Return all query boxes, whatever their score, and their whole masks (n, H, W) bool at the camera's size."""
         queries = self._selector.select(dense, self._geometry.content_size, settings.query_boxes)
-        membership = self._constructor.construct(dense, queries, settings.masks)
-        return queries, self._fuser.render_masks(queries, membership)
+        membership = self._constructor.construct(dense, queries, replace(settings.masks, score_threshold=0.0))
+        return queries, self._fuser.render_masks(membership)

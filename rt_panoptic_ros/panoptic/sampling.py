@@ -1,4 +1,4 @@
-"""Device functions shared by the kernels: bilinear sampling, box overlap, bit sets.
+"""Device functions shared by the kernels: bilinear sampling, boxes and their overlap, sets of detections.
 
 Grids follow `align_corners=False`: cell i of a grid covers pixels around (i + 0.5) / scale, edges repeat.
 
@@ -27,6 +27,13 @@ class Sample:
     wx: wp.float32
 
 
+@wp.struct
+class Level:
+    """The boxes that one pyramid level proposes."""
+
+    offsets: wp.array3d(dtype=wp.float32)  # (4, h, w): left, top, right, bottom, network px (Eq. 8)
+
+
 @wp.func
 def source_position(index: wp.int32, scale: wp.float32) -> wp.float32:
     """Return the source coordinate of target cell `index`; `scale` is source cells per target cell."""
@@ -47,20 +54,27 @@ def sample_at(y: wp.float32, x: wp.float32, height: wp.int32, width: wp.int32) -
 
 
 @wp.func
-def lerp2(
-    v00: wp.float32, v01: wp.float32, v10: wp.float32, v11: wp.float32, wy: wp.float32, wx: wp.float32
-) -> wp.float32:
-    """Interpolate four corners."""
-    return (1.0 - wy) * ((1.0 - wx) * v00 + wx * v01) + wy * ((1.0 - wx) * v10 + wx * v11)
+def lerp2(corners: wp.vec4, wy: wp.float32, wx: wp.float32) -> wp.float32:
+    """Interpolate four corners 00, 01, 10, 11."""
+    return (1.0 - wy) * ((1.0 - wx) * corners[0] + wx * corners[1]) + wy * ((1.0 - wx) * corners[2] + wx * corners[3])
 
 
 @wp.func
 def bilinear(planes: wp.array3d(dtype=wp.float32), channel: wp.int32, s: Sample) -> wp.float32:
     """Sample one channel of (C, h, w)."""
-    return lerp2(
+    corners = wp.vec4(
         planes[channel, s.y0, s.x0], planes[channel, s.y0, s.x1],
-        planes[channel, s.y1, s.x0], planes[channel, s.y1, s.x1], s.wy, s.wx,
+        planes[channel, s.y1, s.x0], planes[channel, s.y1, s.x1],
     )  # fmt: skip
+    return lerp2(corners, s.wy, s.wx)
+
+
+@wp.func
+def box_around(x: wp.int32, y: wp.int32, offsets: wp.vec4) -> wp.vec4:
+    """Eq. 8 read backwards: the box, xyxy network px, whose sides lie left, top, right and bottom of a point."""
+    cx = wp.float32(x)
+    cy = wp.float32(y)
+    return wp.vec4(cx - offsets[0], cy - offsets[1], cx + offsets[2], cy + offsets[3])
 
 
 @wp.func

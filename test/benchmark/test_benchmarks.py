@@ -1,41 +1,44 @@
-"""The benchmarks: the plain twin does the same work, and what is printed holds together. Nothing asserts a time."""
+"""The benchmarks: the reference does the same work, and what is printed holds together. Nothing asserts a time."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from rt_panoptic_ros.benchmark.floors import count_floors
-from rt_panoptic_ros.benchmark.measure import Comparison, compare
+import rt_panoptic_ros
+from rt_panoptic_ros.benchmark.measure import Comparison, StageClock, compare
 from rt_panoptic_ros.benchmark.scenes import street_scene
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.model.bundle import ModelBundle
 from rt_panoptic_ros.model.class_table import load_class_table
-
-pytest.importorskip("torch")
-
-from rt_panoptic_ros.benchmark import sweep
-from rt_panoptic_ros.benchmark.comparisons import bench_network, bench_pipeline, bench_postprocess
+from scripts.comparisons import bench_network, bench_pipeline, bench_postprocess
+from scripts.floors import count_floors
 
 
 def test_both_ways_have_their_turns() -> None:
     calls: list[str] = []
 
-    def work(name: str) -> dict[str, float]:
+    def work(name: str, clock: StageClock) -> None:
         calls.append(name)
-        return {"stage": float(len(calls))}
+        clock.end("stage")
 
-    result = compare("words", lambda: work("ours"), lambda: work("twin"), seconds=0, least=3, warmup=1)
-    assert calls[:2] == ["ours", "twin"]
-    assert calls.count("twin") == 1 + 3
+    result = compare(
+        "words", lambda clock: work("ours", clock), lambda clock: work("reference", clock), seconds=0, least=3, warmup=1
+    )
+    assert calls[:2] == ["ours", "reference"]
+    assert calls.count("reference") == 1 + 3
     assert calls.count("ours") >= 1 + 3
-    assert result.ratio == result.twin_median_ms / result.median_ms
-    assert set(result.to_document()) == {"subject", "median_ms", "twin_median_ms", "ratio", "stages_ms",
-                                         "twin_stages_ms"}  # fmt: skip
+    assert result.ratio == result.reference_median_ms / result.median_ms
+    assert set(result.to_document()) == {"subject", "median_ms", "reference_median_ms", "ratio", "stages_ms",
+                                         "reference_stages_ms"}  # fmt: skip
+    assert set(result.stages_ms) == set(result.reference_stages_ms) == {"stage"}
 
 
 def test_the_ratio_is_how_many_times_faster() -> None:
@@ -46,11 +49,11 @@ def test_the_ratio_is_how_many_times_faster() -> None:
 
 
 @pytest.mark.parametrize("objects", [0, 1, 100])
-def test_post_processing_equals_the_plain_twin(objects: int) -> None:
+def test_post_processing_equals_the_reference(objects: int) -> None:
     result = bench_postprocess((200, 328), objects, "cpu", seconds=0)
     assert result.details["pixels_alike"] > 0.9999
     assert 0.5 * objects <= result.details["detections"] <= objects
-    assert set(result.stages_ms) == set(result.twin_stages_ms) == {"query_boxes", "masks", "fusion"}
+    assert set(result.stages_ms) == set(result.reference_stages_ms) == {"query_boxes", "masks", "fusion"}
 
 
 def test_scenes_share_their_first_objects() -> None:
@@ -63,22 +66,28 @@ def test_scenes_share_their_first_objects() -> None:
 
 
 def test_the_network_equals_the_concatenating_one(small_bundle: ModelBundle) -> None:
+    pytest.importorskip("torch")
     result = bench_network(small_bundle, (64, 96), "onnxruntime", "cpu", "float32", seconds=0)
     assert result.details["largest_logit_difference"] < 1e-3
 
 
 @pytest.mark.parametrize("detections", [None, 5])
 def test_the_whole_frame(small_bundle: ModelBundle, detections: int | None) -> None:
+    pytest.importorskip("torch")
     result = bench_pipeline(small_bundle, (64, 96), detections, "onnxruntime", "cpu", "float32", seconds=0)
     assert result.details["frame_over_network"] > 1
-    assert set(result.stages_ms) == set(result.twin_stages_ms) == {"input", "network", "query_boxes", "masks", "fusion"}
+    assert (
+        set(result.stages_ms)
+        == set(result.reference_stages_ms)
+        == {"input", "network", "query_boxes", "masks", "fusion"}
+    )
     assert detections is None or 0 < result.details["detections"] <= detections
 
 
 def test_the_command_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "postprocess", "--size", "64x96", "--detections", "3", "--seconds", "0", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert {"median_ms", "twin_median_ms", "ratio"} <= set(document)
+    assert {"median_ms", "reference_median_ms", "ratio"} <= set(document)
 
 
 def test_floors_are_counted_from_the_graph(small_bundle: ModelBundle) -> None:
@@ -94,13 +103,22 @@ def test_floors_are_counted_from_the_graph(small_bundle: ModelBundle) -> None:
     )
 
 
-def test_the_sweep_prints_rows_and_draws(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sweep_prints_rows_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(sweep, "_SIZES", ((64, 96), (96, 160)))
-    monkeypatch.setattr(sweep, "_OBJECTS", (1, 5))
+    from scripts.sweep import sweep_postprocess
+
     picture = tmp_path / "plot.png"
-    assert main(["bench", "postprocess", "--plot", str(picture), "--seconds", "0"]) == 0
+    sweep_postprocess(picture, "auto", seconds=0, sizes=((64, 96), (96, 160)), objects=(1, 5))
     assert len(capsys.readouterr().out.splitlines()) == 1 + 2 * 2
     assert cv2.imread(str(picture)).std() > 10
+
+
+def test_an_installed_copy_has_nothing_to_compare_with(tmp_path: Path) -> None:
+    package = Path(rt_panoptic_ros.__file__).parent
+    shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", package.name, "bench", "postprocess"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 1
+    assert "expected test/ with the reference implementations" in done.stderr
+    assert "run `python -m rt_panoptic_ros bench` in a checkout" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -21,7 +21,7 @@ from rt_panoptic_ros.inference import frame_graph
 from rt_panoptic_ros.inference.base import Backend, CapturableBackend
 from rt_panoptic_ros.model.bundle import ModelBundle
 from rt_panoptic_ros.model.class_table import ClassTable, SemanticClass
-from rt_panoptic_ros.panoptic import bands, postprocess, query_boxes
+from rt_panoptic_ros.panoptic import launching, postprocess, query_boxes
 from rt_panoptic_ros.pipeline import PanopticPipeline
 from rt_panoptic_ros.records import CameraImage, DenseDetections, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings, settings_of
@@ -99,7 +99,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, dense: DenseDetections, *, capturable: bool | None) -> None:
             super().__init__(dense, capturable=capturable is not False)
 
-    monkeypatch.setattr(bands, "MAX_BANDS", 1)
+    monkeypatch.setattr(launching, "MAX_BANDS", 1)
     monkeypatch.setattr(postprocess, "QueryBoxSelector", Selector)
 
 

@@ -7,7 +7,7 @@ import pytest
 import warp as wp
 from dense_cases import THING_IDS, random_dense, same_geometry
 
-from rt_panoptic_ros.panoptic import bands
+from rt_panoptic_ros.panoptic import launching
 from rt_panoptic_ros.panoptic.postprocess import Postprocessor
 from rt_panoptic_ros.records import DenseDetections, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings
@@ -44,7 +44,7 @@ class Frames:
 
 @pytest.mark.parametrize("overlap_threshold", [0.5, 0.0])
 def test_captured_once_it_serves_every_frame(overlap_threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bands, "MAX_BANDS", 1)  # on a GPU there are none
+    monkeypatch.setattr(launching, "MAX_BANDS", 1)  # on a GPU there are none
     settings = PostprocessSettings().replaced({"overlap_threshold": overlap_threshold, "mask_threshold": 0.1})
     plain, captured = Frames(settings), Frames(settings)
     captured.launch()

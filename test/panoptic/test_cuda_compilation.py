@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("arch", [87, 90], ids=["Orin", "Hopper"])
-@pytest.mark.parametrize("module", ["query_boxes", "masks", "fusion_kernels", "confidence"])
+@pytest.mark.parametrize("module", ["query_boxes", "suppression", "masks", "fusion_kernels", "semantics"])
 def test_kernels_compile(module: str, arch: int, tmp_path: Path) -> None:
     kernels = importlib.import_module(f"rt_panoptic_ros.panoptic.{module}")
     wp.compile_aot_module(kernels, arch=arch, module_dir=str(tmp_path), use_ptx=True)

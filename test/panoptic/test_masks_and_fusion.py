@@ -1,19 +1,20 @@
-"""Mask construction and fusion: the kernels against their twins, and the invariants of a panoptic labelling."""
+"""Mask construction and fusion: the kernels against the reference implementation, and what holds of any labelling."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import reference_postprocess as reference
 from dense_cases import CLASSES, THING_IDS, ideal_dense, random_dense, same_geometry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt_panoptic_ros.panoptic import bands, fusion, numpy_twin
-from rt_panoptic_ros.panoptic.confidence import ConfidencePainter
+from rt_panoptic_ros.panoptic import fusion, launching
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
 from rt_panoptic_ros.panoptic.pixel_map import axis_positions
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
+from rt_panoptic_ros.panoptic.semantics import ConfidencePainter
 from rt_panoptic_ros.records import VOID, DenseDetections, ImageGeometry, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings
 
@@ -23,52 +24,54 @@ SIZES = [(96, 160), (33, 47), (200, 328)]
 
 def run_kernels(
     dense: DenseDetections, geometry: ImageGeometry, config: PostprocessSettings
-) -> tuple[numpy_twin.HostQueryBoxes, np.ndarray, PanopticResult]:
+) -> tuple[reference.HostQueryBoxes, np.ndarray, PanopticResult]:
     """Return the query boxes, the masks of those above the score threshold, and the result."""
     queries = QueryBoxSelector(dense).select(dense, geometry.content_size, config.query_boxes)
-    constructor = MaskConstructor(dense, THING_IDS)
-    membership = constructor.construct(dense, queries, config.masks, score_threshold=config.fusion.score_threshold)
+    membership = MaskConstructor(dense, THING_IDS).construct(dense, queries, config.masks)
     fuser = PanopticFuser(dense, THING_IDS, geometry)
-    result = fuser.fuse(dense, queries, membership, config.fusion)
+    fuser.launch(dense, queries, membership, config.fusion)
+    result = fuser.result()
     count = int(membership.active.numpy()[0])
-    host = numpy_twin.HostQueryBoxes(
+    host = reference.HostQueryBoxes(
         queries.boxes.numpy()[:count], queries.scores.numpy()[:count], queries.labels.numpy()[:count]
     )
-    return host, fuser.render_masks(queries, membership), result
+    return host, fuser.render_masks(membership), result
 
 
-def assert_equals_twin(dense: DenseDetections, geometry: ImageGeometry, config: PostprocessSettings) -> PanopticResult:
+def assert_equals_reference(
+    dense: DenseDetections, geometry: ImageGeometry, config: PostprocessSettings
+) -> PanopticResult:
     queries, masks, result = run_kernels(dense, geometry, config)
-    probabilities = numpy_twin.mask_probabilities(dense, queries, THING_IDS, config.masks)
-    pixels = numpy_twin.camera_sampled(probabilities, geometry, 4)
+    probabilities = reference.mask_probabilities(dense, queries, THING_IDS, config.masks)
+    pixels = reference.camera_sampled(probabilities, geometry, 4)
     threshold = config.masks.mask_threshold
     differ = masks != (pixels >= np.float32(threshold))
     assert np.abs(pixels[differ] - threshold).max(initial=0) < 1e-5  # only where rounding decides
     assert differ.sum() <= 1e-5 * differ.size + 2
 
-    twin = numpy_twin.fuse_panoptic(dense, queries, masks, THING_IDS, geometry, config.fusion)
-    np.testing.assert_array_equal(result.instance, twin.instance)
-    logits = numpy_twin.camera_sampled(dense.semantic_logits.numpy(), geometry, 8)
+    expected = reference.fuse_panoptic(dense, queries, masks, THING_IDS, geometry, config.fusion)
+    np.testing.assert_array_equal(result.instance, expected.instance)
+    logits = reference.camera_sampled(dense.semantic_logits.numpy(), geometry, 8)
     best_two = np.sort(logits, axis=0)[-2:]
     undecided = best_two[1] - best_two[0] < 1e-5
-    np.testing.assert_array_equal(result.semantic[~undecided], twin.semantic[~undecided])
-    np.testing.assert_array_equal(result.detections.class_ids, twin.detections.class_ids)
-    np.testing.assert_array_equal(result.detections.areas, twin.detections.areas)
-    np.testing.assert_array_equal(result.detections.mask_boxes, twin.detections.mask_boxes)
-    np.testing.assert_allclose(result.detections.boxes, twin.detections.boxes, rtol=1e-6)
-    np.testing.assert_array_equal(result.detections.scores, twin.detections.scores)
+    np.testing.assert_array_equal(result.semantic[~undecided], expected.semantic[~undecided])
+    np.testing.assert_array_equal(result.detections.class_ids, expected.detections.class_ids)
+    np.testing.assert_array_equal(result.detections.areas, expected.detections.areas)
+    np.testing.assert_array_equal(result.detections.mask_boxes, expected.detections.mask_boxes)
+    np.testing.assert_allclose(result.detections.boxes, expected.detections.boxes, rtol=1e-6)
+    np.testing.assert_array_equal(result.detections.scores, expected.detections.scores)
     return result
 
 
 @pytest.mark.parametrize("levelness", [True, False])
 @pytest.mark.parametrize("similarity", ["iou", "giou"])
 @pytest.mark.parametrize("size", SIZES)
-def test_equals_twin_on_random_outputs(size: tuple[int, int], similarity: str, levelness: bool) -> None:
+def test_equals_reference_on_random_outputs(size: tuple[int, int], similarity: str, levelness: bool) -> None:
     config = PostprocessSettings().replaced({**LOW, "similarity": similarity})
     found = 0
     for seed in range(4):
         dense = random_dense(seed, size, levelness=levelness)
-        found += len(assert_equals_twin(dense, same_geometry(size), config).detections)
+        found += len(assert_equals_reference(dense, same_geometry(size), config).detections)
     assert found > 0
 
 
@@ -82,15 +85,15 @@ def test_equals_twin_on_random_outputs(size: tuple[int, int], similarity: str, l
         ImageGeometry(400, 7, 96, 160, 96, 160),
     ],
 )
-def test_equals_twin_when_camera_and_network_sizes_differ(geometry: ImageGeometry) -> None:
+def test_equals_reference_when_camera_and_network_sizes_differ(geometry: ImageGeometry) -> None:
     config = PostprocessSettings().replaced(LOW)
-    assert_equals_twin(random_dense(11, geometry.network_size), geometry, config)
+    assert_equals_reference(random_dense(11, geometry.network_size), geometry, config)
 
 
 def test_ideal_objects_come_out_as_they_went_in() -> None:
     objects = [(0, (8.0, 8.0, 55.0, 47.0)), (1, (80.0, 16.0, 135.0, 79.0)), (0, (16.0, 56.0, 63.0, 87.0))]
     dense = ideal_dense((96, 160), objects)
-    result = assert_equals_twin(dense, same_geometry((96, 160)), PostprocessSettings())
+    result = assert_equals_reference(dense, same_geometry((96, 160)), PostprocessSettings())
     assert result.detections.class_ids.tolist() == [THING_IDS[0], THING_IDS[1], THING_IDS[0]]
     for row, (_, box) in enumerate(objects):
         np.testing.assert_allclose(result.detections.boxes[row], box, atol=1e-3)
@@ -106,18 +109,18 @@ def test_hundred_overlapping_objects() -> None:
         {"nms_threshold": 1.0, "global_nms_threshold": 1.0, "score_threshold": 0.01, "mask_threshold": 0.05}
     )
     for overlap in (0.0, 0.2, 0.5, 1.0):
-        assert_equals_twin(dense, same_geometry((96, 160)), config.replaced({"overlap_threshold": overlap}))
+        assert_equals_reference(dense, same_geometry((96, 160)), config.replaced({"overlap_threshold": overlap}))
 
 
 def test_equal_scores_and_one_pixel_objects() -> None:
     objects = [(0, (40.0, 40.0, 41.0, 41.0)), (1, (84.0, 44.0, 84.5, 44.5)), (2, (20.0, 20.0, 20.1, 20.1))]
     dense = ideal_dense((96, 160), objects, score_step=0.0)
-    assert_equals_twin(dense, same_geometry((96, 160)), PostprocessSettings().replaced(LOW))
+    assert_equals_reference(dense, same_geometry((96, 160)), PostprocessSettings().replaced(LOW))
 
 
 def test_no_detections_leaves_the_semantics() -> None:
     dense = random_dense(2, (96, 160), box_bias=-50.0)
-    result = assert_equals_twin(dense, same_geometry((96, 160)), PostprocessSettings())
+    result = assert_equals_reference(dense, same_geometry((96, 160)), PostprocessSettings())
     assert len(result.detections) == 0
     assert not result.instance.any()
 
@@ -128,17 +131,19 @@ def test_many_classes_between_four_corners() -> None:
     dense = random_dense(1, (64, 64))
     logits = dense.semantic_logits.numpy()
     logits[:] = random.standard_normal(logits.shape) * 1e-2
-    assert_equals_twin(dense, same_geometry((64, 64)), PostprocessSettings())
+    assert_equals_reference(dense, same_geometry((64, 64)), PostprocessSettings())
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_bands_of_rows_change_nothing(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (bands, fusion):
+    for module in (launching, fusion):
         monkeypatch.setattr(module, "band_count", lambda device: count)
-    monkeypatch.setitem(bands.launch_rows.__kwdefaults__, "least_cells", 1)
+    monkeypatch.setitem(launching.launch_rows.__kwdefaults__, "least_cells", 1)
     monkeypatch.setattr(fusion, "_HELD_CELLS", 1)
     config = PostprocessSettings().replaced(LOW)
-    found = [assert_equals_twin(random_dense(seed, (96, 160)), same_geometry((96, 160)), config) for seed in range(6)]
+    found = [
+        assert_equals_reference(random_dense(seed, (96, 160)), same_geometry((96, 160)), config) for seed in range(6)
+    ]
     assert sum(len(result.detections) for result in found) > 0
 
 

@@ -1,14 +1,14 @@
-"""Query-box selection: the kernels against their twin, and what must always hold."""
+"""Query-box selection: the kernels against the reference implementation, and what must always hold."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import reference_postprocess as reference
 from dense_cases import ideal_dense, random_dense, to_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt_panoptic_ros.panoptic import numpy_twin
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
 from rt_panoptic_ros.records import DenseDetections
 from rt_panoptic_ros.settings import QueryBoxSettings
@@ -16,7 +16,7 @@ from rt_panoptic_ros.settings import QueryBoxSettings
 SIZE = (96, 160)
 
 
-def select(dense: DenseDetections, config: QueryBoxSettings, size: tuple[int, int] = SIZE) -> numpy_twin.HostQueryBoxes:
+def select(dense: DenseDetections, config: QueryBoxSettings, size: tuple[int, int] = SIZE) -> reference.HostQueryBoxes:
     """Select both ways, one by one and in parallel as on a GPU, which must give the same to the bit."""
     serial, parallel = (_select(dense, config, size, capturable=capturable) for capturable in (False, True))
     np.testing.assert_array_equal(serial.boxes, parallel.boxes)
@@ -27,41 +27,41 @@ def select(dense: DenseDetections, config: QueryBoxSettings, size: tuple[int, in
 
 def _select(
     dense: DenseDetections, config: QueryBoxSettings, size: tuple[int, int], *, capturable: bool
-) -> numpy_twin.HostQueryBoxes:
+) -> reference.HostQueryBoxes:
     queries = QueryBoxSelector(dense, capturable=capturable).select(dense, size, config)
     count = int(queries.count.numpy()[0])
-    return numpy_twin.HostQueryBoxes(
+    return reference.HostQueryBoxes(
         queries.boxes.numpy()[:count], queries.scores.numpy()[:count], queries.labels.numpy()[:count]
     )
 
 
-def assert_equals_twin(dense: DenseDetections, config: QueryBoxSettings, size: tuple[int, int] = SIZE) -> int:
-    ours, twin = select(dense, config, size), numpy_twin.select_query_boxes(dense, size, config)
-    np.testing.assert_array_equal(ours.labels, twin.labels)
-    np.testing.assert_allclose(ours.scores, twin.scores, rtol=1e-5)
-    np.testing.assert_allclose(ours.boxes, twin.boxes, rtol=1e-6)
+def assert_equals_reference(dense: DenseDetections, config: QueryBoxSettings, size: tuple[int, int] = SIZE) -> int:
+    ours, expected = select(dense, config, size), reference.select_query_boxes(dense, size, config)
+    np.testing.assert_array_equal(ours.labels, expected.labels)
+    np.testing.assert_allclose(ours.scores, expected.scores, rtol=1e-5)
+    np.testing.assert_allclose(ours.boxes, expected.boxes, rtol=1e-6)
     return len(ours.scores)
 
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("size", [(96, 160), (33, 47), (128, 128), (200, 328)])
-def test_equals_twin_on_random_outputs(seed: int, size: tuple[int, int]) -> None:
-    assert assert_equals_twin(random_dense(seed, size), QueryBoxSettings(), size) > 0
+def test_equals_reference_on_random_outputs(seed: int, size: tuple[int, int]) -> None:
+    assert assert_equals_reference(random_dense(seed, size), QueryBoxSettings(), size) > 0
 
 
 @pytest.mark.parametrize("top_k", [1, 7, 100])
 def test_top_k_keeps_the_best_of_each_level(top_k: int) -> None:
     dense = random_dense(3, (128, 256), box_bias=1.0)
     config = QueryBoxSettings(pre_nms_top_k=top_k, nms_threshold=1.0, global_nms_threshold=1.0, max_detections=128)
-    candidates = [(numpy_twin.sigmoid(array.numpy()) > 0.06).sum() for array in dense.box_class_logits]
+    candidates = [(reference.sigmoid(array.numpy()) > 0.06).sum() for array in dense.box_class_logits]
     assert candidates[0] > top_k
     expected = min(128, sum(min(top_k, count) for count in candidates))
-    assert assert_equals_twin(dense, config, (128, 256)) == expected
+    assert assert_equals_reference(dense, config, (128, 256)) == expected
 
 
 def test_no_detections() -> None:
     dense = random_dense(1, SIZE, box_bias=-50.0)
-    assert assert_equals_twin(dense, QueryBoxSettings()) == 0
+    assert assert_equals_reference(dense, QueryBoxSettings()) == 0
 
 
 def test_equal_scores_are_ordered_by_index() -> None:
@@ -73,7 +73,7 @@ def test_equal_scores_are_ordered_by_index() -> None:
         dense.box_offsets,
         tuple(to_device(np.zeros(array.shape)) for array in dense.centerness_logits),
     )
-    assert assert_equals_twin(flat, QueryBoxSettings(pre_nms_top_k=33)) > 1
+    assert assert_equals_reference(flat, QueryBoxSettings(pre_nms_top_k=33)) > 1
 
 
 def test_hundred_identical_boxes_leave_one_per_group() -> None:
@@ -90,7 +90,7 @@ def test_hundred_identical_boxes_leave_one_per_group() -> None:
         (to_device(offsets), *dense.box_offsets[1:]),
         dense.centerness_logits,
     )
-    assert assert_equals_twin(crowd, QueryBoxSettings()) == 1
+    assert assert_equals_reference(crowd, QueryBoxSettings()) == 1
 
 
 def test_boxes_outside_the_image_are_clipped_to_its_pixels() -> None:
@@ -125,7 +125,7 @@ def test_survivors_overlap_at_most_by_the_thresholds(
     assert len(found.scores) <= limit
     assert (np.diff(found.scores) <= 0).all()
     for i in range(1, len(found.scores)):
-        overlaps = numpy_twin.iou(found.boxes[:i], found.boxes[i])
+        overlaps = reference.iou(found.boxes[:i], found.boxes[i])
         assert overlaps.max() <= global_threshold + 1e-6
         same = found.labels[:i] == found.labels[i]
         assert overlaps[same].max(initial=0) <= threshold + 1e-6

@@ -311,7 +311,7 @@ class PanopticNode(LifecycleNode):
         assert self._labeller is not None
         self._labeller.reset_tracking()
         settings, stages = self._node_parameters.now()
-        self._model_topics.publish(self._pipeline.classes, stages.fusion.score_threshold)
+        self._model_topics.publish(self._pipeline.classes, stages.masks.score_threshold)
         with self._lock:
             for stream in self._streams:
                 stream.begin(settings, lambda: self.settings.max_rate_hz, self._deliver)

@@ -595,7 +595,7 @@ def test_parameters_set_together_change_between_the_same_frames(graph, fake_node
         camera.send(picture(number))
         assert set_parameters(node, score_threshold=values[0], object_classes=values[1]).successful
         camera.await_outputs(number + 1)
-    thresholds = [settings.fusion.score_threshold for _, settings in pipeline.seen]
+    thresholds = [settings.masks.score_threshold for _, settings in pipeline.seen]
     objects = [len(array.detections) for array in camera.received["detections"]]
     assert set(thresholds[1:]) == {0.25, 0.75}
     assert all(count == (threshold != 0.75) for threshold, count in zip(thresholds, objects, strict=True))

@@ -60,8 +60,8 @@ def test_an_accepted_change_is_another_record(fake_node):
     pipeline = node.pipelines[0]
     before = pipeline.settings
     assert change(node, score_threshold=0.6, similarity="iou", max_detections=7).successful
-    assert (before.fusion.score_threshold, before.masks.similarity) == (0.3, "giou")
-    assert pipeline.settings.fusion.score_threshold == 0.6
+    assert (before.masks.score_threshold, before.masks.similarity) == (0.3, "giou")
+    assert pipeline.settings.masks.score_threshold == 0.6
     assert pipeline.settings.masks.similarity == "iou"
     assert pipeline.settings.query_boxes.max_detections == 7
 

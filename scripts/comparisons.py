@@ -1,16 +1,19 @@
-"""`rt-panoptic bench postprocess | network | pipeline`: what is timed, against which plain twin."""
+"""`python -m rt_panoptic_ros bench postprocess | network | pipeline`: what is timed, against which reference.
+
+The reference implementations lie in test/, so this runs in a checkout only.
+"""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import warp as wp
 
 from rt_panoptic_ros.benchmark.measure import Comparison, StageClock, compare
-from rt_panoptic_ros.benchmark.plain import PlainNetwork, plain_postprocess, same_pixels
 from rt_panoptic_ros.benchmark.scenes import street_scene
 from rt_panoptic_ros.frames.sources import open_source
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
@@ -23,18 +26,16 @@ from rt_panoptic_ros.records import CameraImage, ImageGeometry
 from rt_panoptic_ros.settings import PostprocessSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.records import DenseDetections, PanopticResult
 
-_CLASSES = "cityscapes"
+sys.path.append(str(Path(__file__).resolve().parents[1] / "test"))
 
 
 class SceneBackend(Backend):
     """Runs a network, then gives the outputs of a made-up scene in place of its own, so that objects can be counted."""
 
-    def __init__(self, inner: Backend, scene: DenseDetections) -> None:  # wraps a loaded engine instead of loading one
+    def __init__(self, inner: Backend, scene: DenseDetections) -> None:  # wraps a loaded backend instead of loading one
         self._inner, self._scene = inner, scene
         self.name, self.device, self.precision = inner.name, inner.device, inner.precision
         self.network_size = inner.network_size
@@ -45,39 +46,33 @@ class SceneBackend(Backend):
         return self._scene
 
     def close(self) -> None:
-        """Free the engine."""
+        """Free the backend."""
         self._inner.close()
 
 
 def bench_postprocess(size: tuple[int, int], detections: int, device: str, *, seconds: float) -> Comparison:
     """Time everything behind the network for a scene of Cityscapes' classes, camera and network of one size."""
-    where = resolve_device(device)
-    thing_ids = load_class_table(_CLASSES).thing_ids
-    classes = len(load_class_table(_CLASSES))
-    dense = street_scene(size, detections, classes=classes, thing_ids=thing_ids, device=where)
-    settings = PostprocessSettings()
-    geometry = ImageGeometry(*size, *size, *size)
-    postprocessor = Postprocessor(dense, thing_ids, geometry)
-    latest: dict[str, PanopticResult] = {}
+    plain, where = import_module("reference_postprocess"), resolve_device(device)
+    classes = load_class_table("cityscapes")
+    dense = street_scene(size, detections, classes=len(classes), thing_ids=classes.thing_ids, device=where)
+    settings, geometry = PostprocessSettings(), ImageGeometry(*size, *size, *size)
+    postprocessor = Postprocessor(dense, classes.thing_ids, geometry)
 
-    def ours() -> dict[str, float]:
-        clock = StageClock()
-        postprocessor.launch(dense, settings, stage=lambda stage: _finishing(where, clock, stage))
-        latest["result"] = postprocessor.result()
+    def ours(clock: StageClock) -> PanopticResult:
+        postprocessor.launch(dense, settings, clock.stage)
+        result = postprocessor.result()
         clock.end("fusion")
-        return clock.stages_ms
+        return result
 
-    def twin() -> dict[str, float]:
-        return plain_postprocess(dense, size, thing_ids, settings)[1]
+    def theirs(clock: StageClock) -> PanopticResult:
+        result: PanopticResult = plain.postprocess(dense, classes.thing_ids, geometry, settings, clock.stage)
+        return result
 
-    ours()
-    details = {
-        "detections": len(latest["result"].detections),
-        "pixels_alike": same_pixels(latest["result"], plain_postprocess(dense, size, thing_ids, settings)[0]),
-    }
+    mine, other = ours(StageClock()), theirs(StageClock())
+    alike = (mine.semantic == other.semantic) & (mine.instance == other.instance)
     return compare(
-        f"post-processing, {detections} objects, {size[0]}x{size[1]}, {where}", ours, twin, seconds=seconds,
-        details=details,
+        f"post-processing, {detections} objects, {size[0]}x{size[1]}, {where}", ours, theirs, device=where,
+        seconds=seconds, details={"detections": len(mine.detections), "pixels_alike": float(alike.mean())},
     )  # fmt: skip
 
 
@@ -85,23 +80,16 @@ def bench_network(
     bundle: ModelBundle, size: tuple[int, int], backend: str, device: str, precision: str, *, seconds: float
 ) -> Comparison:
     """Time the network alone for inputs of `size` against the plain one in torch."""
-    engine = open_backend(backend, bundle, size, device, precision)
-    plain = PlainNetwork(bundle, engine.device)
+    network = import_module("reference_network")
+    ours = open_backend(backend, bundle, size, device, precision)
+    theirs = network.ReferenceNetwork(bundle, size, ours.device)
     image = _street_image(size)
-
-    def ours() -> dict[str, float]:
-        engine.infer(image)
-        wp.synchronize_device(engine.device)
-        return {}
-
-    def twin() -> dict[str, float]:
-        plain(image)
-        return {}
-
-    mine, other = engine.infer(image), plain(image)
-    difference = np.abs(mine.semantic_logits.numpy() - other.semantic_logits.numpy()).max()
-    subject = f"network of {bundle.name}, {size[0]}x{size[1]}, {engine.name} in {precision} on {engine.device}"
-    return compare(subject, ours, twin, seconds=seconds, details={"largest_logit_difference": float(difference)})
+    logits, expected = (each.infer(image).semantic_logits.numpy() for each in (ours, theirs))
+    return compare(
+        f"network of {bundle.name}, {size[0]}x{size[1]}, {ours.name} in {ours.precision} on {ours.device}",
+        lambda _: ours.infer(image), lambda _: theirs.infer(image), device=ours.device, seconds=seconds,
+        details={"largest_logit_difference": float(np.abs(logits - expected).max())},
+    )  # fmt: skip
 
 
 def bench_pipeline(
@@ -117,66 +105,49 @@ def bench_pipeline(
             keeps its own.
         backend: One of `BACKENDS`.
         device: auto, cpu or cuda.
-        precision: One of `PRECISIONS`, for ours; the twin is float32.
+        precision: One of `PRECISIONS`, for ours; the reference is float32.
         seconds: About how long to measure.
         source: Its first image is the camera's, brought to `size`; None makes one up.
     """
-    geometry = plan_geometry(size, bundle.input, None)
-    thing_ids = bundle.classes.thing_ids
-    where = resolve_device(device)
+    plain, network = import_module("reference_postprocess"), import_module("reference_network")
+    geometry, where = plan_geometry(size, bundle.input, None), resolve_device(device)
+    thing_ids, settings = bundle.classes.thing_ids, bundle.settings
     scene = None if detections is None else street_scene(
         geometry.network_size, detections, classes=len(bundle.classes), thing_ids=thing_ids, device=where
     )  # fmt: skip
 
-    def engine(name: str, model: ModelBundle, network_size: tuple[int, int], where: str, precision: str) -> Backend:
-        inner = open_backend(name, model, network_size, where, precision)
+    def with_scene(inner: Backend) -> Backend:
         return inner if scene is None else SceneBackend(inner, scene)
 
     pipeline = PanopticPipeline(
-        bundle,
-        backend=backend,
-        device=device,
-        precision=precision,
-        network_size=None,
-        settings=bundle.settings,
-        engine_opener=engine,
-    )
+        bundle, backend=backend, device=device, precision=precision, network_size=None, settings=settings,
+        engine_opener=lambda *arguments: with_scene(open_backend(*arguments)),
+    )  # fmt: skip
+    theirs = with_scene(network.ReferenceNetwork(bundle, geometry.network_size, where))
     camera = CameraImage(_street_image(size) if source is None else _first_image(source, size), "rgb")
     pipeline(camera)  # a graph is captured with the first frame and used from the second on
-    result = pipeline(camera)
-    plain = PlainNetwork(bundle, where)
-    stages: list[dict[str, float]] = []
+    details: dict[str, Any] = {"detections": len(pipeline(camera).detections)}
+    over_network: list[float] = []
 
-    def ours() -> dict[str, float]:
+    def frame(clock: StageClock) -> None:
         pipeline(camera)
-        stages.append(pipeline.timings_ms)
-        return pipeline.timings_ms
+        clock.stages_ms = stages = dict(pipeline.timings_ms)
+        if "network" in stages:  # as one graph, the frame can't be told apart from the network
+            over_network.append(sum(stages.values()) / stages["network"])
 
-    def twin() -> dict[str, float]:
-        clock = StageClock()
-        network_input = prepare_input(camera, geometry, bundle.input)
-        clock.end("input")
-        dense = plain(network_input)
-        clock.end("network")
-        _, rest = plain_postprocess(scene or dense, geometry.network_size, thing_ids, bundle.settings)
-        return {**clock.stages_ms, **rest}
+    def plain_frame(clock: StageClock) -> None:
+        with clock.stage("input"):
+            image = prepare_input(camera, geometry, bundle.input)
+        with clock.stage("network"):
+            dense = theirs.infer(image)
+        plain.postprocess(dense, thing_ids, geometry, settings, clock.stage)
 
     subject = f"frame of {size[0]}x{size[1]}, {pipeline.describe()}"
-    found = {"detections": len(result.detections)}
-    comparison = compare(subject, ours, twin, seconds=seconds, details=found)
-    if "network" in stages[-1]:  # as one graph, the frame can't be told apart from the network
-        over_network = [sum(sample.values()) / sample["network"] for sample in stages]
+    comparison = compare(subject, frame, plain_frame, device=where, seconds=seconds, details=details)
+    if over_network:
         comparison.details["frame_over_network"] = float(np.median(over_network))
     pipeline.close()
     return comparison
-
-
-@contextmanager
-def _finishing(device: str, clock: StageClock, stage: str) -> Iterator[None]:
-    yield
-    if device != "cpu":
-        wp.synchronize_device(device)
-    clock.end(stage)
 
 
 def _first_image(source: str, size: tuple[int, int]) -> np.ndarray:

@@ -1,19 +1,21 @@
-"""What a frame costs at least: floating-point operations of the network, bytes that post-processing must touch."""
+"""What a frame costs at least, counted from the graph: `python -m scripts.floors --model MODEL --size HxW`.
+
+That is the floating-point operations of the network and the bytes that post-processing must touch.
+"""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from rt_panoptic_ros.inference.input_image import plan_geometry
 from rt_panoptic_ros.inference.onnx_graph import build_onnx
 from rt_panoptic_ros.model.architecture import LEVELS
-
-if TYPE_CHECKING:
-    from rt_panoptic_ros.model.bundle import ModelBundle
+from rt_panoptic_ros.model.bundle import ModelBundle, read_bundle
+from rt_panoptic_ros.settings import parse_size
 
 _PARTS = {"backbone.body": "encoder", "backbone.fpn": "pyramid", "panoptic_head": "head"}
 
@@ -30,16 +32,12 @@ class Floors:
     postprocess_read_mb: float  # the network's outputs
     postprocess_write_mb: float  # the semantic and the instance image
 
-    def to_document(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self) | {"gflop": {**self.gflop, "total": sum(self.gflop.values())}}
-
     def format(self) -> str:
         """Return it as text for a terminal."""
-        document = self.to_document()
-        parts = ", ".join(f"{part} {value:.2f}" for part, value in document.pop("gflop").items())
-        lines = [f"  {name}: {value:.2f}" for name, value in document.items() if name != "subject"]
-        return "\n".join([self.subject, f"  gflop: {parts}", *lines])
+        figures = asdict(self)
+        subject, gflop = figures.pop("subject"), figures.pop("gflop")
+        parts = ", ".join(f"{part} {value:.2f}" for part, value in {**gflop, "total": sum(gflop.values())}.items())
+        return "\n".join([subject, f"  gflop: {parts}", *(f"  {name}: {value:.2f}" for name, value in figures.items())])
 
 
 def count_floors(bundle: ModelBundle, camera_size: tuple[int, int]) -> Floors:
@@ -76,3 +74,13 @@ def count_floors(bundle: ModelBundle, camera_size: tuple[int, int]) -> Floors:
         postprocess_read_mb=sum(4 * prod(shape) for shape in outputs) / 1e6,
         postprocess_write_mb=3 * prod(camera_size) / 1e6,
     )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m scripts.floors", description=__doc__)
+    parser.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    parser.add_argument("--size", default="512x1024", help="HEIGHTxWIDTH of the camera's image, px")
+    options = parser.parse_args()
+    size = parse_size("--size", options.size)
+    assert size is not None
+    print(count_floors(read_bundle(options.model), size).format())

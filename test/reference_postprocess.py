@@ -1,21 +1,21 @@
-"""Plain NumPy versions of the kernels: the dense algebra as written in the paper, for tests and comparisons.
+"""The reference implementation of the post-processing: the dense algebra as written in the paper, in NumPy.
 
-Written to be read, not to be fast; every mask of every detection is made at full size.
+The tests compare the kernels with it, the benchmarks their times. Vectorised and straightforward, nothing is made slow
+on purpose; every mask of every detection is made at full size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rt_panoptic_ros.panoptic.fusion import camera_boxes
 from rt_panoptic_ros.panoptic.pixel_map import axis_positions
 from rt_panoptic_ros.records import STRIDES, VOID, DenseDetections, DetectionTable, ImageGeometry, PanopticResult
-
-if TYPE_CHECKING:
-    from rt_panoptic_ros.settings import FusionSettings, MaskSettings, QueryBoxSettings
+from rt_panoptic_ros.settings import FusionSettings, MaskSettings, PostprocessSettings, QueryBoxSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,24 @@ class HostQueryBoxes:
     boxes: np.ndarray  # (n, 4) float32, xyxy network px
     scores: np.ndarray  # (n,) float32
     labels: np.ndarray  # (n,) int: index among the things
+
+
+def postprocess(
+    dense: DenseDetections,
+    thing_ids: tuple[int, ...],
+    geometry: ImageGeometry,
+    settings: PostprocessSettings,
+    stage: Callable[[str], AbstractContextManager[None]],
+) -> PanopticResult:
+    """Return what `Postprocessor` does, stage by stage; `stage` makes what surrounds one, as there."""
+    with stage("query_boxes"):
+        queries = select_query_boxes(dense, geometry.content_size, settings.query_boxes)
+    with stage("masks"):
+        count = int((queries.scores >= np.float32(settings.masks.score_threshold)).sum())
+        queries = HostQueryBoxes(queries.boxes[:count], queries.scores[:count], queries.labels[:count])
+        masks = full_masks(dense, queries, thing_ids, geometry, settings.masks)
+    with stage("fusion"):
+        return fuse_panoptic(dense, queries, masks, thing_ids, geometry, settings.fusion)
 
 
 def select_query_boxes(
@@ -95,9 +113,18 @@ def mask_probabilities(
     return result
 
 
-def full_masks(probabilities: np.ndarray, geometry: ImageGeometry, threshold: float) -> np.ndarray:
+def full_masks(
+    dense: DenseDetections,
+    queries: HostQueryBoxes,
+    thing_ids: tuple[int, ...],
+    geometry: ImageGeometry,
+    settings: MaskSettings,
+) -> np.ndarray:
     """Return the masks (n, H, W) bool at the camera's size (Eq. 7)."""
-    masks: np.ndarray = camera_sampled(probabilities, geometry, 4) >= np.float32(threshold)
+    probabilities = mask_probabilities(dense, queries, thing_ids, settings)
+    masks = np.zeros((len(probabilities), *geometry.camera_size), bool)
+    for mask, probability in zip(masks, probabilities, strict=True):
+        mask[:] = camera_sampled(probability[None], geometry, 4)[0] >= np.float32(settings.mask_threshold)
     return masks
 
 
@@ -118,7 +145,7 @@ def fuse_panoptic(
         free = mask & (instance == 0)
         area = int(free.sum())
         overlaps = np.float32(total - area) > np.float32(settings.overlap_threshold) * np.float32(total)
-        if queries.scores[j] < np.float32(settings.score_threshold) or overlaps or area == 0:
+        if overlaps or area == 0:
             continue
         y, x = np.nonzero(free)
         rows.append((j, (x.min(), y.min(), x.max(), y.max()), area))
@@ -190,7 +217,6 @@ def _interpolated(
     y0, wy = rows[0], rows[1][:, None]
     x0, wx = columns
     y1, x1 = np.minimum(y0 + 1, planes.shape[1] - 1), np.minimum(x0 + 1, planes.shape[2] - 1)
-    top = (1 - wx) * planes[:, y0][:, :, x0] + wx * planes[:, y0][:, :, x1]
-    bottom = (1 - wx) * planes[:, y1][:, :, x0] + wx * planes[:, y1][:, :, x1]
-    result: np.ndarray = (1 - wy) * top + wy * bottom
+    across = (1 - wx) * planes[:, :, x0] + wx * planes[:, :, x1]
+    result: np.ndarray = (1 - wy) * across[:, y0] + wy * across[:, y1]
     return result

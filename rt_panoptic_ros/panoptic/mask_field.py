@@ -1,0 +1,177 @@
+"""What a frame's outputs say at a point of the stride-4 grid: its own box, and query boxes' mask probabilities (Eq. 5).
+
+What is needed of a point between grid points (softmax normalizer and box) is computed when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+from rt_panoptic_ros.panoptic.sampling import (
+    Bits,
+    Level,
+    Sample,
+    bilinear,
+    box_area,
+    box_around,
+    box_iou,
+    intersection,
+    published_similarity,
+    sample_at,
+    source_position,
+)
+
+wp.set_module_options({"enable_backward": False})
+
+ROUNDING = wp.constant(wp.float32(1.001))
+"""A factor above 1 by more than rounding: what exceeds a limit by it does so however it is computed."""
+
+
+@wp.struct
+class MaskField:
+    """A frame's network outputs and query boxes, and what is known of each cell and point, for all kernels of masks."""
+
+    logits: wp.array3d(dtype=wp.float32)  # (N, h, w)
+    levelness: wp.array3d(dtype=wp.float32)  # (6, 2h, 2w), or empty
+    levels: wp.array(dtype=Level)  # strides 8 to 128
+    use_levelness: wp.bool
+    use_published_similarity: wp.bool
+    thing_ids: wp.array(dtype=wp.int32)  # (T,)
+    things_of: wp.array(dtype=wp.int32)  # (N,): a class's index among the things, or -1
+
+    boxes: wp.array(dtype=wp.vec4)  # (K,): of the queries, xyxy network px
+    labels: wp.array(dtype=wp.int32)  # (K,): index among the things
+    active: wp.array(dtype=wp.int32)  # (1,): so many query boxes take part, the first ones
+    starts: wp.array(dtype=wp.int32)  # (T + 1,): where the members of each thing begin
+    members: wp.array(dtype=wp.int32)  # (K,): query boxes, thing after thing
+
+    best_classes: wp.array2d(dtype=wp.uint8)  # (h, w): of the highest logit
+    leads: wp.array2d(dtype=wp.float32)  # (h, w): of that logit over the second highest
+    best_things: wp.array2d(dtype=wp.float32)  # (h, w): highest logit of a thing
+    threshold: wp.float32  # of the mask probability
+    gap: wp.float32  # a class whose logit is this far below another's has a probability below the threshold
+
+    log_normalizer: wp.array2d(dtype=wp.float32)  # (2h, 2w), NaN where not yet computed
+    own_boxes: wp.array2d(dtype=wp.vec4)  # (2h, 2w), likewise; empty boxes without levelness
+    bits: wp.array2d(dtype=Bits)  # (2h, 2w): the query boxes that hold the point
+
+
+@wp.func
+def semantic_sample(field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32) -> Sample:
+    """Where stride-4 grid point (gy, gx) lies on the stride-8 grid."""
+    height = field[0].logits.shape[1]
+    width = field[0].logits.shape[2]
+    return sample_at(source_position(gy, 0.5), source_position(gx, 0.5), height, width)
+
+
+@wp.func
+def _level_box(field: wp.array(dtype=MaskField), level: wp.int32, gy: wp.int32, gx: wp.int32) -> wp.vec4:
+    """The box that one level's offsets, upsampled to the grid, give at (gy, gx)."""
+    offsets = field[0].levels[level].offsets
+    y = source_position(gy, wp.float32(offsets.shape[1]) / wp.float32(field[0].own_boxes.shape[0]))
+    x = source_position(gx, wp.float32(offsets.shape[2]) / wp.float32(field[0].own_boxes.shape[1]))
+    s = sample_at(y, x, offsets.shape[1], offsets.shape[2])
+    sides = wp.vec4(bilinear(offsets, 0, s), bilinear(offsets, 1, s), bilinear(offsets, 2, s), bilinear(offsets, 3, s))
+    return box_around(4 * gx + 2, 4 * gy + 2, sides)
+
+
+@wp.func
+def own_box(field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32) -> wp.vec4:
+    """The point's own box, from the level of highest levelness (Eq. 14); empty without levelness."""
+    if not field[0].use_levelness:
+        return wp.vec4()
+    best = int(0)
+    top = field[0].levelness[1, gy, gx]
+    for level in range(1, field[0].levels.shape[0]):
+        value = field[0].levelness[level + 1, gy, gx]
+        if value > top:
+            top = value
+            best = level
+    return _level_box(field, best, gy, gx)
+
+
+@wp.func_native("""
+float values[256];
+float highest = -INFINITY;
+for (int c = 0; c < logits.shape[0]; ++c) {
+    const char* plane = (const char*)logits.data + (size_t)c * logits.strides[0];
+    const float* upper = (const float*)(plane + (size_t)s.y0 * logits.strides[1]);
+    const float* lower = (const float*)(plane + (size_t)s.y1 * logits.strides[1]);
+    values[c] = (1.0f - s.wy) * ((1.0f - s.wx) * upper[s.x0] + s.wx * upper[s.x1])
+        + s.wy * ((1.0f - s.wx) * lower[s.x0] + s.wx * lower[s.x1]);
+    highest = values[c] > highest ? values[c] : highest;
+}
+float total = 0.0f;
+for (int c = 0; c < logits.shape[0]; ++c)
+    if (values[c] - highest > -25.0f)
+        total += expf(values[c] - highest);
+return highest + logf(total);
+""")
+def _log_sum_exp(logits: wp.array3d(dtype=wp.float32), s: Sample) -> wp.float32:
+    """Logarithm of the softmax's normalizer over at most 256 classes; 256 terms below e^-25 don't show."""
+
+
+@wp.func
+def fill_point(field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32) -> None:
+    """Compute the point's softmax normalizer and its own box."""
+    field[0].own_boxes[gy, gx] = own_box(field, gy, gx)
+    field[0].log_normalizer[gy, gx] = _log_sum_exp(field[0].logits, semantic_sample(field, gy, gx))
+
+
+@wp.func
+def log_probability(field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32, class_id: wp.int32) -> wp.float32:
+    """Logarithm of a class's probability at a filled grid point (Eq. 2)."""
+    return bilinear(field[0].logits, class_id, semantic_sample(field, gy, gx)) - field[0].log_normalizer[gy, gx]
+
+
+@wp.func
+def _box_similarity(field: wp.array(dtype=MaskField), own: wp.vec4, query: wp.vec4) -> wp.float32:
+    if field[0].use_published_similarity:
+        return published_similarity(own, query)
+    return box_iou(own, query)
+
+
+@wp.func
+def _similarity(
+    field: wp.array(dtype=MaskField), own: wp.vec4, gy: wp.int32, gx: wp.int32, query: wp.vec4
+) -> wp.float32:
+    """Agreement of the point's own box with a query box (Eq. 6); without levelness the best of all levels (A23)."""
+    if field[0].use_levelness:
+        return _box_similarity(field, own, query)
+    best = _box_similarity(field, _level_box(field, 0, gy, gx), query)
+    for level in range(1, field[0].levels.shape[0]):
+        best = wp.max(best, _box_similarity(field, _level_box(field, level, gy, gx), query))
+    return best
+
+
+@wp.func
+def similarity_above(
+    field: wp.array(dtype=MaskField), own: wp.vec4, gy: wp.int32, gx: wp.int32, query: wp.vec4
+) -> wp.float32:
+    """Likewise, but perhaps 0 where it stays below the mask threshold, which is mostly told without a division.
+
+    With levelness, both measures are at most (common area + 1) / (area of the union + 1).
+    """
+    if field[0].use_levelness:
+        common = intersection(own, query)
+        union = box_area(own) + box_area(query) - common
+        if ROUNDING * (common + 1.0) < field[0].threshold * (union + 1.0):
+            return 0.0
+    return _similarity(field, own, gy, gx, query)
+
+
+@wp.func
+def mask_probability(field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32, j: wp.int32) -> wp.float32:
+    """Mask probability of query box j at a grid point (Eq. 5), which is filled first if nobody did before.
+
+    A point is empty as long as one of its five numbers is NaN. Threads that come to an empty point at once all compute
+    and write the same numbers. One that sees only some of another's still finds a NaN among them and writes all five
+    itself before it reads them, so it never uses a half filled point, in whatever order the writes arrive. (Where a
+    number really is NaN, the network's output was: the point is filled anew each time.)
+    """
+    seen = field[0].own_boxes[gy, gx]
+    if wp.isnan(field[0].log_normalizer[gy, gx] + seen[0] + seen[1] + seen[2] + seen[3]):
+        fill_point(field, gy, gx)
+    class_id = field[0].thing_ids[field[0].labels[j]]
+    similarity = _similarity(field, field[0].own_boxes[gy, gx], gy, gx, field[0].boxes[j])
+    return wp.exp(log_probability(field, gy, gx, class_id)) * similarity
