@@ -39,3 +39,18 @@ def require_package(package: str, purpose: str, remedy: str | None = None) -> No
         raise UnavailableError(
             f"expected the package {package} for {purpose}, it is not installed: {remedy or f'`pip install {package}`'}"
         )
+
+
+def require(holds: bool, expected: str, got: object) -> None:
+    """Check a value where that takes no more than one sentence.
+
+    Args:
+        holds: Whether it is as expected.
+        expected: What it should be.
+        got: What it is, and perhaps what to do.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    if not holds:
+        raise InvalidInputError(f"expected {expected}, got {got}")

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rt_panoptic_ros.commands.options import add_engine, add_pipeline, natural, open_pipeline_of
+from rt_panoptic_ros.commands.options import add_engine, natural
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require_package
 from rt_panoptic_ros.settings import parse_size
 
@@ -81,14 +81,6 @@ def _bench_cameras(options: argparse.Namespace) -> None:
     print(json.dumps(result.to_document()) if options.json else result.format())
 
 
-def _bench_tracking(options: argparse.Namespace) -> None:
-    from rt_panoptic_ros.datasets.opening import open_dataset
-    from rt_panoptic_ros.evaluation.id_switches import count_id_switches
-
-    dataset = open_dataset(options.dataset, options.root, options.split)
-    print(count_id_switches(open_pipeline_of(options), dataset, progress=True).format())
-
-
 def _size(options: argparse.Namespace) -> tuple[int, int]:
     size = parse_size("--size", options.size)
     if size is None:
@@ -114,12 +106,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = parts.add_parser("cameras", help="the real node with several cameras, then with one that floods")
     command.set_defaults(run=_bench_cameras)
     _add_bench_cameras(command)
-    command = parts.add_parser("tracking", help="how often ids change over a labelled drive, with and without tracking")
-    command.set_defaults(run=_bench_tracking)
-    add_pipeline(command)
-    command.add_argument("--dataset", default="camvid", help="default: %(default)s")
-    command.add_argument("--root", type=Path, required=True, help="folder of the dataset")
-    command.add_argument("--split", default="val", help="default: %(default)s")
 
 
 def _add_bench(command: argparse.ArgumentParser, part: str) -> None:

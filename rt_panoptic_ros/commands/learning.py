@@ -1,4 +1,4 @@
-"""`rt-panoptic train` and `ablate`."""
+"""`rt-panoptic train`."""
 
 from __future__ import annotations
 
@@ -28,38 +28,20 @@ def _train(options: argparse.Namespace) -> None:
         print(f"{bundle.path}: {bundle.about.get('figures')}")
 
 
-def _ablate(options: argparse.Namespace) -> None:
-    require_package("torch", "training")
-    from rt_panoptic_ros.training.ablation import ablate
-    from rt_panoptic_ros.training.recipe import read_recipe
-
-    recipe = read_recipe(options.config, options.set)
-    table = ablate(
-        recipe, options.root, options.out, seeds=options.seeds, device=options.device, workers=options.workers
-    )
-    print(table)
-    print(f"{options.out}: table.md, figures.json, curves.png")
-
-
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommands."""
     command = commands.add_parser("train", help="train a network by a recipe, into a model bundle")
     command.set_defaults(run=_train)
-    _add_training(command)
-    command.add_argument("--config", required=True, help="recipe file, or the name of one in config/train")
+    add_training(command)
     command.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
     command.add_argument("--until", type=natural, default=0, help="stop after this many steps, to be resumed; 0: end")
 
-    command = commands.add_parser("ablate", help="train and measure the rows of the paper's Table 3 in miniature")
-    command.set_defaults(run=_ablate)
-    _add_training(command)
+
+def add_training(command: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add the options of what is trained, and where; `default` is the recipe's, None asks for one."""
     command.add_argument(
-        "--config", default="camvid_ablation", help="recipe that the rows share (default: %(default)s)"
+        "--config", required=default is None, default=default, help="recipe file, or the name of one in config/train"
     )
-    command.add_argument("--seeds", type=natural, nargs="+", default=[1, 2], help="one run of each row for each")
-
-
-def _add_training(command: argparse.ArgumentParser) -> None:
     command.add_argument("--root", required=True, type=Path, help="folder of the dataset")
     command.add_argument("--out", required=True, type=Path, help="folder of the results")
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))

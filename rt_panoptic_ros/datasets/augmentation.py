@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import require
 from rt_panoptic_ros.records import VOID
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.datasets.base import PanopticSample
+
+Window = tuple[int, int, int, int]
+"""Top, left, height and width, px."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # weights of R, G and B in the grey value (ITU-R BT.601)
 
@@ -51,32 +54,31 @@ class AugmentationSettings:
     def __post_init__(self) -> None:
         for name in ("crop_size", "output_size"):
             size = getattr(self, name)
-            if size is not None and (len(size) != 2 or min(size) < 1):
-                raise InvalidInputError(f"expected {name} as (height, width) of at least 1 px each, got {size}")
-        if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1] < np.inf:
-            raise InvalidInputError(f"expected scale_range as (low, high), 0 < low <= high, got {self.scale_range}")
-        if any(side < 1 for side in self.shortest_sides):
-            raise InvalidInputError(f"expected shortest_sides of at least 1 px each, got {self.shortest_sides}")
-        if self.longest_side is not None and self.longest_side < 1:
-            raise InvalidInputError(f"expected longest_side of at least 1 px, got {self.longest_side}")
+            fits = size is None or (len(size) == 2 and min(size) >= 1)
+            require(fits, f"{name} as (height, width) of at least 1 px each", size)
+        rises = len(self.scale_range) == 2 and 0 < self.scale_range[0] <= self.scale_range[1] < np.inf
+        require(rises, "scale_range as (low, high), 0 < low <= high", self.scale_range)
+        sides, longest = self.shortest_sides, self.longest_side
+        require(all(side >= 1 for side in sides), "shortest_sides of at least 1 px each", sides)
+        require(longest is None or longest >= 1, "longest_side of at least 1 px", longest)
         for name in ("flip_probability", "brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidInputError(f"expected {name} from 0 to 1, got {getattr(self, name)}")
+            require(0 <= getattr(self, name) <= 1, f"{name} from 0 to 1", getattr(self, name))
         chosen = [name for name in ("crop_size", "output_size", "shortest_sides") if getattr(self, name)]
-        if len(chosen) > 1:
-            raise InvalidInputError(
-                f"expected at most one of crop_size, output_size and shortest_sides, got {' and '.join(chosen)}: "
-                "each of them decides the size of the result"
-            )
-        if self.shortest_sides and self.scale_range != (1.0, 1.0):
-            raise InvalidInputError(
-                f"expected shortest_sides without scale_range, got scale_range {self.scale_range} too: "
-                "both decide the scale"
-            )
-        if self.longest_side is not None and not self.shortest_sides:
-            raise InvalidInputError(
-                f"expected longest_side only beside shortest_sides, which it limits, got {self.longest_side} alone"
-            )
+        require(
+            len(chosen) <= 1,
+            "at most one of crop_size, output_size and shortest_sides",
+            f"{' and '.join(chosen)}: each of them decides the size of the result",
+        )
+        require(
+            not sides or self.scale_range == (1.0, 1.0),
+            "shortest_sides without scale_range",
+            f"scale_range {self.scale_range} too: both decide the scale",
+        )
+        require(
+            longest is None or bool(sides),
+            "longest_side only beside shortest_sides, which it limits",
+            f"{longest} alone",
+        )
 
 
 def augment(
@@ -90,25 +92,21 @@ def augment(
         rng: Source of all choices; the same state gives the same result.
         fill_rgb: Colour of the padding, such as the network's mean colour.
     """
-    (top, left, height, width), size = _random_view(sample.semantic.shape, settings, rng)
+    window, size = _random_view(sample.semantic.shape, settings, rng)
     # The window is cut out before scaling, as pixels outside of it need no scaling.
-    view = resize(crop_or_pad(sample, top, left, height, width, fill_rgb), size)
+    view = resize(crop_or_pad(sample, window, fill_rgb), size)
     view = color_jitter(view, rng, settings.brightness, settings.contrast, settings.saturation)
     if rng.random() < settings.flip_probability:
         view = flip_horizontally(view)
     if settings.output_size is not None:
-        view = crop_or_pad(view, 0, 0, *settings.output_size, fill_rgb)
+        view = crop_or_pad(view, (0, 0, *settings.output_size), fill_rgb)
     return without_hidden_instances(view)
 
 
 def flip_horizontally(sample: PanopticSample) -> PanopticSample:
     """Return the sample mirrored left and right."""
-    return replace(
-        sample,
-        image=cv2.flip(sample.image, 1),
-        semantic=cv2.flip(sample.semantic, 1),
-        instance=cv2.flip(sample.instance, 1),
-    )
+    image, semantic, instance = (cv2.flip(pixels, 1) for pixels in (sample.image, sample.semantic, sample.instance))
+    return replace(sample, image=image, semantic=semantic, instance=instance)
 
 
 def resize(sample: PanopticSample, size: tuple[int, int]) -> PanopticSample:
@@ -135,21 +133,17 @@ def resize(sample: PanopticSample, size: tuple[int, int]) -> PanopticSample:
     )
 
 
-def crop_or_pad(
-    sample: PanopticSample, top: int, left: int, height: int, width: int, fill_rgb: tuple[int, int, int]
-) -> PanopticSample:
+def crop_or_pad(sample: PanopticSample, window: Window, fill_rgb: tuple[int, int, int]) -> PanopticSample:
     """Return a window of the sample; what lies right of or below the image is void.
 
     Args:
         sample: The labelled image.
-        top: First row of the window, from 0 and inside the image.
-        left: First column of the window, from 0 and inside the image.
-        height: Rows of the window, px.
-        width: Columns of the window, px.
+        window: Its top left pixel lies inside the image.
         fill_rgb: Colour of the window's pixels outside of the image.
     """
+    top, left, height, width = window
     rows, columns = sample.semantic.shape
-    if (top, left, height, width) == (0, 0, rows, columns):
+    if window == (0, 0, rows, columns):
         return sample
     inside = np.s_[top : top + height, left : left + width]
     below, right = max(top + height - rows, 0), max(left + width - columns, 0)
@@ -158,12 +152,8 @@ def crop_or_pad(
         result: np.ndarray = cv2.copyMakeBorder(pixels[inside], 0, below, 0, right, cv2.BORDER_CONSTANT, value=fill)
         return result
 
-    return replace(
-        sample,
-        image=padded(sample.image, fill_rgb),
-        semantic=padded(sample.semantic, VOID),
-        instance=padded(sample.instance, 0),
-    )
+    image, semantic = padded(sample.image, fill_rgb), padded(sample.semantic, VOID)
+    return replace(sample, image=image, semantic=semantic, instance=padded(sample.instance, 0))
 
 
 def color_jitter(
@@ -210,8 +200,8 @@ def without_hidden_instances(sample: PanopticSample) -> PanopticSample:
 
 def _random_view(
     shape: tuple[int, ...], settings: AugmentationSettings, rng: np.random.Generator
-) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
-    """Return a window of an image of `shape` (top, left, height, width) and the size that it is to be scaled to, px."""
+) -> tuple[Window, tuple[int, int]]:
+    """Return a window of an image of `shape` and the size that it is to be scaled to, (height, width) px."""
     rows, columns = shape
     if settings.shortest_sides:
         scale = int(rng.choice(settings.shortest_sides)) / min(rows, columns)

@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 from scipy.ndimage import find_objects
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.files import literal_name
 from rt_panoptic_ros.frames.sources import read_image
 from rt_panoptic_ros.records import DetectionTable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rt_panoptic_ros.model.class_table import ClassTable
@@ -32,6 +33,33 @@ class PanopticSample:
     instance: np.ndarray  # (H, W) int32, 0 none, else 1 + row of the arrays below
     instance_classes: np.ndarray  # (n,) uint8 class ids
     instance_crowd: np.ndarray  # (n,) bool: a group of objects that are not told apart
+
+    @classmethod
+    def of_segments(
+        cls,
+        stem: str,
+        image_id: int | str,
+        image: np.ndarray,
+        segments: np.ndarray,
+        class_ids: np.ndarray,
+        crowd: np.ndarray,
+        thing_ids: Sequence[int],
+    ) -> PanopticSample:
+        """Return an image whose labels are a segment for each pixel; the segments of things become its objects.
+
+        Args:
+            stem: As of a sample, like the two that follow.
+            image_id: See above.
+            image: See above.
+            segments: (H, W) integers: row of the arrays below, each of which has pixels.
+            class_ids: (k,) uint8, VOID where a segment has no class.
+            crowd: (k,) bool.
+            thing_ids: Classes of objects.
+        """
+        is_object = np.isin(class_ids, thing_ids)
+        number_of = np.where(is_object, np.cumsum(is_object), 0).astype(np.int32)
+        semantic, instance = class_ids.take(segments), number_of.take(segments)
+        return cls(stem, image_id, image, semantic, instance, class_ids[is_object], crowd[is_object])
 
 
 class PanopticDataset(ABC):
@@ -78,11 +106,11 @@ def read_pair(image_path: Path, label_path: Path) -> tuple[np.ndarray, np.ndarra
         InvalidInputError: A file is missing or damaged, or their sizes differ.
     """
     image, labels = read_image(image_path), read_labels(label_path)
-    if image.shape[:2] != labels.shape[:2]:
-        raise InvalidInputError(
-            f"expected labels of the image's size {image.shape[:2]} in {label_path}, got {labels.shape[:2]}: "
-            "take both from the same release of the dataset"
-        )
+    require(
+        image.shape[:2] == labels.shape[:2],
+        f"labels of the image's size {image.shape[:2]} in {label_path}",
+        f"{labels.shape[:2]}: take both from the same release of the dataset",
+    )
     return image, labels
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample, read_pair
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import require
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import VOID
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MIN_AREA = 100
 """Pixels of the smallest region that counts as an object."""
 
-TREE = "ROOT/{train,val,test}/{images,labels}/NAME.{jpg,png}"
+_LAYOUT = "CamVid as ROOT/{train,val,test}/{images,labels}/NAME.{jpg,png}"
 
 _VOID_LABEL = 11
 _IMAGE_SUFFIXES = (".jpg", ".png")
@@ -49,14 +49,11 @@ class CamVid(PanopticDataset):
         self.classes = load_class_table("camvid")
         images, self._labels = root / split / "images", root / split / "labels"
         for folder in (images, self._labels):
-            if not folder.is_dir():
-                raise InvalidInputError(f"expected CamVid as {TREE}, got no folder {folder}: name its root and split")
+            require(folder.is_dir(), _LAYOUT, f"no folder {folder}: name its root and split")
         self._images = sorted(path for path in images.iterdir() if path.suffix in _IMAGE_SUFFIXES)
-        if not self._images:
-            raise InvalidInputError(f"expected CamVid as {TREE}, got no image in {images}")
+        require(bool(self._images), _LAYOUT, f"no image in {images}")
         for path in self._images:
-            if not self._label(path).is_file():
-                raise InvalidInputError(f"expected CamVid as {TREE}, got no labels {self._label(path)} for {path.name}")
+            require(self._label(path).is_file(), _LAYOUT, f"no labels {self._label(path)} for {path.name}")
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -66,11 +63,11 @@ class CamVid(PanopticDataset):
         """Return the image at `index`; see `PanopticDataset`."""
         path = self._images[index]
         image, labels = read_pair(path, self._label(path))
-        if labels.ndim != 2 or labels.max(initial=0) > _VOID_LABEL:
-            raise InvalidInputError(
-                f"expected 8-bit labels 0 to {_VOID_LABEL} ({_VOID_LABEL} void) in {self._label(path)}, "
-                f"got {'a colour picture' if labels.ndim != 2 else labels.max()}: use the labels of the SegNet split"
-            )
+        require(
+            labels.ndim == 2 and labels.max(initial=0) <= _VOID_LABEL,
+            f"8-bit labels 0 to {_VOID_LABEL} ({_VOID_LABEL} void) in {self._label(path)}",
+            f"{'a colour picture' if labels.ndim != 2 else labels.max()}: use the labels of the SegNet split",
+        )
         semantic = np.where(labels == _VOID_LABEL, VOID, labels).astype(np.uint8)
         instance, classes = connected_instances(semantic, self.classes.thing_ids)
         crowd = np.zeros(len(classes), bool)

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample, read_pair
-from rt_panoptic_ros.datasets.coco_panoptic import CITYSCAPES_SUFFIX
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.datasets.coco_panoptic import CITYSCAPES_SUFFIX, compacted
+from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import VOID
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TREE = (
-    "ROOT/leftImg8bit/{train,val,test}/CITY/CITY_SEQ_FRAME_leftImg8bit.png and "
+_LAYOUT = (
+    "Cityscapes as ROOT/leftImg8bit/{train,val,test}/CITY/CITY_SEQ_FRAME_leftImg8bit.png and "
     "ROOT/gtFine/{train,val,test}/CITY/CITY_SEQ_FRAME_gtFine_instanceIds.png"
 )
 
@@ -47,22 +47,13 @@ class Cityscapes(PanopticDataset):
         self.classes = load_class_table("cityscapes")
         images, labels = root / "leftImg8bit" / split, root / "gtFine" / split
         for folder in (images, labels):
-            if not folder.is_dir():
-                raise InvalidInputError(
-                    f"expected Cityscapes as {TREE}, got no folder {folder}: name its root and split, or unpack "
-                    f"{folder.parent.name}_trainvaltest.zip there"
-                )
+            package = f"{folder.parent.name}_trainvaltest.zip"
+            require(folder.is_dir(), _LAYOUT, f"no folder {folder}: name its root and split, or unpack {package} there")
         self._images = sorted(images.glob(f"*/*{_IMAGE_SUFFIX}"))
-        if not self._images:
-            raise InvalidInputError(
-                f"expected Cityscapes as {TREE}, got no image in {images}: unpack leftImg8bit_trainvaltest.zip again"
-            )
+        require(bool(self._images), _LAYOUT, f"no image in {images}: unpack leftImg8bit_trainvaltest.zip again")
         self._labels = [labels / path.parent.name / f"{_stem(path)}{_LABEL_SUFFIX}" for path in self._images]
         for path in self._labels:
-            if not path.is_file():
-                raise InvalidInputError(
-                    f"expected Cityscapes as {TREE}, got no labels {path}: unpack gtFine_trainvaltest.zip again"
-                )
+            require(path.is_file(), _LAYOUT, f"no labels {path}: unpack gtFine_trainvaltest.zip again")
         self._class_of_label = np.full(_LABELS, VOID, np.uint8)
         for entry in self.classes.classes:
             self._class_of_label[entry.dataset_id] = entry.id
@@ -73,40 +64,26 @@ class Cityscapes(PanopticDataset):
 
     def __getitem__(self, index: int) -> PanopticSample:
         """Return the image at `index`; see `PanopticDataset`."""
-        path = self._images[index]
-        image, values = read_pair(path, self._labels[index])
-        if values.dtype != np.uint16 or values.ndim != 2:
-            raise InvalidInputError(
-                f"expected one channel of 16 bits in {self._labels[index]}, got {values.dtype} of shape "
-                f"{values.shape}: take the file from gtFine_trainvaltest.zip"
-            )
-        occurs = np.zeros(np.iinfo(np.uint16).max + 1, bool)  # tables by value are faster than sorting 2 Mpx
-        occurs[values] = True
-        present = np.flatnonzero(occurs)
+        path, label_path = self._images[index], self._labels[index]
+        image, values = read_pair(path, label_path)
+        require(
+            values.dtype == np.uint16 and values.ndim == 2,
+            f"one channel of 16 bits in {label_path}",
+            f"{values.dtype} of shape {values.shape}: take the file from gtFine_trainvaltest.zip",
+        )
+        present, places = compacted(values)
         counted = present >= _OBJECTS_PER_LABEL
         labels = np.where(counted, present // _OBJECTS_PER_LABEL, present)
         wrong = present[(labels >= _LABELS) | (counted & (labels < _FIRST_COUNTED))]
         if len(wrong):
             raise InvalidInputError(
                 f"expected values 0 to {_LABELS - 1}, or {_FIRST_COUNTED * _OBJECTS_PER_LABEL} to "
-                f"{_LABELS * _OBJECTS_PER_LABEL - 1} for objects, in {self._labels[index]}, got {wrong[0]}: "
+                f"{_LABELS * _OBJECTS_PER_LABEL - 1} for objects, in {label_path}, got {wrong[0]}: "
                 "take the file from gtFine_trainvaltest.zip"
             )
+        stem = _stem(path)  # the image's id too, as in the official panoptic files
         classes = self._class_of_label[labels]
-        is_instance = np.isin(classes, self.classes.thing_ids)
-        semantic_of = np.full(len(occurs), VOID, np.uint8)
-        semantic_of[present] = classes
-        instance_of = np.zeros(len(occurs), np.int32)
-        instance_of[present[is_instance]] = np.arange(1, np.count_nonzero(is_instance) + 1)
-        return PanopticSample(
-            stem=_stem(path),
-            image_id=_stem(path),  # as in the official panoptic files
-            image=image,
-            semantic=semantic_of.take(values),
-            instance=instance_of.take(values),
-            instance_classes=classes[is_instance],
-            instance_crowd=~counted[is_instance],
-        )
+        return PanopticSample.of_segments(stem, stem, image, places, classes, ~counted, self.classes.thing_ids)
 
 
 def _stem(image: Path) -> str:

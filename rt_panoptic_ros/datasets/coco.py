@@ -4,24 +4,23 @@
     ROOT/annotations/panoptic_SPLIT.json
     ROOT/annotations/panoptic_SPLIT/000000142238.png    (from the zip inside of the annotations' zip)
 
-The PNG holds segment ids, 0 void; the JSON file tells what the segments are (see evaluation/coco_panoptic.py).
+The PNG holds segment ids, 0 void; the JSON file tells what the segments are (see coco_panoptic.py).
 """
 
 from __future__ import annotations
 
-from array import array
 from pathlib import Path
 
 import numpy as np
 
 from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample, read_pair
 from rt_panoptic_ros.datasets.coco_panoptic import decode_ids, read_segments
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import require
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import VOID
 
-TREE = (
-    "ROOT/{train2017,val2017}/ID.jpg, ROOT/annotations/panoptic_{train2017,val2017}.json and "
+_LAYOUT = (
+    "COCO as ROOT/{train2017,val2017}/ID.jpg, ROOT/annotations/panoptic_{train2017,val2017}.json and "
     "ROOT/annotations/panoptic_{train2017,val2017}/ID.png"
 )
 
@@ -44,18 +43,12 @@ class CocoPanoptic(PanopticDataset):
         packages = {self._images: f"{split}.zip", self._json: _ANNOTATIONS_ZIP}
         packages[self._labels] = f"{self._labels.name}.zip of {_ANNOTATIONS_ZIP}"
         for path, package in packages.items():
-            if not path.exists():
-                raise InvalidInputError(
-                    f"expected COCO as {TREE}, got no {path}: name its root and split, or unpack {package} there"
-                )
+            require(path.exists(), _LAYOUT, f"no {path}: name its root and split, or unpack {package} there")
         self._read_json()
         for folder, suffix in ((self._images, ".jpg"), (self._labels, ".png")):
             there = {path.name for path in folder.iterdir()}  # one listing instead of 118,000 questions
-            for stem in self._stems:
-                if f"{stem}{suffix}" not in there:
-                    raise InvalidInputError(
-                        f"expected COCO as {TREE}, got no {folder / stem}{suffix}: unpack {packages[folder]} again"
-                    )
+            missing = next((stem for stem in self._stems if f"{stem}{suffix}" not in there), None)
+            require(missing is None, _LAYOUT, f"no {folder / str(missing)}{suffix}: unpack {packages[folder]} again")
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -66,56 +59,41 @@ class CocoPanoptic(PanopticDataset):
         stem = self._stems[index]
         label_path = self._labels / f"{stem}.png"
         image, labels = read_pair(self._images / f"{stem}.jpg", label_path)
-        if labels.dtype != np.uint8 or labels.ndim != 3:
-            raise InvalidInputError(
-                f"expected three channels of 8 bits in {label_path}, got {labels.dtype} of shape {labels.shape}: "
-                f"take the file from {_ANNOTATIONS_ZIP}"
-            )
-        listed = slice(self._ends[index] - self._counts[index], self._ends[index])
-        order = np.argsort(self._ids[listed])
-        known = np.concatenate(([0], self._ids[listed][order]))  # rising; void comes first
-        classes = np.concatenate(([VOID], self._classes[listed][order])).astype(np.uint8)
-        crowd = np.concatenate(([False], self._crowd[listed][order]))
-        ids = decode_ids(labels)
-        places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-        unknown = ids[known[places] != ids]
-        if len(unknown):
-            raise InvalidInputError(
-                f"expected the segments that {self._json} lists for image {self._image_ids[index]} in {label_path}, "
-                f"got id {unknown[0]} too: take both from the same {_ANNOTATIONS_ZIP}"
-            )
-        visible = np.bincount(places.ravel(), minlength=len(known)) > 0
-        is_instance = np.isin(classes, self.classes.thing_ids) & visible
-        instance_of = np.where(is_instance, np.cumsum(is_instance), 0).astype(np.int32)
-        return PanopticSample(
-            stem=stem,
-            image_id=self._image_ids[index],
-            image=image,
-            semantic=classes[places],
-            instance=instance_of[places],
-            instance_classes=classes[is_instance],
-            instance_crowd=crowd[is_instance],
+        require(
+            labels.dtype == np.uint8 and labels.ndim == 3,
+            f"three channels of 8 bits in {label_path}",
+            f"{labels.dtype} of shape {labels.shape}: take the file from {_ANNOTATIONS_ZIP}",
+        )
+        # Each pixel is found in two steps: its id among the few that the picture holds, and these among those that the
+        # JSON file lists. Ids are unique within an image, and what is listed without a pixel is never asked for.
+        listed = {0: (VOID, 0)} | {segment_id: row for segment_id, *row in self._segments[index].tolist()}
+        present, places = np.unique(decode_ids(labels), return_inverse=True)
+        unknown = next((segment_id for segment_id in present.tolist() if segment_id not in listed), None)
+        require(
+            unknown is None,
+            f"the segments that {self._json} lists for image {self._image_ids[index]} in {label_path}",
+            f"id {unknown} too: take both from the same {_ANNOTATIONS_ZIP}",
+        )
+        segments = places.reshape(labels.shape[:2])  # flat before NumPy 2
+        class_ids, crowd = np.array([listed[segment_id] for segment_id in present.tolist()], np.uint8).T
+        return PanopticSample.of_segments(
+            stem, self._image_ids[index], image, segments, class_ids, crowd.astype(bool), self.classes.thing_ids
         )
 
     def _read_json(self) -> None:
-        """Fill the tables of images and segments: flat arrays, as the objects of 1.3 million segments fill 1 GB."""
+        """Fill the tables of images and segments: small arrays, as the objects of 1.3 million segments fill 1 GB."""
         class_of = {entry.dataset_id: entry.id for entry in self.classes.classes}
-        ids, classes, crowd, counts = array("i"), array("B"), array("B"), array("i")
         self._image_ids: list[int | str] = []
         self._stems: list[str] = []
+        self._segments: list[np.ndarray] = []  # for each image (n, 3) int32: segment id, class id, whether a crowd
         for image_id, name, segments in read_segments(self._json):
-            for segment in segments:
-                if segment.category_id not in class_of:
-                    raise InvalidInputError(
-                        f"expected the {len(class_of)} categories of COCO panoptic in {self._json}, got category "
-                        f"{segment.category_id} in image {image_id}: take the file from {_ANNOTATIONS_ZIP}"
-                    )
-                ids.append(segment.id)
-                classes.append(class_of[segment.category_id])
-                crowd.append(segment.iscrowd)
-            counts.append(len(segments))
+            unknown = next((segment.category_id for segment in segments if segment.category_id not in class_of), None)
+            require(
+                unknown is None,
+                f"the {len(class_of)} categories of COCO panoptic in {self._json}",
+                f"category {unknown} in image {image_id}: take the file from {_ANNOTATIONS_ZIP}",
+            )
+            rows = [(segment.id, class_of[segment.category_id], segment.iscrowd) for segment in segments]
+            self._segments.append(np.array(rows, np.int32).reshape(-1, 3))
             self._image_ids.append(image_id)
             self._stems.append(Path(name).stem)
-        self._ids, self._counts = np.array(ids, np.int32), np.array(counts, np.int64)
-        self._classes, self._crowd = np.array(classes, np.uint8), np.array(crowd, bool)
-        self._ends = np.cumsum(self._counts)

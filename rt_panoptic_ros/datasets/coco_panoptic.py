@@ -15,7 +15,6 @@ import numpy as np
 from rt_panoptic_ros.datasets.base import instance_boxes, true_objects
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import output_path, write_image
-from rt_panoptic_ros.frames.sources import read_image
 from rt_panoptic_ros.records import VOID, PanopticResult
 
 if TYPE_CHECKING:
@@ -45,15 +44,6 @@ class Segment:
     bbox: tuple[int, int, int, int]  # x_min, y_min, width, height, px
     iscrowd: int = 0  # 1 where the segment is a group of objects not told apart (only in ground truth)
     isthing: int = 0  # 1 for things
-
-
-@dataclass(frozen=True, slots=True)
-class PanopticAnnotation:
-    """What the format says about one image."""
-
-    image_id: int | str
-    ids: np.ndarray  # (H, W) int32 segment ids, 0 void
-    segments: tuple[Segment, ...]
 
 
 def panoptic_segments(result: PanopticResult, classes: ClassTable) -> tuple[np.ndarray, tuple[Segment, ...]]:
@@ -121,15 +111,10 @@ def number_segments(
         categories[VOID + number] = classes.classes[class_id], crowd
     ids = np.where(instance > 0, instance.astype(np.int32) + VOID, stuff_ids[semantic])
     segments = []
-    for segment_id, area, bbox in _measured(*_compacted(ids)):
+    for segment_id, area, bbox in _measured(*compacted(ids)):
         entry, crowd = categories[segment_id]
         segments.append(Segment(segment_id, entry.dataset_id, area, bbox, int(crowd), int(entry.thing)))
     return ids, tuple(segments)
-
-
-def panoptic_png(result: PanopticResult, classes: ClassTable) -> np.ndarray:
-    """Return a result as the format's picture, (H, W, 3) uint8 RGB; see `panoptic_segments`."""
-    return encode_ids(panoptic_segments(result, classes)[0])
 
 
 def result_from_segments(ids: np.ndarray, segments: Sequence[Segment], classes: ClassTable) -> PanopticResult:
@@ -152,7 +137,7 @@ def result_from_segments(ids: np.ndarray, segments: Sequence[Segment], classes: 
                 "name the table that the file was made with"
             )
         entries[segment.id] = by_category[segment.category_id]
-    present, places = _compacted(ids)
+    present, places = compacted(ids)
     semantic_of = {0: VOID}
     class_ids: list[int] = []  # of the objects
     instance_of = {}
@@ -179,6 +164,19 @@ def decode_ids(rgb: np.ndarray) -> np.ndarray:
     """Return the (H, W) int32 segment ids of an (H, W, 3) uint8 RGB picture."""
     ids: np.ndarray = rgb[..., 0] + 256 * rgb[..., 1].astype(np.int32) + 65536 * rgb[..., 2].astype(np.int32)
     return ids
+
+
+def compacted(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids that occur, rising (k,), and for each pixel its id's place among them, (H, W) int32.
+
+    By tables, which is faster than sorting the pixels.
+    """
+    occurs = np.zeros(int(ids.max(initial=0)) + 1, bool)
+    occurs[ids] = True
+    present = np.flatnonzero(occurs)
+    place_of = np.zeros(len(occurs), np.int32)
+    place_of[present] = np.arange(len(present))
+    return present, place_of[ids]
 
 
 class CocoPanopticWriter:
@@ -278,31 +276,6 @@ class CocoPanopticWriter:
             self.close()
 
 
-def read_coco_panoptic(json_path: Path, png_folder: Path | None = None) -> Iterator[PanopticAnnotation]:
-    """Read a data set in the format, one image at a time, in the file's order.
-
-    Args:
-        json_path: The JSON file.
-        png_folder: Where the PNGs lie; by default a folder beside the JSON file and named like it.
-
-    Yields:
-        The images' segments.
-
-    Raises:
-        InvalidInputError: The JSON file is not of the format, or a PNG is missing or damaged.
-    """
-    folder = json_path.with_suffix("") if png_folder is None else png_folder
-    for image_id, name, segments in list(read_segments(json_path)):
-        path = folder / name
-        try:
-            rgb = read_image(path)
-        except InvalidInputError:
-            raise InvalidInputError(
-                f"expected the PNG of segment ids of image {image_id}, got no readable {path}"
-            ) from None
-        yield PanopticAnnotation(image_id, decode_ids(rgb), segments)
-
-
 def read_segments(json_path: Path) -> Iterator[tuple[int | str, str, tuple[Segment, ...]]]:
     """Read a JSON file in the format, without the PNGs, one image at a time, in the file's order.
 
@@ -340,16 +313,6 @@ def _segment(fields: dict[str, Any], things: dict[int, int]) -> Segment:
         iscrowd=int(fields.get("iscrowd", 0)),
         isthing=things[category_id],
     )
-
-
-def _compacted(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids that occur, rising, and for each pixel its id's place among them; tables instead of sorting."""
-    occurs = np.zeros(int(ids.max(initial=0)) + 1, bool)
-    occurs[ids] = True
-    present = np.flatnonzero(occurs)
-    place_of = np.zeros(len(occurs), np.int32)
-    place_of[present] = np.arange(len(present))
-    return present, place_of[ids]
 
 
 def _measured(present: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import require
 from rt_panoptic_ros.records import STRIDES
 
 if TYPE_CHECKING:
@@ -87,18 +87,13 @@ class NetworkConfig:
         Raises:
             InvalidInputError: A value that no network can have.
         """
-        if self.backbone not in BACKBONES:
-            raise InvalidInputError(f"expected backbone to be one of {', '.join(BACKBONES)}, got '{self.backbone}'")
-        if self.towers not in (1, 2):
-            raise InvalidInputError(f"expected towers to be 1 or 2, got {self.towers}")
+        require(self.backbone in BACKBONES, f"backbone to be one of {', '.join(BACKBONES)}", f"'{self.backbone}'")
+        require(self.towers in (1, 2), "towers to be 1 or 2", self.towers)
         for name in ("pyramid_channels", "localization_channels", "semantics_channels", "tower_depth", "group_size"):
-            if getattr(self, name) < 1:
-                raise InvalidInputError(f"expected {name} to be at least 1, got {getattr(self, name)}")
+            require(getattr(self, name) >= 1, f"{name} to be at least 1", getattr(self, name))
         for name in ("localization_channels", "semantics_channels"):
-            if getattr(self, name) % self.group_size:
-                raise InvalidInputError(
-                    f"expected {name} to be a multiple of group_size {self.group_size}, got {getattr(self, name)}"
-                )
+            channels, size = getattr(self, name), self.group_size
+            require(channels % size == 0, f"{name} to be a multiple of group_size {size}", channels)
 
     @property
     def tower_names(self) -> tuple[str, str]:

@@ -17,7 +17,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.files import atomic_path, file_sha256, output_path
 from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
 from rt_panoptic_ros.model.class_table import ClassTable, load_class_table, parse_class_table
@@ -60,8 +60,13 @@ class InputSpec:
             "mean_rgb to be three numbers": len(self.mean_rgb) == 3,
         }
         for expectation, holds in checks.items():
-            if not holds:
-                raise InvalidInputError(f"expected the input's {expectation}, got {self}")
+            require(holds, f"the input's {expectation}", self)
+
+    @property
+    def fill_rgb(self) -> tuple[int, int, int]:
+        """The colour of padding: the mean's."""
+        red, green, blue = map(round, self.mean_rgb)
+        return red, green, blue
 
 
 @dataclass(frozen=True, slots=True)

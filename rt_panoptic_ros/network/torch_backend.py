@@ -10,7 +10,7 @@ import warp as wp
 
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.inference.base import Backend
-from rt_panoptic_ros.network.panoptic_network import PanopticNetwork
+from rt_panoptic_ros.network.panoptic_network import InputNormalization, PanopticNetwork
 from rt_panoptic_ros.records import DenseDetections
 
 if TYPE_CHECKING:
@@ -44,19 +44,15 @@ class TorchBackend(Backend):
         network = PanopticNetwork(bundle.network, len(bundle.classes), len(bundle.classes.thing_ids))
         network.load_arrays(bundle.load_weights())
         self._network = network.eval().requires_grad_(False).to(device)
-        spec = bundle.input
-        self._flip = spec.color_order == "bgr"
-        self._mean = torch.tensor(spec.mean_rgb, device=device)[:, None, None]
-        self._std = torch.tensor(spec.std_rgb, device=device)[:, None, None]
+        self._normalize = InputNormalization(bundle.input, device)
 
     @torch.inference_mode()
     def infer(self, image: np.ndarray) -> DenseDetections:
         """Return the network's outputs for `image`; see `Backend`."""
         pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)
-        normalized = (pixels.float() - self._mean) / self._std
         half = self.precision == "float16"  # of convolutions; torch itself keeps norms and exponentials in float32
         with torch.autocast(self.device.split(":")[0], torch.float16, enabled=half):
-            outputs = self._network((normalized.flip(0) if self._flip else normalized)[None])
+            outputs = self._network(self._normalize(pixels)[None])
         levelness = outputs.levelness_logits
         return DenseDetections(
             semantic_logits=_shared(outputs.semantic_logits),

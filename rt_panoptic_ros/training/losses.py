@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import require
 from rt_panoptic_ros.network.head import NetworkOutputs
 from rt_panoptic_ros.records import VOID
 from rt_panoptic_ros.training.boxes import offset_iou
@@ -50,8 +51,7 @@ class LossWeights:
         """
         for item in fields(self):
             value = getattr(self, item.name)
-            if not all(weight >= 0 for weight in (value if isinstance(value, tuple) else (value,))):
-                raise InvalidInputError(f"expected loss weights from 0, got {item.name}: {value}")
+            require(bool(np.all(np.array(value) >= 0)), "loss weights from 0", f"{item.name}: {value}")
 
 
 def total_loss(

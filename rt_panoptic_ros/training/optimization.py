@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -14,23 +14,17 @@ _COSINE_END = 0.01
 """Share of the learning rate that the cosine ends at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A recipe's optimizer and schedule for the images per step that there really are."""
+def scaled_to(recipe: Recipe, processes: int) -> tuple[Recipe, str]:
+    """Return the recipe for the images per step that there really are, and what was changed, for the log.
 
-    optimizer: OptimizerRecipe
-    schedule: ScheduleRecipe
-    note: str  # what was scaled, for the log
-
-
-def plan_for(recipe: Recipe, processes: int) -> Plan:
-    """Return the plan under the linear scaling rule: rate times k, steps over k, for k times the recipe's batch."""
-    schedule = recipe.schedule
+    By the linear scaling rule: rate times k, steps over k, for k times the recipe's batch.
+    """
+    schedule, rate = recipe.schedule, recipe.optimizer.learning_rate
     images = processes * schedule.images_per_process
     factor = images / schedule.batch
     if factor == 1:
-        return Plan(recipe.optimizer, schedule, f"{images} images per step, as the recipe says")
-    optimizer = replace(recipe.optimizer, learning_rate=recipe.optimizer.learning_rate * factor)
+        return recipe, f"{images} images per step, as the recipe says"
+    optimizer = replace(recipe.optimizer, learning_rate=rate * factor)
     scaled = replace(
         schedule,
         batch=images,
@@ -40,10 +34,9 @@ def plan_for(recipe: Recipe, processes: int) -> Plan:
     )
     note = (
         f"{images} images per step where the recipe says {schedule.batch}: linear scaling makes the learning rate "
-        f"{optimizer.learning_rate:g} (was {recipe.optimizer.learning_rate:g}) and the steps {scaled.steps} "
-        f"(was {schedule.steps})"
+        f"{optimizer.learning_rate:g} (was {rate:g}) and the steps {scaled.steps} (was {schedule.steps})"
     )
-    return Plan(optimizer, scaled, note)
+    return replace(recipe, optimizer=optimizer, schedule=scaled), note
 
 
 def learning_rate_factor(schedule: ScheduleRecipe, step: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,22 +15,21 @@ from tqdm import tqdm
 from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.model.architecture import state_dict_layout
-from rt_panoptic_ros.network.panoptic_network import PanopticNetwork
+from rt_panoptic_ros.network.panoptic_network import InputNormalization, PanopticNetwork
 from rt_panoptic_ros.training.backbone_weights import read_backbone_weights
 from rt_panoptic_ros.training.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
 from rt_panoptic_ros.training.losses import total_loss
 from rt_panoptic_ros.training.optimization import (
-    Plan,
     WeightAverage,
     learning_rate_factor,
     make_optimizer,
-    plan_for,
+    scaled_to,
     set_learning_rate,
 )
 from rt_panoptic_ros.training.processes import Processes, joined_processes
 from rt_panoptic_ros.training.stream import TrainingStream, open_batches
 from rt_panoptic_ros.training.targets import assign_targets
-from rt_panoptic_ros.training.training_log import Journal
+from rt_panoptic_ros.training.training_log import TrainingLog
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.model.bundle import ModelBundle
@@ -71,15 +70,19 @@ def train(
             "another folder"
         )
     with joined_processes(device) as processes:
-        return _Run(recipe, root, out, processes, workers).train(resume=resume, until=until)
+        run = _Run(recipe, root, out, processes)
+        if resume:
+            run.restore()
+        return run.train(until, workers)
 
 
 class _Run:
     """One process's part of a training run."""
 
-    def __init__(self, recipe: Recipe, root: Path, out: Path, processes: Processes, workers: int) -> None:
-        self.recipe, self.out, self.processes, self.workers = recipe, out, processes, workers
-        self.plan: Plan = plan_for(recipe, processes.count)
+    def __init__(self, recipe: Recipe, root: Path, out: Path, processes: Processes) -> None:
+        self.recipe, self.processes, self.checkpoint = recipe, processes, out / CHECKPOINT
+        scaled, self.note = scaled_to(recipe, processes.count)
+        self.optimizer_recipe, self.schedule = scaled.optimizer, scaled.schedule
         self.stream = TrainingStream(open_dataset(recipe.data.dataset, root, recipe.data.train_split), recipe)
         classes = self.stream.dataset.classes
         if len(recipe.losses.classes) not in (0, len(classes)):
@@ -89,69 +92,53 @@ class _Run:
             )
         network = initial_network(recipe, classes).to(processes.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = make_optimizer(self.network, self.plan.optimizer)
+        self.normalize = InputNormalization(recipe.input, processes.device)
+        self.optimizer = make_optimizer(self.network, self.optimizer_recipe)
         self.average = WeightAverage(self.network, recipe.optimizer.average_decay)
         half = processes.device.type == "cuda" and not torch.cuda.is_bf16_supported()
         self.precision = torch.float16 if half else torch.bfloat16
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=half)
         self.step = 0
-        self.journal = (
-            Journal(recipe, classes, out, open_dataset(recipe.data.dataset, root, recipe.data.val_split))
-            if processes.first
-            else None
-        )
-        self.mean = torch.tensor(recipe.input.mean_rgb, device=processes.device)[:, None, None]
-        self.std = torch.tensor(recipe.input.std_rgb, device=processes.device)[:, None, None]
+        self.log: TrainingLog | None = None  # of the first process alone, the one that writes files
+        if processes.first:
+            validation = open_dataset(recipe.data.dataset, root, recipe.data.val_split)
+            self.log = TrainingLog(recipe, classes, out, validation)
 
-    def train(self, *, resume: bool, until: int) -> ModelBundle | None:
+    def train(self, until: int, workers: int) -> ModelBundle | None:
         """Run the steps; see `train`."""
-        if resume:
-            self._restore()
-        schedule = self.plan.schedule
-        stop = min(until or schedule.steps, schedule.steps)
-        images = self.processes.count * schedule.images_per_process
+        steps = self.schedule.steps
+        stop = min(until or steps, steps)
         learner: nn.Module = self.network
         if self.processes.count > 1:
             learner = DistributedDataParallel(self.network)
-        if self.processes.first:
-            _log.info("%s", self.plan.note)
-        batches = open_batches(
-            self.stream,
-            first_step=self.step,
-            steps=stop,
-            images=schedule.images_per_process,
-            rank=self.processes.rank,
-            processes=self.processes.count,
-            workers=self.workers,
-        )
+        if self.log is not None:
+            _log.info("%s", self.note)
         progress = tqdm(
-            batches, initial=self.step, total=schedule.steps, unit="step", desc=self.recipe.name,
-            disable=not self.processes.first,
+            open_batches(self.stream, range(self.step, stop), self.processes, workers),
+            initial=self.step, total=steps, unit="step", desc=self.recipe.name, disable=self.log is None,
         )  # fmt: skip
         for batch in progress:
-            rate = self.plan.optimizer.learning_rate * learning_rate_factor(schedule, self.step)
+            rate = self.optimizer_recipe.learning_rate * learning_rate_factor(self.schedule, self.step)
             set_learning_rate(self.optimizer, rate)
             total, parts = self._learn(learner, batch.to(self.processes.device))
             self.step += 1
-            if self.journal is not None:
-                progress.set_postfix(loss=f"{total:.3f}")
-                self.journal.log_losses(self.step, total, parts, rate)
-            epoch, place = divmod(self.step * images, len(self.stream.dataset))
-            if place < images or self.step == stop:
-                if self.processes.first:
-                    self._save()
-                if self.journal is not None and self.step < schedule.steps:
-                    self.journal.end_epoch(epoch, self.step, self._weights())
+            if self.log is None:
+                continue
+            progress.set_postfix(loss=f"{total:.3f}")
+            self.log.add_losses(self.step, total, parts, rate)
+            epoch, place = divmod(self.step * self.schedule.batch, len(self.stream.dataset))
+            if place < self.schedule.batch or self.step == stop:
+                self._save()
+                if self.step < steps:
+                    self.log.end_epoch(epoch, self.step, self._weights())
         self.processes.wait()
-        if self.journal is None or self.step < schedule.steps:
+        if self.log is None or self.step < steps:
             return None
-        return self.journal.end_run(self.step, self._weights())
+        return self.log.end_run(self.step, self._weights())
 
     def _learn(self, learner: nn.Module, batch: Batch) -> tuple[float, dict[str, float]]:
         """Take one step and return the sum of the losses and each of them."""
-        images = ((batch.images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        if self.recipe.input.color_order == "bgr":
-            images = images.flip(1)
+        images = self.normalize(batch.images).contiguous(memory_format=torch.channels_last)
         device = self.processes.device.type
         with torch.autocast(device, self.precision, enabled=device == "cuda"):
             outputs = learner(images)
@@ -163,9 +150,9 @@ class _Run:
         self._require_finite(total, parts)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        if self.plan.optimizer.clip_norm > 0:
+        if self.optimizer_recipe.clip_norm > 0:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.optimizer.clip_norm)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.optimizer_recipe.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.network)
@@ -176,7 +163,7 @@ class _Run:
             values = ", ".join(f"{name} {float(value):g}" for name, value in parts.items())
             raise InvalidInputError(
                 f"expected finite losses, got {values} at step {self.step}: lower the learning rate or set "
-                f"optimizer.clip_norm; {self.out / CHECKPOINT} is intact"
+                f"optimizer.clip_norm; {self.checkpoint} is intact"
             )
 
     def _weights(self) -> dict[str, np.ndarray]:
@@ -185,7 +172,7 @@ class _Run:
     def _save(self) -> None:
         state = {
             "recipe": self.recipe.to_document(),
-            "images_per_step": self.plan.schedule.batch,
+            "images_per_step": self.schedule.batch,
             "step": self.step,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -193,15 +180,15 @@ class _Run:
             "updates": self.average.updates,
             "scaler": self.scaler.state_dict(),
         }
-        write_checkpoint(self.out / CHECKPOINT, state)
+        write_checkpoint(self.checkpoint, state)
 
-    def _restore(self) -> None:
-        path = self.out / CHECKPOINT
-        state: dict[str, Any] = read_checkpoint(path, self.recipe.to_document())
-        if state["images_per_step"] != self.plan.schedule.batch:
+    def restore(self) -> None:
+        """Go back to the state in the checkpoint."""
+        state = read_checkpoint(self.checkpoint, self.recipe.to_document())
+        if state["images_per_step"] != self.schedule.batch:
             raise InvalidInputError(
-                f"expected the run of {path} to go on with its {state['images_per_step']} images per step, got "
-                f"{self.plan.schedule.batch}: start as many processes as before"
+                f"expected the run of {self.checkpoint} to go on with its {state['images_per_step']} images per step, "
+                f"got {self.schedule.batch}: start as many processes as before"
             )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])

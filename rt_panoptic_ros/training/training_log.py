@@ -30,7 +30,7 @@ _PICTURES = 4
 _SHEET_WIDTH_PX = 1280
 
 
-class Journal:
+class TrainingLog:
     """Writes a run's folder: log/, pictures/ and model/."""
 
     def __init__(self, recipe: Recipe, classes: ClassTable, out: Path, validation: PanopticDataset) -> None:
@@ -45,7 +45,7 @@ class Journal:
         self._recipe, self._classes, self._out, self._validation = recipe, classes, out, validation
         self._writer = SummaryWriter(str(out / "log"))
 
-    def log_losses(self, step: int, total: float, parts: Mapping[str, float], rate: float) -> None:
+    def add_losses(self, step: int, total: float, parts: Mapping[str, float], rate: float) -> None:
         """Log a step's losses by name."""
         scalars = {"loss/total": total, "learning_rate": rate, **{f"loss/{name}": v for name, v in parts.items()}}
         for name, value in scalars.items():
@@ -110,12 +110,3 @@ class Journal:
             settings=recipe.postprocess,
             about=about,
         )
-
-
-def read_scalars(run: Path) -> dict[str, dict[int, float]]:
-    """Return what the log in folder `run` holds: {name: {step: value}}, the last value where a step was done twice."""
-    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
-
-    log = EventAccumulator(str(run / "log"), size_guidance={SCALARS: 0})  # 0: all, not a sample of them
-    log.Reload()
-    return {name: {event.step: event.value for event in log.Scalars(name)} for name in log.Tags()[SCALARS]}

@@ -100,7 +100,7 @@ class TestCrop:
     ) -> None:
         rows, columns = sample.semantic.shape
         top, left = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
-        window = crop_or_pad(sample, top, left, *size, FILL)
+        window = crop_or_pad(sample, (top, left, *size), FILL)
         assert window.semantic.shape == size
         assert_well_formed(window)
         assert_labels_are_coded(window)

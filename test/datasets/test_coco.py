@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+from coco_cases import read_coco_panoptic
 from conftest import DATA
 
 from rt_panoptic_ros.datasets.coco import CocoPanoptic
-from rt_panoptic_ros.datasets.coco_panoptic import encode_ids, read_coco_panoptic
+from rt_panoptic_ros.datasets.coco_panoptic import encode_ids
 from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.model.class_table import load_class_table
@@ -212,7 +213,7 @@ class TestSample:
 
     def test_its_segments_have_the_areas_of_the_json_file(self, root: Path) -> None:
         dataset = CocoPanoptic(root, SPLIT)
-        truth = list(read_coco_panoptic(root / "annotations" / f"panoptic_{SPLIT}.json"))
+        truth = read_coco_panoptic(root / "annotations" / f"panoptic_{SPLIT}.json")
         class_of = {entry.dataset_id: entry.id for entry in COCO.classes}
         count = 0
         for sample, annotation in zip(dataset, truth, strict=True):

@@ -11,12 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from coco_cases import read_coco_panoptic
 from conftest import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rt_panoptic_ros.datasets.coco_panoptic import Segment, encode_ids, read_coco_panoptic
+from rt_panoptic_ros.datasets.coco_panoptic import Segment, encode_ids
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.evaluation.panoptic_quality import QualityCounts, count_matches
 from rt_panoptic_ros.model.class_table import ClassTable, load_class_table

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.training.optimization import learning_rate_factor, plan_for
+from rt_panoptic_ros.training.optimization import learning_rate_factor, scaled_to
 from rt_panoptic_ros.training.recipe import Recipe, ScheduleRecipe, parse_recipe, read_recipe
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "config" / "train"
@@ -122,18 +122,18 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
         read_recipe(str(path))
 
 
-def test_plan_scales_linearly() -> None:
+def test_batches_of_another_size_scale_linearly() -> None:
     recipe = shipped("cityscapes_resnet50", "schedule.warmup_steps=500")
-    same = plan_for(recipe, 8)
-    assert (same.optimizer, same.schedule) == (recipe.optimizer, recipe.schedule)
-    quarter = plan_for(recipe, 2)
+    same, _ = scaled_to(recipe, 8)
+    assert same == recipe
+    quarter, note = scaled_to(recipe, 2)
     assert quarter.optimizer.learning_rate == pytest.approx(0.00325)
     assert quarter.schedule.batch == 2
     assert (quarter.schedule.steps, quarter.schedule.warmup_steps) == (192000, 2000)
     assert quarter.schedule.milestones == (144000, 176000)
-    assert "0.00325" in quarter.note
-    assert "192000" in quarter.note
-    double = plan_for(recipe, 16)
+    assert "0.00325" in note
+    assert "192000" in note
+    double, _ = scaled_to(recipe, 16)
     assert double.optimizer.learning_rate == pytest.approx(0.026)
     assert (double.schedule.steps, double.schedule.milestones) == (24000, (18000, 22000))
 

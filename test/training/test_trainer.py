@@ -19,7 +19,7 @@ from rt_panoptic_ros.training import checkpoints
 from rt_panoptic_ros.training.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
 from rt_panoptic_ros.training.recipe import Recipe, read_recipe
 from rt_panoptic_ros.training.trainer import train
-from rt_panoptic_ros.training.training_log import read_scalars
+from scripts.ablation import read_scalars
 
 
 def test_a_run_writes_its_folder(tiny_camvid: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
-from rt_panoptic_ros.evaluation.id_switches import Switches, count_id_switches, match_objects
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import CameraImage, DetectionTable, PanopticResult
+from scripts.id_switches import Switches, count_id_switches, match_objects
 
 CLASSES = load_class_table("camvid")
 CAR, PEDESTRIAN = 8, 9

@@ -1,4 +1,4 @@
-"""How often objects change their id over a drive, with and without tracking: `rt-panoptic bench tracking`.
+"""How often objects change their id over a drive, with and without tracking: `python -m scripts.id_switches --help`.
 
 The dataset's images, in its order, are taken as one camera's. Its objects get identities by the tracker's own rules,
 applied to the labels with a threshold of its own; an id switch is counted as in CLEAR MOT (Bernardin and Stiefelhagen,
@@ -7,19 +7,24 @@ applied to the labels with a threshold of its own; an id switch is counted as in
 
 from __future__ import annotations
 
+import argparse
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-from rt_panoptic_ros.datasets.base import true_objects
+from rt_panoptic_ros.commands.options import add_pipeline, open_pipeline_of
+from rt_panoptic_ros.datasets.opening import open_dataset
+from rt_panoptic_ros.errors import RtPanopticError
+from rt_panoptic_ros.evaluation.report import true_result
 from rt_panoptic_ros.panoptic.tracking import InstanceTracker, with_ids
 from rt_panoptic_ros.records import CameraImage, PanopticResult
 
 if TYPE_CHECKING:
-    from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
+    from rt_panoptic_ros.datasets.base import PanopticDataset
     from rt_panoptic_ros.pipeline import PanopticPipeline
 
 _SAME_OBJECT = 0.3  # IoU of an object's labels in consecutive frames, whatever the tracker asks for
@@ -82,7 +87,7 @@ def count_id_switches(pipeline: PanopticPipeline, dataset: PanopticDataset, *, p
     matches, costs = 0, []
     for index in tqdm(range(len(dataset)), desc="drive", unit="frame", disable=not progress):
         sample = dataset[index]
-        labels = _as_result(sample)
+        labels = true_result(sample, dataset.classes)
         objects = identities.update(labels)
         result = pipeline(CameraImage(sample.image, "rgb"))
         begin = time.perf_counter()
@@ -111,7 +116,20 @@ def match_objects(labels: PanopticResult, result: PanopticResult) -> tuple[np.nd
     return rows, columns
 
 
-def _as_result(sample: PanopticSample) -> PanopticResult:
-    """Return a sample's labels as if the pipeline had made them."""
-    objects = true_objects(sample.instance, sample.instance_classes)
-    return PanopticResult(sample.semantic, sample.instance.astype(np.uint16), objects)
+def main() -> None:
+    """Count what the command line asks for."""
+    parser = argparse.ArgumentParser("python -m scripts.id_switches", description=__doc__)
+    add_pipeline(parser)
+    parser.add_argument("--dataset", default="camvid", help="default: %(default)s")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
+    parser.add_argument("--split", default="val", help="default: %(default)s")
+    options = parser.parse_args()
+    try:
+        dataset = open_dataset(options.dataset, options.root, options.split)
+        print(count_id_switches(open_pipeline_of(options), dataset, progress=True).format())
+    except RtPanopticError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,8 @@
-"""`rt-panoptic ablate`: Table 3 of the paper with a recipe of one's own, each row trained for equally many steps."""
+"""Table 3 of the paper in miniature, each row trained for equally many steps: `python -m scripts.ablation --help`."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,15 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.errors import InvalidInputError, require_package
+from rt_panoptic_ros.commands.learning import add_training
+from rt_panoptic_ros.commands.options import natural
+from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError, require_package
 from rt_panoptic_ros.files import output_path
 from rt_panoptic_ros.model.bundle import CARD, read_bundle
 from rt_panoptic_ros.training.checkpoints import CHECKPOINT
+from rt_panoptic_ros.training.recipe import Recipe, read_recipe
 from rt_panoptic_ros.training.trainer import train
-from rt_panoptic_ros.training.training_log import FIGURES, read_scalars
+from rt_panoptic_ros.training.training_log import FIGURES
 
 if TYPE_CHECKING:
-    from rt_panoptic_ros.training.recipe import Recipe
+    from collections.abc import Callable
+
+    from rt_panoptic_ros.model.bundle import ModelBundle
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +61,16 @@ TABLE_3 = (
 )
 
 
-def ablate(base: Recipe, root: Path, out: Path, *, seeds: Sequence[int], device: str = "auto", workers: int = 1) -> str:
+def ablate(
+    base: Recipe,
+    root: Path,
+    out: Path,
+    *,
+    seeds: Sequence[int],
+    device: str = "auto",
+    workers: int = 1,
+    learn: Callable[..., ModelBundle | None] = train,
+) -> str:
     """Train and measure each row of Table 3 with each seed; return the table.
 
     May be stopped and called again: what is finished is read, what was begun goes on from its last checkpoint. After
@@ -69,6 +84,7 @@ def ablate(base: Recipe, root: Path, out: Path, *, seeds: Sequence[int], device:
         seeds: At least one, none twice; more show the noise.
         device: auto, cpu or cuda.
         workers: Processes that prepare images.
+        learn: Trains a run, with the arguments of `trainer.train`.
 
     Raises:
         InvalidInputError: Wrong recipe, seeds or data, or `out` holds runs of another recipe.
@@ -85,15 +101,19 @@ def ablate(base: Recipe, root: Path, out: Path, *, seeds: Sequence[int], device:
     runs = [(row, seed) for seed in seeds for row in TABLE_3]  # by seed, so that a stopped ablation has whole columns
     figures: dict[str, dict[str, float]] = {}
     table = ""
+
+    def trained(recipe: Recipe, out: Path, *, resume: bool) -> ModelBundle | None:
+        return learn(recipe, root, out, resume=resume, device=device, workers=workers)
+
     for number, (row, seed) in enumerate(runs, 1):
         name = run_name(row, seed)
         _log.info("run %d of %d: %s", number, len(runs), name)
-        figures[name] = _run(row.recipe(base, seed), root, out / name, device, workers)
+        figures[name] = _figures(row.recipe(base, seed), out / name, trained)
         table = format_table(figures, seeds)
         for file, text in (("table.md", table), ("figures.json", json.dumps(figures, indent=2) + "\n")):
             with output_path(out / file) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-        _draw_curves(out, [(done, other) for done, other in runs[:number]])
+        _draw_curves(out, runs[:number])
     return table
 
 
@@ -127,16 +147,15 @@ def _cell(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({', '.join(f'{value:.1f}' for value in values)})"
 
 
-def _run(recipe: Recipe, root: Path, out: Path, device: str, workers: int) -> dict[str, float]:
+def _figures(recipe: Recipe, out: Path, trained: Callable[..., ModelBundle | None]) -> dict[str, float]:
     """Return the figures of a run on the validation split, which is done first where it isn't yet."""
     model = out / "model"
     bundle = read_bundle(model) if (model / CARD).is_file() else None
     if bundle is None or "figures" not in bundle.about or bundle.about["recipe"] != recipe.to_document():
         # Where the folder holds another recipe's run, this says so.
-        begun = (out / CHECKPOINT).is_file()
-        bundle = train(recipe, root, out, resume=begun, device=device, workers=workers)
+        bundle = trained(recipe, out, resume=(out / CHECKPOINT).is_file())
     if bundle is None:
-        raise InvalidInputError("expected one process, got several: start `rt-panoptic ablate` without torchrun")
+        raise InvalidInputError("expected one process, got several: start the ablation without torchrun")
     return {name: float(bundle.about["figures"][name]) for name in FIGURES}
 
 
@@ -163,3 +182,34 @@ def _draw_curves(out: Path, runs: Sequence[tuple[Row, int]]) -> None:
     panels[0].legend()
     with output_path(out / "curves.png") as temporary:
         canvas.print_figure(temporary, dpi=100, format="png")
+
+
+def read_scalars(run: Path) -> dict[str, dict[int, float]]:
+    """Return what the log in folder `run` holds: {name: {step: value}}, the last value where a step was done twice."""
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    log = EventAccumulator(str(run / "log"), size_guidance={SCALARS: 0})  # 0: all, not a sample of them
+    log.Reload()
+    return {name: {event.step: event.value for event in log.Scalars(name)} for name in log.Tags()[SCALARS]}
+
+
+def main() -> None:
+    """Run the ablation that the command line asks for."""
+    parser = argparse.ArgumentParser("python -m scripts.ablation", description=__doc__)
+    add_training(parser, default="camvid_ablation")
+    parser.add_argument("--seeds", type=natural, nargs="+", default=[1, 2], help="one run of each row for each")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    try:
+        recipe = read_recipe(options.config, options.set)
+        table = ablate(
+            recipe, options.root, options.out, seeds=options.seeds, device=options.device, workers=options.workers
+        )
+    except RtPanopticError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    print(table)
+    print(f"{options.out}: table.md, figures.json, curves.png")
+
+
+if __name__ == "__main__":
+    main()
