@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from rt_panoptic_ros.bags.bag import Bag
     from rt_panoptic_ros.bags.options import BagOptions
-    from rt_panoptic_ros.bags.reading import Camera
+    from rt_panoptic_ros.bags.storage import Bag
+    from rt_panoptic_ros.bags.topics import Camera
     from rt_panoptic_ros.bags.writing import BagPlan, Report
 
 _JOURNAL, _FOLDER = "journal", "bag"  # in OUT.partial

@@ -18,7 +18,7 @@ from mcap.writer import Writer as McapWriter
 from rt_panoptic_ros.bags.bag import INFORMATION, METADATA
 from rt_panoptic_ros.bags.mcap_file import ROSBAG2, SERIALIZED
 from rt_panoptic_ros.bags.messages import CLASS_NAMES, OUTPUT_TYPES, class_names_message, output_channel, qos_text
-from rt_panoptic_ros.bags.reading import NODE, Camera, find_cameras, find_copied, is_image
+from rt_panoptic_ros.bags.topics import NODE, Camera, find_cameras, find_copied, is_image
 from rt_panoptic_ros.bags.storage import QOS, TYPE_HASH
 from rt_panoptic_ros.errors import InvalidInputError
 
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from rt_panoptic_ros.bags.bag import Bag
     from rt_panoptic_ros.bags.journal import Journal
     from rt_panoptic_ros.bags.options import BagOptions
-    from rt_panoptic_ros.bags.storage import Channel, Schema
+    from rt_panoptic_ros.bags.storage import Bag, Channel, Schema
 
     Report = Callable[[str, int, int], None]
     """Called with (what is done, how many of it are done, how many there are)."""

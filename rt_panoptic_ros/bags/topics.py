@@ -21,8 +21,7 @@ from rt_panoptic_ros.model.class_table import parse_class_table
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from rt_panoptic_ros.bags.bag import Bag
-    from rt_panoptic_ros.bags.storage import Channel
+    from rt_panoptic_ros.bags.storage import Bag, Channel
 
 NODE = "/panoptic_node"
 """What the outputs' topics begin with, as those of the node do."""
