@@ -64,7 +64,8 @@ def open_bag(path: Path, scratch: Path) -> Iterator[Bag]:
         if not bag.channels:
             raise InvalidInputError(
                 f"expected a bag of ROS 2 (a folder, or an .mcap or .db3 file), got {path}, of which nothing can be "
-                f"read: {'; '.join(bag.losses.lines()) or 'it has no topics'}: restore it from a copy, or record it again"
+                f"read: {'; '.join(bag.losses.lines()) or 'it has no topics'}: restore it from a copy, or record it "
+                "again"
             )
         # After the files, of which the last knows most: `ros2 bag reindex` leaves out of metadata.yaml what they know.
         bag.add_information(information)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rt_panoptic_ros.bags.bag import METADATA, SCRATCH, open_bag
 from rt_panoptic_ros.bags.frames import FrameLabeller
 from rt_panoptic_ros.bags.journal import Journal
-from rt_panoptic_ros.bags.writing import is_made_of, plan_bag, publish_bag, write_bag
+from rt_panoptic_ros.bags.topics import plan_bag
+from rt_panoptic_ros.bags.writing import is_made_of, publish_bag, write_bag
 from rt_panoptic_ros.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
     from rt_panoptic_ros.bags.options import BagOptions
     from rt_panoptic_ros.bags.storage import Bag
-    from rt_panoptic_ros.bags.topics import Camera
-    from rt_panoptic_ros.bags.writing import BagPlan, Report
+    from rt_panoptic_ros.bags.topics import BagPlan, Camera
+    from rt_panoptic_ros.bags.writing import Report
 
 _JOURNAL, _FOLDER = "journal", "bag"  # in OUT.partial
 _REASONS = 10  # that the summary tells

@@ -21,7 +21,7 @@ from mcap.data_stream import ReadDataStream
 from mcap.exceptions import EndOfFile
 from mcap.opcode import Opcode
 
-from rt_panoptic_ros.bags.storage import TYPE_HASH, Attachment, Channel, Message, Schema, StorageFile
+from rt_panoptic_ros.bags.storage import TYPE_HASH, Channel, Message, Schema, StorageFile
 from rt_panoptic_ros.errors import first_line
 
 if TYPE_CHECKING:
@@ -78,18 +78,18 @@ class McapFile(StorageFile):
         while waiting:
             yield heapq.heappop(waiting)[-1]
 
-    def attachments(self) -> Iterator[Attachment]:
+    def attachments(self) -> Iterator[mcap_records.Attachment]:
         """Give the attached files."""
         for place in self._attached:
-            payload = self._content(place)
+            content = self._content(place)
             try:
-                found = _parsed(mcap_records.Attachment, payload)
-                if (checksum := int.from_bytes(payload[-4:], "little")) and zlib.crc32(payload[:-4]) != checksum:
+                found = _parsed(mcap_records.Attachment, content)
+                if (checksum := int.from_bytes(content[-4:], "little")) and zlib.crc32(content[:-4]) != checksum:
                     raise ValueError("its checksum is another")
             except _UNREADABLE as error:
                 self._lose(f"an attachment is damaged and left out ({first_line(error)})", place)
             else:
-                yield Attachment(found.log_time, found.create_time, found.name, found.media_type, found.data)
+                yield found
 
     def close(self) -> None:
         """Close the file."""
@@ -173,7 +173,7 @@ class McapFile(StorageFile):
 
     def _note_metadata(self, found: mcap_records.Metadata) -> None:
         if found.name != ROSBAG2:
-            self._bag.records.append((found.name, found.metadata))
+            self._bag.records.append(found)
             return
         try:
             information = yaml.safe_load(found.metadata.get(SERIALIZED, ""))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
     from pathlib import Path
 
+    from mcap import records as mcap_records
+
 CDR = "cdr"
 """ROS 2's encoding of messages."""
 QOS = "offered_qos_profiles"
@@ -60,16 +62,6 @@ class Message(NamedTuple):
     data: bytes
 
 
-class Attachment(NamedTuple):
-    """A file in a bag."""
-
-    log_ns: int
-    create_ns: int
-    name: str
-    media_type: str
-    data: bytes
-
-
 class Losses:
     """What of a bag can't be read; what is met several times, as a bag is read several times, is told once."""
 
@@ -109,7 +101,7 @@ class Bag:
     path: Path  # its folder or file
     channels: list[Channel] = field(default_factory=list)  # equal ones of several files are one
     counts: Counter[int] = field(default_factory=Counter)  # {place in `channels`: messages}, as far as the files say
-    records: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # MCAP's metadata, but rosbag2's own
+    records: list[mcap_records.Metadata] = field(default_factory=list)  # but rosbag2's own
     information: dict[str, Any] = field(default_factory=dict)  # of the whole, as in metadata.yaml
     losses: Losses = field(default_factory=Losses)
     files: list[StorageFile] = field(default_factory=list)  # in the order in which they were recorded
@@ -144,7 +136,7 @@ class Bag:
             else:
                 yield message._replace(data=data)
 
-    def attachments(self) -> Iterator[Attachment]:
+    def attachments(self) -> Iterator[mcap_records.Attachment]:
         """Give the attached files."""
         for file in self.files:
             yield from file.attachments()
@@ -162,7 +154,7 @@ class StorageFile:
         """Give the messages of some channels by receive time; equal times in the order of recording."""
         raise NotImplementedError
 
-    def attachments(self) -> Iterator[Attachment]:
+    def attachments(self) -> Iterator[mcap_records.Attachment]:
         """Give the attached files, which not all kinds have."""
         return iter(())
 
