@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections import Counter
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path, PurePath
@@ -15,13 +14,13 @@ import yaml
 import zstandard
 
 from rt_panoptic_ros.bags import mcap_file, sqlite_file
-from rt_panoptic_ros.bags.storage import Losses, Message, place_of
+from rt_panoptic_ros.bags.storage import Bag
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
-    from rt_panoptic_ros.bags.storage import Attachment, Channel, StorageFile
+    from rt_panoptic_ros.bags.storage import Losses, StorageFile
 
 SCRATCH = "input-"
 """What the names of folders with copies of a bag's files begin with."""
@@ -34,76 +33,6 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _STORAGE = re.compile(r"\.(mcap|db3)(\.zstd)?$")
 
 
-class Bag:
-    """An open bag.
-
-    Attributes:
-        path: Its folder or file.
-        channels: Of all its files; equal ones are one.
-        counts: {place in `channels`: messages}, as far as the files say.
-        records: MCAP's metadata records, (name, entries), but rosbag2's own.
-        information: What metadata.yaml, and what it leaves open the files, say of the whole.
-        losses: What can't be read, as far as it was tried.
-    """
-
-    def __init__(
-        self, path: Path, files: Sequence[StorageFile], information: Mapping[str, Any], losses: Losses
-    ) -> None:
-        """Put the files together.
-
-        Args:
-            path: The bag's folder or file.
-            files: Open files in the order in which they were recorded.
-            information: metadata.yaml's; empty without one.
-            losses: What was lost so far.
-
-        Raises:
-            InvalidInputError: Messages are compressed in an unknown way.
-        """
-        self.path, self.losses, self._files = path, losses, files
-        # `ros2 bag reindex` leaves out of metadata.yaml what the files know; the last of them knows most.
-        self.information: dict[str, Any] = {}
-        for part in (*(file.information for file in files), information):
-            self.information.update({name: value for name, value in part.items() if value})
-        self.records = [record for file in files for record in file.records]
-        self.channels: list[Channel] = []
-        self.counts: Counter[int] = Counter()
-        self._numbers: list[list[int]] = []  # of each file's channels in `channels`
-        for file in files:
-            numbers = [place_of(channel, self.channels) for channel in file.channels]
-            self._numbers.append(numbers)
-            for place, count in file.counts.items():
-                self.counts[numbers[place]] += count
-        self._packed = str(self.information.get("compression_mode") or "").lower() == "message"
-        if self._packed and (kind := self.information.get("compression_format")) != "zstd":
-            raise InvalidInputError(
-                f"expected messages compressed with zstd, got {path} with {kind}: write it anew with `ros2 bag convert`"
-            )
-
-    def messages(self, wanted: Collection[int]) -> Iterator[Message]:
-        """Give the messages of some channels, file by file, each by receive time."""
-        for file, numbers in zip(self._files, self._numbers, strict=True):
-            local = {place for place, number in enumerate(numbers) if number in wanted}
-            for found in file.messages(local) if local else ():
-                message = found._replace(channel=numbers[found.channel])
-                if not self._packed:
-                    yield message
-                    continue
-                try:
-                    data = zstandard.ZstdDecompressor().decompressobj().decompress(message.data)
-                except zstandard.ZstdError as error:
-                    topic = self.channels[message.channel].topic
-                    reason = f"a message can't be decompressed and is left out ({first_line(error)})"
-                    self.losses.add(self.path.name, reason, message[:4], [(topic, 1)])
-                else:
-                    yield message._replace(data=data)
-
-    def attachments(self) -> Iterator[Attachment]:
-        """Give the attached files."""
-        for file in self._files:
-            yield from file.attachments()
-
-
 @contextmanager
 def open_bag(path: Path, scratch: Path) -> Iterator[Bag]:
     """Open a bag: a folder, with metadata.yaml or without, or a single .mcap or .db3 file, cut off or not.
@@ -113,10 +42,10 @@ def open_bag(path: Path, scratch: Path) -> Iterator[Bag]:
         scratch: A folder for copies of files that can't be read where they lie; it is made if there are such.
 
     Raises:
-        InvalidInputError: There is none, it is of ROS 1, or nothing of it can be read.
+        InvalidInputError: There is none, it is of ROS 1, nothing of it can be read, or it is packed in an unknown way.
     """
-    losses = Losses()
-    paths, information = _find_files(path, losses) if path.is_dir() else ([path], {})
+    bag = Bag(path)
+    paths, information = _find_files(path, bag.losses) if path.is_dir() else ([path], {})
     with ExitStack() as stack:
 
         @cache
@@ -126,22 +55,28 @@ def open_bag(path: Path, scratch: Path) -> Iterator[Bag]:
                 stack.callback(lambda: None if any(scratch.iterdir()) else scratch.rmdir())
             return Path(stack.enter_context(TemporaryDirectory(prefix=SCRATCH, dir=scratch)))
 
-        files: list[StorageFile] = []
         if not paths:
-            losses.add(path.name, "there is no .mcap or .db3 file in it")
+            bag.losses.add(path.name, "there is no .mcap or .db3 file in it")
         for file in paths:
-            if (opened := _open_file(file, losses, copies)) is not None:
+            if (opened := _open_file(file, bag, copies)) is not None:
                 stack.callback(opened.close)
-                files.append(opened)
-        if not any(file.channels for file in files):
+                bag.files.append(opened)
+        if not bag.channels:
             raise InvalidInputError(
                 f"expected a bag of ROS 2 (a folder, or an .mcap or .db3 file), got {path}, of which nothing can be "
-                f"read: {'; '.join(losses.lines()) or 'it has no topics'}: restore it from a copy, or record it again"
+                f"read: {'; '.join(bag.losses.lines()) or 'it has no topics'}: restore it from a copy, or record it "
+                "again"
             )
-        found = sum(sum(file.counts.values()) for file in files)
+        # After the files, of which the last knows most: `ros2 bag reindex` leaves out of metadata.yaml what they know.
+        bag.add_information(information)
+        found = bag.counts.total()
         if isinstance(counted := information.get("message_count"), int) and counted > found:
-            losses.add(METADATA, f"it counts {counted} messages, {found} are there")
-        yield Bag(path, files, information, losses)
+            bag.losses.add(METADATA, f"it counts {counted} messages, {found} are there")
+        if bag.packed and (kind := bag.information.get("compression_format")) != "zstd":
+            raise InvalidInputError(
+                f"expected messages compressed with zstd, got {path} with {kind}: write it anew with `ros2 bag convert`"
+            )
+        yield bag
 
 
 def _find_files(folder: Path, losses: Losses) -> tuple[list[Path], Mapping[str, Any]]:
@@ -176,22 +111,22 @@ def _counting_order(path: Path) -> list[str | int]:
     return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", path.name))]
 
 
-def _open_file(path: Path, losses: Losses, copies: Callable[[], Path]) -> StorageFile | None:
+def _open_file(path: Path, bag: Bag, copies: Callable[[], Path]) -> StorageFile | None:
     """Open a file of any kind; None, and a loss, where it is of none.
 
     Raises:
         InvalidInputError: It is of ROS 1.
     """
     if _start(path).startswith(_ZSTD_MAGIC):
-        path = _unpacked(path, losses, copies())
+        path = _unpacked(path, bag.losses, copies())
     start = _start(path)
     if start.startswith(mcap_file.MAGIC):
-        return mcap_file.McapFile(path, losses)
+        return mcap_file.McapFile(path, bag)
     if start == sqlite_file.MAGIC:
-        return sqlite_file.SqliteFile(path, losses, copies)
+        return sqlite_file.SqliteFile(path, bag, copies)
     if start.startswith(_ROS1_MAGIC) or path.suffix == ".bag":
         raise InvalidInputError(f"expected a bag of ROS 2, got {path} of ROS 1: convert it with `rosbags-convert`")
-    losses.add(path.name, "it is neither MCAP nor SQLite" if start else "it is empty")
+    bag.losses.add(path.name, "it is neither MCAP nor SQLite" if start else "it is empty")
     return None
 
 

@@ -7,9 +7,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import connection as pipes
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -64,26 +65,39 @@ def plan_jobs(sources: Sequence[Path], out: Path, options: BagOptions) -> list[B
     return [BagJob(source, out / name, options) for source, name in zip(sources, names, strict=True)]
 
 
-class ProgressBar:
-    """Shows one bag's run, a bar for each thing that is done."""
+class Progress:
+    """Shows what is done with one or several bags, a bar for each kind of work; any thread may tell of it."""
 
     def __init__(self) -> None:
         """Show nothing yet."""
-        self._doing = ""
-        self._bar: tqdm[Any] | None = None
+        self._bars: dict[str, tqdm[Any]] = {}
+        self._done: dict[tuple[str, Path], int] = {}
+        self._lock = threading.Lock()
 
-    def __call__(self, doing: str, done: int, total: int) -> None:
-        """Show how far it is; see `Report`."""
-        if self._bar is None or doing != self._doing:
-            self.close()
-            self._doing = doing
-            self._bar = tqdm(desc=doing, total=total, initial=done, unit="frame" if doing == "labelling" else "message")
-        self._bar.update(done - self._bar.n)
+    def update(self, source: Path, doing: str, done: int, total: int) -> None:
+        """Show how far a bag is; see `Report`."""
+        with self._lock:
+            if doing not in self._bars:
+                unit = "frame" if doing == "labelling" else "message"
+                self._bars[doing] = tqdm(desc=doing, total=0, unit=unit)
+            bar = self._bars[doing]
+            if (doing, source) not in self._done:
+                bar.total += total
+                bar.initial += done  # by an earlier run: not of this one's rate
+            bar.update(done - self._done.get((doing, source), 0))
+            self._done[doing, source] = done
 
     def close(self) -> None:
-        """End the bar."""
-        if self._bar is not None:
-            self._bar.close()
+        """End the bars."""
+        for bar in self._bars.values():
+            bar.close()
+
+
+def run_here(job: BagJob) -> Outcome:
+    """Do a job in this process; what `label_bag` raises is left to the caller."""
+    with closing(Progress()) as progress:
+        summary = label_bag(job.source, job.out, job.options, partial(progress.update, job.source))
+    return Outcome(job, summary, summary.problem)
 
 
 def run_in_processes(jobs: Sequence[BagJob], at_once: int) -> Iterator[Outcome]:
@@ -93,38 +107,8 @@ def run_in_processes(jobs: Sequence[BagJob], at_once: int) -> Iterator[Outcome]:
         jobs: What to do.
         at_once: How many processes work at the same time.
     """
-    context = multiprocessing.get_context("spawn")  # engines and threads don't survive a fork
-    waiting = deque(jobs)
-    running: dict[Connection, tuple[BagJob, Any]] = {}
-    frames = _FrameSum()
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                job = waiting.popleft()
-                here, there = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(job, there), daemon=True)
-                process.start()
-                there.close()  # so that the process's end is the pipe's
-                running[here] = job, process
-            for pipe in pipes.wait(list(running)):
-                assert isinstance(pipe, pipes.Connection)
-                job, process = running[pipe]
-                try:
-                    message = pipe.recv()
-                except EOFError:
-                    process.join()
-                    message = Outcome(job, problem=f"its process ended with status {process.exitcode}")
-                if isinstance(message, Outcome):
-                    del running[pipe]
-                    process.join()
-                    yield message
-                else:
-                    frames.update(job, *message)
-    finally:
-        frames.close()
-        for _, process in running.values():
-            process.terminate()
-            process.join()
+    with closing(Progress()) as progress, ThreadPool(at_once) as pool:  # a thread waits for each process
+        yield from pool.imap_unordered(lambda job: _in_process(job, progress), jobs)
 
 
 def run_with_ray(jobs: Sequence[BagJob], at_once: int) -> Iterator[Outcome]:
@@ -144,21 +128,16 @@ def run_with_ray(jobs: Sequence[BagJob], at_once: int) -> Iterator[Outcome]:
     gpus = int(jobs[0].options.pipeline["device"] == "cuda")
     # A task that was lost with its machine goes on elsewhere from its journal.
     work = ray.remote(num_cpus=1, num_gpus=gpus, scheduling_strategy="SPREAD")(outcome_of)
-    waiting = deque(jobs)
-    running: dict[Any, BagJob] = {}
-    with tqdm(total=len(jobs), unit="bag", desc="labelling") as bar:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                job = waiting.popleft()
-                running[work.remote(job)] = job
-            (task,), _ = ray.wait(list(running))
-            job = running.pop(task)
-            try:
-                outcome = ray.get(task)
-            except ray.exceptions.RayError as error:
-                outcome = Outcome(job, problem=first_line(error))
-            bar.update()
-            yield outcome
+
+    def outcome(job: BagJob) -> Outcome:
+        try:
+            found: Outcome = ray.get(work.remote(job))
+        except ray.exceptions.RayError as error:
+            return Outcome(job, problem=first_line(error))
+        return found
+
+    with ThreadPool(at_once) as pool:  # a thread waits for each task
+        yield from tqdm(pool.imap_unordered(outcome, jobs), total=len(jobs), unit="bag", desc="labelling")
 
 
 def outcome_of(job: BagJob, report: Report = lambda *_: None) -> Outcome:
@@ -173,8 +152,24 @@ def outcome_of(job: BagJob, report: Report = lambda *_: None) -> Outcome:
     return Outcome(job, summary, summary.problem)
 
 
-def _work(job: BagJob, pipe: Connection) -> None:
+def _in_process(job: BagJob, progress: Progress) -> Outcome:
     """Do a job in a process of its own."""
+    context = multiprocessing.get_context("spawn")  # engines and threads don't survive a fork
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(job, there), daemon=True)  # one that is at work ends with this one
+    process.start()
+    there.close()  # so that the process's end is the pipe's
+    try:
+        while not isinstance(message := here.recv(), Outcome):
+            progress.update(job.source, *message)
+    except EOFError:
+        message = None
+    process.join()
+    return message or Outcome(job, problem=f"its process ended with status {process.exitcode}")
+
+
+def _work(job: BagJob, pipe: Connection) -> None:
+    """Do a job, with the parent at the other end of the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format=f"%(levelname)s: {job.source}: %(message)s")
@@ -187,23 +182,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-class _FrameSum:
-    """One bar for the frames of all bags."""
-
-    def __init__(self) -> None:
-        self._bar: Any = tqdm(unit="frame", desc="labelling", total=0)
-        self._done: dict[Path, tuple[int, int]] = {}
-
-    def update(self, job: BagJob, doing: str, done: int, total: int) -> None:
-        if doing != "labelling":
-            return
-        if job.source not in self._done:
-            self._bar.total += total
-            self._bar.initial += done  # by an earlier run: not of this one's rate
-        self._bar.update(done - self._done.get(job.source, (0, 0))[0])
-        self._done[job.source] = done, total
-
-    def close(self) -> None:
-        self._bar.close()

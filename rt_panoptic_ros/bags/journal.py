@@ -19,13 +19,12 @@ from rt_panoptic_ros.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-    from types import TracebackType
 
     from typing_extensions import Self
 
 _PREFIX = struct.Struct("<QHI")  # length of the payload, the camera's number, CRC-32 of both and the payload
-_HEAD = 0xFFFF  # in place of a camera's number
 _FASTEST = 1  # labels shrink a hundredfold even so
+_STATE = ""  # the tracker's part of a record, beside those of the outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +56,8 @@ class Journal:
             InvalidInputError: Another process has it open, or it has frames of another run.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
-        self._places: list[list[int]] = []
+        self._file = path.open("a+b")  # reads anywhere, and writes at the end alone
+        self._places: list[list[int]] = []  # of each camera's frames
         try:
             self._lock(path)
             self._continue(path, json.loads(json.dumps(document)), replace)
@@ -73,36 +72,30 @@ class Journal:
 
     def append(self, camera: int, record: FrameRecord) -> None:
         """Add a camera's next frame."""
-        parts = {**record.outputs, "": record.state}
-        head = {
-            "checksum": record.checksum,
-            "problem": record.problem,
-            "sizes": {name: len(part) for name, part in parts.items()},
-        }
-        text = json.dumps(head).encode()
-        self._write(camera, b"".join([len(text).to_bytes(4, "little"), text, *parts.values()]))
+        parts = {**record.outputs, _STATE: record.state}
+        sizes = {name: len(part) for name, part in parts.items()}
+        head = json.dumps([record.checksum, record.problem, sizes]).encode()
+        self._remember(camera, self._write(camera, b"\n".join([head, b"".join(parts.values())])))
 
     def frames(self, camera: int, begin: int = 0) -> Iterator[FrameRecord]:
         """Give a camera's frames in order, from number `begin`; negative ones count from the end."""
         for place in self._places[camera][begin:] if camera < len(self._places) else []:
             self._file.seek(place)
-            payload = self._read()
-            assert payload is not None, "the journal was whole when it was opened"
-            size = int.from_bytes(payload[1][:4], "little")
-            head = json.loads(payload[1][4 : 4 + size])
-            rest = memoryview(payload[1])[4 + size :]
-            outputs = {}
-            for name, length in head["sizes"].items():
-                outputs[name], rest = rest[:length], rest[length:]
-            state = bytes(outputs.pop(""))
-            yield FrameRecord(head["checksum"], head["problem"], outputs, state)
+            found = self._read()
+            assert found is not None, "the journal was whole when it was opened"
+            head, _, content = found[1].partition(b"\n")
+            checksum, problem, sizes = json.loads(head)
+            rest = memoryview(content)
+            parts = {}
+            for name, length in sizes.items():
+                parts[name], rest = rest[:length], rest[length:]
+            state = bytes(parts.pop(_STATE))
+            yield FrameRecord(checksum, problem, parts, state)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def _lock(self, path: Path) -> None:
@@ -114,10 +107,11 @@ class Journal:
             ) from None
 
     def _continue(self, path: Path, document: dict[str, Any], replace: bool) -> None:
-        first = self._read()
-        if first is not None and first[0] == _HEAD:
-            self._find_frames()
+        """Find the frames of an earlier run with the same document, or begin anew."""
+        self._file.seek(0)
+        if (first := self._read()) is not None:
             begun = json.loads(first[1])
+            self._find_frames()
             if begun == document:
                 return
             if self._places and not replace:
@@ -127,31 +121,28 @@ class Journal:
                     "give those, or begin anew with --force"
                 )
         self._places = []
-        self._file.seek(0)
-        self._file.truncate()
-        self._write(_HEAD, json.dumps(document).encode())
+        self._file.truncate(0)
+        self._write(0, json.dumps(document).encode())
 
     def _find_frames(self) -> None:
-        while True:
-            place = self._file.tell()
-            record = self._read(content=False)
-            if record is None:
-                break
+        """Note where the frames lie, up to the first record that is not whole, where the file is cut off."""
+        place = self._file.tell()
+        while (record := self._read(content=False)) is not None:
             self._remember(record[0], place)
-        self._file.seek(place)
-        self._file.truncate()
+            place = self._file.tell()
+        self._file.truncate(place)
 
     def _remember(self, camera: int, place: int) -> None:
         self._places += [[] for _ in range(camera + 1 - len(self._places))]
         self._places[camera].append(place)
 
-    def _write(self, camera: int, payload: bytes) -> None:
+    def _write(self, camera: int, payload: bytes) -> int:
+        """Add a record and return its place."""
         packed = zlib.compress(payload, _FASTEST)
         place = self._file.seek(0, os.SEEK_END)
         self._file.write(_PREFIX.pack(len(packed), camera, _checksum(camera, packed)) + packed)
         self._file.flush()
-        if camera != _HEAD:
-            self._remember(camera, place)
+        return place
 
     def _read(self, *, content: bool = True) -> tuple[int, bytes] | None:
         """Return (camera, payload) of the record at the file's place, None where there is no whole one."""

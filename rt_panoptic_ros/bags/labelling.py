@@ -13,7 +13,8 @@ from rosbags.serde import SerdeError
 from rt_panoptic_ros.bags.bag import METADATA, SCRATCH, open_bag
 from rt_panoptic_ros.bags.journal import FrameRecord, Journal
 from rt_panoptic_ros.bags.messages import frame_messages, read_image_message
-from rt_panoptic_ros.bags.writing import is_made_of, plan_bag, publish_bag, write_bag
+from rt_panoptic_ros.bags.topics import plan_bag
+from rt_panoptic_ros.bags.writing import is_made_of, publish_bag, write_bag
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.frames.message_layout import decode_message, stamp_ns
 from rt_panoptic_ros.labeller import FrameLabeller
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from rt_panoptic_ros.bags.bag import Bag
     from rt_panoptic_ros.bags.options import BagOptions
-    from rt_panoptic_ros.bags.reading import Camera
-    from rt_panoptic_ros.bags.writing import BagPlan, Report
+    from rt_panoptic_ros.bags.storage import Bag
+    from rt_panoptic_ros.bags.topics import BagPlan, Camera
+    from rt_panoptic_ros.bags.writing import Report
 
 _JOURNAL, _FOLDER = "journal", "bag"  # in OUT.partial
 _REASONS = 10  # that the summary tells

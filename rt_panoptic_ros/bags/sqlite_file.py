@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from array import array
-from collections import Counter
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -15,55 +12,57 @@ import numpy as np
 import yaml
 from rosbags.typesys import Stores, TypesysError, get_typestore
 
-from rt_panoptic_ros.bags.storage import QOS, Channel, Message, Schema, full_type_name, place_of
+from rt_panoptic_ros.bags.storage import QOS, Channel, Message, Schema, StorageFile, full_type_name
 from rt_panoptic_ros.errors import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Callable, Container, Iterator
     from pathlib import Path
 
-    from rosbags.typesys.store import Typestore
-
-    from rt_panoptic_ros.bags.storage import Attachment, Losses
+    from rt_panoptic_ros.bags.storage import Bag
 
 MAGIC = b"SQLite format 3\0"
 JOURNALS = "-wal", "-journal"
 """What SQLite puts behind a file's name for the journals that may hold a part of it."""
 
+_ROW = np.dtype([("id", "i8"), ("channel", "i8"), ("time_ns", "i8")])
 
-class SqliteFile:
-    """A SQLite file; see `StorageFile`. One that is cut off or damaged is read as far as it goes."""
 
-    def __init__(self, path: Path, losses: Losses, copies: Callable[[], Path]) -> None:
+class SqliteFile(StorageFile):
+    """A SQLite file. One that is cut off or damaged is read as far as it goes."""
+
+    def __init__(self, path: Path, bag: Bag, copies: Callable[[], Path]) -> None:
         """Find the file's channels and messages.
 
         Args:
             path: The file.
-            losses: Told of what can't be read, now and whenever messages are read.
+            bag: Takes what is found.
             copies: Gives a folder for a copy of a file with a journal, as reading that changes both.
         """
-        self.channels: list[Channel] = []
-        self.counts: Counter[int] = Counter()
-        self.records: list[tuple[str, dict[str, str]]] = []
-        self.information: Mapping[str, Any] = {}
-        self._name, self._losses = path.name, losses
-        self._numbers: dict[int, int] = {}  # {a topic's id: its place in `channels`}
-        self._ids, self._topics, self._times = array("q"), array("q"), array("q")
+        super().__init__(path.name, bag)
+        self._definitions: dict[str, Schema] = {}
+        self._rows = np.empty(0, _ROW)
         self._database = _open(path, copies)
         try:
-            self._read_channels()
-            self._list_messages()
+            tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            for table, note in (
+                ("message_definitions", self._note_definition), ("topics", self._note_topic),
+                ("metadata", self._note_metadata),
+            ):  # fmt: skip
+                if table in tables or table == "topics":  # rosbag2 added the others later
+                    self._read_table(table, note)
+            self._rows = np.fromiter(self._listed(), _ROW)
         except sqlite3.Error as error:
-            self._losses.add(self._name, f"can't be read: {first_line(error)}")
+            self._lose(f"can't be read: {first_line(error)}")
+        numbers, counts = np.unique(self._rows["channel"], return_counts=True)
+        bag.counts.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
 
-    def messages(self, wanted: AbstractSet[int]) -> Iterator[Message]:
+    def messages(self, wanted: Container[int]) -> Iterator[Message]:
         """Give the messages of some channels by receive time; equal times in the order of recording."""
-        for row in np.argsort(np.asarray(self._times), kind="stable").tolist():
-            number = self._numbers.get(self._topics[row])
-            if number is None or number not in wanted:
+        for row in self._rows[np.argsort(self._rows["time_ns"], kind="stable")]:
+            id_, number, time_ns = row.item()
+            if number not in wanted:
                 continue
-            id_, time_ns = self._ids[row], self._times[row]
             try:
                 found = self._database.execute("SELECT data FROM messages WHERE id = ?", (id_,)).fetchone()
                 data = found and found[0]
@@ -72,92 +71,68 @@ class SqliteFile:
                 problem = first_line(error)
             if problem:
                 reason = f"a row is damaged and left out ({problem})"
-                self._losses.add(self._name, reason, id_, [(self.channels[number].topic, 1)])
+                self._lose(reason, id_, {self._bag.channels[number].topic: 1})
             else:
                 yield Message(number, time_ns, time_ns, 0, data)
-
-    def attachments(self) -> Iterator[Attachment]:
-        """Give nothing: these files have no attachments."""
-        return iter(())
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
-    def _read_channels(self) -> None:
-        tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        definitions: dict[str, Schema] = {}
-        if "message_definitions" in tables:
-            for row in self._rows("message_definitions"):
-                with self._row("message_definitions"):
-                    name = full_type_name(row["topic_type"])
-                    definitions[name] = Schema(name, row["encoding"], row["encoded_message_definition"].encode())
-        for row in self._rows("topics"):
-            with self._row("topics"):
-                name = full_type_name(row["type"])
-                schema = definitions.get(name) or _known_schema(name)
-                qos = row.get(QOS)
-                channel = Channel(
-                    row["name"],
-                    row["serialization_format"],
-                    schema or Schema(name, "", b""),
-                    {QOS: qos} if qos else {},
-                    row.get("type_description_hash") or "",
-                    "" if schema else f"the bag has no definition of {name}",
-                )
-                self._numbers[row["id"]] = place_of(channel, self.channels)
-        if "metadata" in tables:
-            for row in self._rows("metadata"):
-                with self._row("metadata"):
-                    self.information = {**yaml.safe_load(row["metadata"])}
-
-    def _rows(self, table: str) -> Iterator[dict[str, Any]]:
-        """Give the rows of a small table, {column: value}, as far as they can be read."""
+    def _read_table(self, table: str, note: Callable[[dict[str, Any]], None]) -> None:
+        """Note the rows of a small table, as far as they can be read; one that holds something else costs itself."""
         try:
             cursor = self._database.execute(f"SELECT * FROM {table} ORDER BY id")
             for row in cursor:
-                yield dict(zip((column for column, *_ in cursor.description), row, strict=True))
+                try:
+                    note(dict(zip((column for column, *_ in cursor.description), row, strict=True)))
+                except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+                    self._lose(f"a row of its {table} can't be understood ({first_line(error)})")
         except sqlite3.DatabaseError as error:
-            self._losses.add(self._name, f"its {table} can't be read whole ({first_line(error)})")
+            self._lose(f"its {table} can't be read whole ({first_line(error)})")
 
-    @contextmanager
-    def _row(self, table: str) -> Iterator[None]:
-        """Let a row that holds something else than it should cost itself."""
-        try:
-            yield
-        except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-            self._losses.add(self._name, f"a row of its {table} can't be understood ({first_line(error)})")
+    def _note_definition(self, row: dict[str, Any]) -> None:
+        name = full_type_name(row["topic_type"])
+        self._definitions[name] = Schema(name, row["encoding"], row["encoded_message_definition"].encode())
 
-    def _list_messages(self) -> None:
-        """Note all rows that can be reached: from the first to a damaged page, then from the last one back to it."""
+    def _note_topic(self, row: dict[str, Any]) -> None:
+        name = full_type_name(row["type"])
+        schema = self._definitions.get(name) or _known_schema(name)
+        problem = "" if schema else f"the bag has no definition of {name}"
+        metadata = {QOS: row[QOS]} if row.get(QOS) else {}
+        channel = Channel(
+            row["name"], row["serialization_format"], schema or Schema(name, "", b""), metadata,
+            row.get("type_description_hash") or "", problem,
+        )  # fmt: skip
+        self._numbers[row["id"]] = self._bag.add_channel(channel)
+
+    def _note_metadata(self, row: dict[str, Any]) -> None:
+        self._bag.add_information({**yaml.safe_load(row["metadata"])})
+
+    def _listed(self) -> Iterator[tuple[int, int, int]]:
+        """Give all rows that can be reached: from the first to a damaged page, then those from the last one to it."""
+        query = "SELECT id, topic_id, timestamp FROM messages WHERE id > ? ORDER BY id"
         last = -1
         try:
-            for row in self._listed("id", last):
-                self._add(*row)
+            for row in self._database.execute(query, (last,)):
+                yield from self._usable(*row)
                 last = row[0]
         except sqlite3.DatabaseError as error:
             reason = f"cut off or damaged behind row {max(last, 0)} ({first_line(error)})"
             behind: list[tuple[int, int, int]] = []
             try:
-                for row in self._listed("id DESC", last):
+                for row in self._database.execute(f"{query} DESC", (last,)):
                     behind.append(row)
             except sqlite3.DatabaseError:
-                self._losses.add(self._name, reason)  # from here on, and from there on backwards
+                self._lose(reason)  # from here on, and from there on backwards
             for row in reversed(behind):
-                self._add(*row)
+                yield from self._usable(*row)
 
-    def _listed(self, order: str, behind: int) -> Iterator[tuple[int, int, int]]:
-        query = f"SELECT id, topic_id, timestamp FROM messages WHERE id > ? ORDER BY {order}"
-        return iter(self._database.execute(query, (behind,)))
-
-    def _add(self, id_: int, topic: int, time_ns: int) -> None:
-        if topic not in self._numbers or not isinstance(time_ns, int) or time_ns < 0:
-            self._losses.add(self._name, "a message whose topic is listed nowhere, or time is none, is left out", id_)
-            return
-        self._ids.append(id_)
-        self._topics.append(topic)
-        self._times.append(time_ns)
-        self.counts[self._numbers[topic]] += 1
+    def _usable(self, id_: int, topic: int, time_ns: int) -> Iterator[tuple[int, int, int]]:
+        if topic in self._numbers and isinstance(time_ns, int) and time_ns >= 0:
+            yield id_, self._numbers[topic], time_ns
+        else:
+            self._lose("a message whose topic is listed nowhere, or time is none, is left out", id_)
 
 
 def _open(path: Path, copies: Callable[[], Path]) -> sqlite3.Connection:
@@ -174,14 +149,10 @@ def _open(path: Path, copies: Callable[[], Path]) -> sqlite3.Connection:
 
 
 @cache
-def _known_types() -> Typestore:
-    """Return ROS's own types: bags of Humble and before define none."""
-    return get_typestore(Stores.ROS2_HUMBLE)
-
-
 def _known_schema(name: str) -> Schema | None:
+    """Return the definition of one of ROS's own types: bags of Humble and before define none."""
     try:
-        text, _ = _known_types().generate_msgdef(name, ros_version=2)
+        text, _ = get_typestore(Stores.ROS2_HUMBLE).generate_msgdef(name, ros_version=2)
     except (KeyError, TypesysError):
         return None
     return Schema(name, "ros2msg", text.encode())

@@ -1,15 +1,21 @@
-"""What bags consist of, whatever file holds them, and the record of what of them can't be read."""
+"""What bags consist of, whatever files hold them, and the record of what of them can't be read."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import zstandard
+
+from rt_panoptic_ros.errors import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Container, Iterator, Mapping
+    from pathlib import Path
+
+    from mcap import records as mcap_records
 
 CDR = "cdr"
 """ROS 2's encoding of messages."""
@@ -56,81 +62,108 @@ class Message(NamedTuple):
     data: bytes
 
 
-class Attachment(NamedTuple):
-    """A file in a bag."""
-
-    log_ns: int
-    create_ns: int
-    name: str
-    media_type: str
-    data: bytes
-
-
-class StorageFile(Protocol):
-    """An open file of a bag.
-
-    Attributes:
-        channels: In the file's order.
-        counts: {place in `channels`: messages}, as far as the file says.
-        records: MCAP's metadata records, (name, entries).
-        information: What the recorder wrote as metadata.yaml too; empty where it did not.
-    """
-
-    channels: list[Channel]
-    counts: Counter[int]
-    records: list[tuple[str, dict[str, str]]]
-    information: Mapping[str, Any]
-
-    def messages(self, wanted: AbstractSet[int]) -> Iterator[Message]:
-        """Give the messages of some channels by receive time."""
-
-    def attachments(self) -> Iterator[Attachment]:
-        """Give the attached files."""
-
-    def close(self) -> None:
-        """Close the file."""
-
-
 class Losses:
     """What of a bag can't be read; what is met several times, as a bag is read several times, is told once."""
 
     def __init__(self) -> None:
         """Begin with nothing lost."""
-        self._met: dict[tuple[str, str, object], Sequence[tuple[str, int]]] = {}
+        self._met: dict[tuple[str, str, object], Mapping[str, int]] = {}
 
-    def add(self, name: str, reason: str, place: object = None, messages: Sequence[tuple[str, int]] = ()) -> None:
+    def add(self, name: str, reason: str, place: object = None, messages: Mapping[str, int] | None = None) -> None:
         """Remember a loss.
 
         Args:
             name: Of the file, or the topic.
             reason: What is wrong.
             place: Where; the same reason at several places is one line.
-            messages: (topic, how many are lost), as far as known.
+            messages: {topic: how many are lost}, as far as known.
         """
-        self._met[name, reason, place] = messages
+        self._met[name, reason, place] = messages or {}
 
     def lines(self) -> list[str]:
         """Return what was lost, a line for each kind."""
-        times: Counter[tuple[str, str]] = Counter()
-        lost: dict[tuple[str, str], Counter[str]] = {}
+        kinds: dict[tuple[str, str], list[Mapping[str, int]]] = {}
         for (name, reason, _), messages in self._met.items():
-            times[name, reason] += 1
-            counts = lost.setdefault((name, reason), Counter())
-            for topic, count in messages:
-                counts[topic] += count
+            kinds.setdefault((name, reason), []).append(messages)
         lines = []
-        for (name, reason), counts in lost.items():
-            several = f", {times[name, reason]} times" if times[name, reason] > 1 else ""
+        for (name, reason), places in kinds.items():
+            several = f", {len(places)} times" if len(places) > 1 else ""
+            counts = sum(map(Counter, places), Counter[str]())
             topics = ", ".join(f"{count} on {topic}" for topic, count in sorted(counts.items()))
             lines.append(f"{name}: {reason}{several}" + (f": messages lost are {topics}" if topics else ""))
         return lines
 
 
-def place_of(channel: Channel, channels: list[Channel]) -> int:
-    """Return a channel's place among others, at the end if it is new."""
-    if channel not in channels:
-        channels.append(channel)
-    return channels.index(channel)
+@dataclass(slots=True)
+class Bag:
+    """An open bag: what its files say, each of which adds to it when it is opened."""
+
+    path: Path  # its folder or file
+    channels: list[Channel] = field(default_factory=list)  # equal ones of several files are one
+    counts: Counter[int] = field(default_factory=Counter)  # {place in `channels`: messages}, as far as the files say
+    records: list[mcap_records.Metadata] = field(default_factory=list)  # but rosbag2's own
+    information: dict[str, Any] = field(default_factory=dict)  # of the whole, as in metadata.yaml
+    losses: Losses = field(default_factory=Losses)
+    files: list[StorageFile] = field(default_factory=list)  # in the order in which they were recorded
+
+    def add_channel(self, channel: Channel) -> int:
+        """Return a channel's place among the bag's, at the end if it is new."""
+        if channel not in self.channels:
+            self.channels.append(channel)
+        return self.channels.index(channel)
+
+    def add_information(self, part: Mapping[str, Any]) -> None:
+        """Add what is known of the whole, in place of what was but where it is empty."""
+        self.information.update({name: value for name, value in part.items() if value})
+
+    @property
+    def packed(self) -> bool:
+        """Whether each message is compressed by itself."""
+        return str(self.information.get("compression_mode") or "").lower() == "message"
+
+    def messages(self, wanted: Container[int]) -> Iterator[Message]:
+        """Give the messages of some channels, file by file, each by receive time."""
+        packed = self.packed
+        for message in (message for file in self.files for message in file.messages(wanted)):
+            if not packed:
+                yield message
+                continue
+            try:
+                data = zstandard.ZstdDecompressor().decompressobj().decompress(message.data)
+            except zstandard.ZstdError as error:
+                reason = f"a message can't be decompressed and is left out ({first_line(error)})"
+                self.losses.add(self.path.name, reason, message[:4], {self.channels[message.channel].topic: 1})
+            else:
+                yield message._replace(data=data)
+
+    def attachments(self) -> Iterator[mcap_records.Attachment]:
+        """Give the attached files."""
+        for file in self.files:
+            yield from file.attachments()
+
+
+class StorageFile:
+    """An open file of a bag."""
+
+    def __init__(self, name: str, bag: Bag) -> None:
+        """Begin with nothing found; a kind of file adds to `bag` what it finds."""
+        self._name, self._bag = name, bag
+        self._numbers: dict[int, int] = {}  # {a channel's id in this file: its place in the bag}
+
+    def messages(self, wanted: Container[int]) -> Iterator[Message]:
+        """Give the messages of some channels by receive time; equal times in the order of recording."""
+        raise NotImplementedError
+
+    def attachments(self) -> Iterator[mcap_records.Attachment]:
+        """Give the attached files, which not all kinds have."""
+        return iter(())
+
+    def close(self) -> None:
+        """Close the file."""
+        raise NotImplementedError
+
+    def _lose(self, reason: str, place: object = None, messages: Mapping[str, int] | None = None) -> None:
+        self._bag.losses.add(self._name, reason, place, messages)
 
 
 def full_type_name(name: str) -> str:

@@ -8,8 +8,8 @@ import os
 import shutil
 import zlib
 from collections import Counter
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 from mcap.writer import CompressionType
@@ -17,22 +17,18 @@ from mcap.writer import Writer as McapWriter
 
 from rt_panoptic_ros.bags.bag import INFORMATION, METADATA
 from rt_panoptic_ros.bags.mcap_file import ROSBAG2, SERIALIZED
-from rt_panoptic_ros.bags.messages import BAG_OUTPUTS, CLASS_NAMES, class_names_message, output_channel, qos_text
-from rt_panoptic_ros.bags.reading import NODE, Camera, find_cameras, find_copied, is_image
+from rt_panoptic_ros.bags.messages import CLASS_NAMES, class_names_message, output_channel, qos_text
 from rt_panoptic_ros.bags.storage import QOS, TYPE_HASH
 from rt_panoptic_ros.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-    from types import TracebackType
 
-    from typing_extensions import Self
-
-    from rt_panoptic_ros.bags.bag import Bag
     from rt_panoptic_ros.bags.journal import Journal
     from rt_panoptic_ros.bags.options import BagOptions
-    from rt_panoptic_ros.bags.storage import Channel, Schema
+    from rt_panoptic_ros.bags.storage import Bag, Channel, Schema
+    from rt_panoptic_ros.bags.topics import BagPlan
 
     Report = Callable[[str, int, int], None]
     """Called with (what is done, how many of it are done, how many there are)."""
@@ -40,38 +36,6 @@ if TYPE_CHECKING:
 _ORIGIN = "rt_panoptic_ros"  # of the entry in the bag's custom data
 _VERSION = 8  # of metadata.yaml: the last that Humble can read too
 _REPORT_EVERY = 100  # messages
-
-
-@dataclass(frozen=True, slots=True)
-class BagPlan:
-    """What goes into the new bag."""
-
-    cameras: tuple[Camera, ...]
-    others: Mapping[str, str]  # {topic with images: why it is not labelled}
-    labelled: Mapping[int, int]  # {number of a channel: of its camera}
-    copied: tuple[int, ...]  # numbers of channels
-    output_topics: dict[tuple[str, str], str]  # {(camera's topic, output): topic}; class names have no camera's topic
-
-
-def plan_bag(bag: Bag, options: BagOptions) -> BagPlan:
-    """Return what the new bag of an old one will have.
-
-    Raises:
-        InvalidInputError: The options don't fit the bag; see `find_cameras` and `find_copied`.
-    """
-    cameras = find_cameras(bag, options.images)
-    frames = [name for name in BAG_OUTPUTS if name in options.outputs and name != CLASS_NAMES]
-    topics = {(camera.topic, name): f"{camera.prefix}/{name}" for camera in cameras.found for name in frames}
-    if CLASS_NAMES in options.outputs:
-        topics = {("", CLASS_NAMES): f"{NODE}/{CLASS_NAMES}", **topics}
-    numbers = {camera.topic: number for number, camera in enumerate(cameras.found)}
-    labelled = {
-        place: numbers[channel.topic]
-        for place, channel in enumerate(bag.channels)
-        if channel.topic in numbers and is_image(channel)
-    }
-    copied = find_copied(bag, options.topics, topics.values())
-    return BagPlan(cameras.found, cameras.others, labelled, tuple(copied), topics)
 
 
 def write_bag(
@@ -93,14 +57,15 @@ def write_bag(
     total = sum(bag.counts[number] for number in wanted)
     skipped: Counter[tuple[str, str]] = Counter()
     custom = bag.information.get("custom_data")
-    custom = {
-        **(custom if isinstance(custom, dict) else {}),
-        _ORIGIN: json.dumps({"digest": _digest(document), **document}),
-    }
+    custom = dict(custom) if isinstance(custom, dict) else {}
+    custom[_ORIGIN] = json.dumps({"digest": _digest(document), **document})
     changed = InvalidInputError(
         f"expected the images of {bag.path} as they were when they were labelled, got others: begin anew with --force"
     )
-    with _Writer(folder, custom, str(bag.information.get("ros_distro") or ""), compressed=options.compressed) as writer:
+    folder.mkdir(parents=True)
+    path = folder / f"{folder.name}.mcap"
+    with path.open("xb") as file:
+        writer = _Writer(file, compressed=options.compressed)
         told = _topic_information(bag)
         copies = {number: writer.add_channel(_copied(bag, bag.channels[number], told)) for number in plan.copied}
         outputs = {key: writer.add_channel(output_channel(topic, key[1])) for key, topic in plan.output_topics.items()}
@@ -123,7 +88,14 @@ def write_bag(
                 report("writing", done, total)
         if any(next(frames, None) for frames in records):
             raise changed
-        writer.add_rest(bag)
+        for part in bag.attachments():
+            writer.mcap.add_attachment(part.create_time, part.log_time, part.name, part.media_type, part.data)
+        for record in bag.records:
+            writer.mcap.add_metadata(record.name, record.metadata)
+        information = writer.information(path.name, custom, str(bag.information.get("ros_distro") or ""))
+        writer.mcap.add_metadata(ROSBAG2, {SERIALIZED: _yaml(information)})
+        writer.mcap.finish()
+    (folder / METADATA).write_text(_yaml({INFORMATION: information}), encoding="utf-8")
     report("writing", total, total)
     return skipped
 
@@ -160,31 +132,22 @@ def _digest(document: Mapping[str, Any]) -> str:
 
 
 class _Writer:
-    """Writes a folder with an MCAP file and metadata.yaml, the same bytes for the same calls."""
+    """Writes channels and messages to an MCAP file, the same bytes for the same calls, and tells of them."""
 
-    def __init__(self, folder: Path, custom: Mapping[str, str], distribution: str, *, compressed: bool) -> None:
-        """Begin the file; `with` completes it, unless it is left by an error."""
-        folder.mkdir(parents=True)
-        self._path = folder / f"{folder.name}.mcap"
-        self._custom, self._distribution = dict(custom), distribution
-        self._file = self._path.open("xb")
-        kind = CompressionType.ZSTD if compressed else CompressionType.NONE
-        self._writer = McapWriter(self._file, compression=kind)
-        self._writer.start(profile="ros2", library=_ORIGIN)
-        self._schemas: dict[Schema, int] = {}
+    def __init__(self, file: IO[bytes], *, compressed: bool) -> None:
+        self.mcap = McapWriter(file, compression=CompressionType.ZSTD if compressed else CompressionType.NONE)
+        self.mcap.start(profile="ros2", library=_ORIGIN)
+        self._schemas: dict[Schema | None, int] = {None: 0}
         self._channels: dict[int, Channel] = {}
         self._counts: Counter[int] = Counter()
         self._times_ns: tuple[int, int] | None = None  # the first and the last
 
     def add_channel(self, channel: Channel) -> int:
         """Add a channel and return its id."""
-        if channel.schema is None:
-            schema = 0
-        elif (schema := self._schemas.get(channel.schema, 0)) == 0:
-            entry = channel.schema
-            schema = self._schemas[entry] = self._writer.register_schema(entry.name, entry.encoding, entry.data)
+        if (schema := channel.schema) is not None and schema not in self._schemas:
+            self._schemas[schema] = self.mcap.register_schema(schema.name, schema.encoding, schema.data)
         metadata = {**channel.metadata, **({TYPE_HASH: channel.type_hash} if channel.type_hash else {})}
-        id_: int = self._writer.register_channel(channel.topic, channel.encoding, schema, metadata)
+        id_: int = self.mcap.register_channel(channel.topic, channel.encoding, self._schemas[schema], metadata)
         self._channels[id_] = channel
         return id_
 
@@ -192,33 +155,13 @@ class _Writer:
         self, channel: int, data: bytes | memoryview, time_ns: int, publish_ns: int, sequence: int = 0
     ) -> None:
         """Add a message to the channel with an id."""
-        self._writer.add_message(channel, time_ns, data, publish_ns, sequence)
+        self.mcap.add_message(channel, time_ns, data, publish_ns, sequence)
         self._counts[channel] += 1
         first, last = self._times_ns or (time_ns, time_ns)
         self._times_ns = min(first, time_ns), max(last, time_ns)
 
-    def add_rest(self, bag: Bag) -> None:
-        """Add what is in a bag beside messages."""
-        for part in bag.attachments():
-            self._writer.add_attachment(part.create_ns, part.log_ns, part.name, part.media_type, part.data)
-        for name, entries in bag.records:
-            self._writer.add_metadata(name, dict(entries))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._file:
-            if error is not None:
-                return
-            information = self._information()
-            self._writer.add_metadata(ROSBAG2, {SERIALIZED: _yaml(information)})
-            self._writer.finish()
-        self._path.with_name(METADATA).write_text(_yaml({INFORMATION: information}), encoding="utf-8")
-
-    def _information(self) -> dict[str, Any]:
+    def information(self, file_name: str, custom: Mapping[str, str], distribution: str) -> dict[str, Any]:
+        """Return what metadata.yaml says of what was written."""
         first, last = self._times_ns or (0, 0)
         span: dict[str, Any] = {
             "starting_time": {"nanoseconds_since_epoch": first},
@@ -241,14 +184,14 @@ class _Writer:
         return {
             "version": _VERSION,
             "storage_identifier": "mcap",
-            "relative_file_paths": [self._path.name],
+            "relative_file_paths": [file_name],
             **span,
             "topics_with_message_count": topics,
             "compression_format": "",
             "compression_mode": "",
-            "files": [{"path": self._path.name, **span}],
-            "custom_data": self._custom,
-            "ros_distro": self._distribution,
+            "files": [{"path": file_name, **span}],
+            "custom_data": custom,
+            "ros_distro": distribution,
         }
 
 

@@ -13,7 +13,6 @@ def _bag(options: argparse.Namespace) -> None:
     for package in ("rosbags", "mcap"):
         require_package(package, "bags")
     from rt_panoptic_ros.bags import batch
-    from rt_panoptic_ros.bags.labelling import label_bag
     from rt_panoptic_ros.bags.options import DEFAULT_OUTPUTS, BagOptions
 
     bag_options = BagOptions(
@@ -28,23 +27,17 @@ def _bag(options: argparse.Namespace) -> None:
         compressed=options.compression == "zstd",
         force=options.force,
     )
-    if len(options.bags) == 1 and not options.ray:
-        progress = batch.ProgressBar()
-        try:
-            summary = label_bag(options.bags[0], options.out, bag_options, progress)
-        finally:
-            progress.close()
-        print(summary.format())
-        if summary.problem:
-            raise InvalidInputError(summary.problem)
-        return
     jobs = batch.plan_jobs(options.bags, options.out, bag_options)
+    alone = len(jobs) == 1 and not options.ray
+    run_all = batch.run_with_ray if options.ray else batch.run_in_processes
     failed = []
-    for outcome in (batch.run_with_ray if options.ray else batch.run_in_processes)(jobs, options.jobs):
+    for outcome in [batch.run_here(jobs[0])] if alone else run_all(jobs, options.jobs):
         if outcome.summary is not None:
             print(outcome.summary.format())
         if outcome.problem:
             failed.append(outcome)
+    if failed and alone:
+        raise InvalidInputError(failed[0].problem)
     if failed:
         problems = "".join(f"\n  {outcome.job.source}: {outcome.problem}" for outcome in failed)
         raise InvalidInputError(f"expected all of {len(jobs)} bags to be labelled, {len(failed)} failed:{problems}")

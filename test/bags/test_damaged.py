@@ -28,7 +28,7 @@ from mcap.writer import CompressionType, IndexType
 from rosbags.rosbag2 import CompressionMode
 
 from rt_panoptic_ros.bags.bag import open_bag
-from rt_panoptic_ros.bags.reading import find_cameras, find_copied
+from rt_panoptic_ros.bags.topics import find_cameras, find_copied
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.errors import InvalidInputError
 

@@ -34,7 +34,7 @@ from bag_cases import (
 from conftest import DATA
 from rosbags.highlevel import AnyReader
 
-from rt_panoptic_ros.bags.reading import camera_names
+from rt_panoptic_ros.bags.topics import camera_names
 from rt_panoptic_ros.drawing.overlay import render_overlay
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.panoptic.tracking import InstanceTracker, with_ids

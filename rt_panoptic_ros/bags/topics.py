@@ -1,4 +1,4 @@
-"""What a bag's topics are: cameras, recorded labels, what is copied."""
+"""What a bag's topics are, and so what goes into the new one: cameras, recorded labels, what is copied."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rosbags.serde import SerdeError
 
-from rt_panoptic_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, read_image_message
+from rt_panoptic_ros.bags.messages import CLASS_NAMES, COMPRESSED_IMAGE, IMAGE, read_image_message
 from rt_panoptic_ros.bags.storage import CDR
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.frames.outputs import OUTPUTS
@@ -21,14 +21,14 @@ from rt_panoptic_ros.model.class_table import parse_class_table
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from rt_panoptic_ros.bags.bag import Bag
-    from rt_panoptic_ros.bags.storage import Channel
+    from rt_panoptic_ros.bags.options import BagOptions
+    from rt_panoptic_ros.bags.storage import Bag, Channel
 
 NODE = "/panoptic_node"
 """What the outputs' topics begin with, as those of the node do."""
 
 _LOGGER = logging.getLogger(__name__)
-_TRANSPORT = re.compile(r"compressed|compressedDepth|theora|zstd|ffmpeg")  # image_transport puts them behind a topic
+_TRANSPORT = "compressed|compressedDepth|theora|zstd|ffmpeg"  # image_transport puts them behind a topic
 _OTHER_IMAGES = re.compile(r"(Image|Video)$|image_transport.*Packet$")  # types of images that can't be decoded
 _IMAGE_OUTPUTS = {name for name, output in OUTPUTS.items() if output.encoding}
 _ONE_REGION = 0.9  # share of neighbours that are equal in images of ids, which no sensor reaches
@@ -43,15 +43,33 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
-class Cameras:
-    """The cameras of a bag, and why other images are not labelled."""
+class BagPlan:
+    """What goes into the new bag."""
 
-    found: tuple[Camera, ...]
-    others: Mapping[str, str]  # {topic: reason}
+    cameras: tuple[Camera, ...]
+    others: Mapping[str, str]  # {topic with images: why it is not labelled}
+    labelled: Mapping[int, int]  # {number of a channel: of its camera}
+    copied: tuple[int, ...]  # numbers of channels
+    output_topics: Mapping[tuple[str, str], str]  # {(camera's topic, output): topic}; class names have no camera's
 
 
-def find_cameras(bag: Bag, wanted: Collection[str]) -> Cameras:
-    """Return the cameras of a bag, by their topics' names.
+def plan_bag(bag: Bag, options: BagOptions) -> BagPlan:
+    """Return what the new bag of an old one will have.
+
+    Raises:
+        InvalidInputError: The options don't fit the bag; see `find_cameras` and `find_copied`.
+    """
+    cameras, others = find_cameras(bag, options.images)
+    frames = [name for name in BAG_OUTPUTS if name in options.outputs and name != CLASS_NAMES]
+    topics = {("", CLASS_NAMES): f"{NODE}/{CLASS_NAMES}"} if CLASS_NAMES in options.outputs else {}
+    topics |= {(camera.topic, name): f"{camera.prefix}/{name}" for camera in cameras for name in frames}
+    images = _image_channels(bag)
+    labelled = {place: number for number, camera in enumerate(cameras) for place in images[camera.topic]}
+    return BagPlan(cameras, others, labelled, find_copied(bag, options.topics, topics.values()), topics)
+
+
+def find_cameras(bag: Bag, wanted: Collection[str]) -> tuple[tuple[Camera, ...], dict[str, str]]:
+    """Return the cameras of a bag by their topics' names, and {topic with other images: why it is not labelled}.
 
     Args:
         bag: The bag.
@@ -60,7 +78,7 @@ def find_cameras(bag: Bag, wanted: Collection[str]) -> Cameras:
     Raises:
         InvalidInputError: A topic is not there or has no images, there is no camera, or two have the same name.
     """
-    images = {channel.topic for channel in bag.channels if is_image(channel)}
+    images = _image_channels(bag)
     for topic in wanted:
         if topic not in images:
             types = sorted({_described(channel) for channel in bag.channels if channel.topic == topic})
@@ -69,23 +87,22 @@ def find_cameras(bag: Bag, wanted: Collection[str]) -> Cameras:
                 f"expected images on {topic}, got {have}: choose from {', '.join(sorted(images)) or 'another bag'}"
             )
     others = {} if wanted else _others(bag, images)
-    topics = sorted(set(wanted) or images - others.keys())
+    topics = sorted(set(wanted) or images.keys() - others.keys())
     if not topics:
         if any(channel.encoding == "ros1" for channel in bag.channels):
             raise InvalidInputError(
                 f"expected a bag of ROS 2, got {bag.path} with messages of ROS 1: "
                 "convert the .bag file that it was made from with `rosbags-convert`"
             )
-        known, unknown = sorted(images), [f"{topic} ({others[topic]})" for topic in sorted(others.keys() - images)]
+        known = ", ".join(sorted(images))
+        unknown = ", ".join(f"{topic} ({others[topic]})" for topic in sorted(others.keys() - images.keys()))
         raise InvalidInputError(
             f"expected a topic with a camera's images in {bag.path}, found none"
-            + (f" (but {', '.join(known)}: name those to label with --images)" if known else "")
-            + (f" (but {', '.join(unknown)}: make them {IMAGE} or {COMPRESSED_IMAGE})" if unknown else "")
+            + (f" (but {known}: name those to label with --images)" if known else "")
+            + (f" (but {unknown}: make them {IMAGE} or {COMPRESSED_IMAGE})" if unknown else "")
         )
-    if len(topics) == 1:
-        return Cameras((Camera(topics[0], NODE),), others)
-    prefixes = [f"{NODE}/{name}" for name in camera_names(topics)]
-    return Cameras(tuple(map(Camera, topics, prefixes)), others)
+    prefixes = [NODE] if len(topics) == 1 else [f"{NODE}/{name}" for name in camera_names(topics)]
+    return tuple(map(Camera, topics, prefixes)), others
 
 
 def camera_names(topics: Sequence[str]) -> list[str]:
@@ -96,7 +113,7 @@ def camera_names(topics: Sequence[str]) -> list[str]:
     Raises:
         InvalidInputError: They can't be told apart.
     """
-    words = [_camera_words(topic) for topic in topics]
+    words = [_words(topic, r"image.*|compressed") for topic in topics]
     whole = [topic.strip("/").split("/") for topic in topics]
     attempts = [[parts[-count:] for parts in words] for count in range(1, max(map(len, words)) + 1)]
     for attempt in (*attempts, whole):
@@ -108,7 +125,7 @@ def camera_names(topics: Sequence[str]) -> list[str]:
     )
 
 
-def find_copied(bag: Bag, wanted: Collection[str] | None, outputs: Collection[str]) -> list[int]:
+def find_copied(bag: Bag, wanted: Collection[str] | None, outputs: Collection[str]) -> tuple[int, ...]:
     """Return the numbers of the channels that are copied; what has to be left out is said in the log.
 
     Args:
@@ -137,22 +154,26 @@ def find_copied(bag: Bag, wanted: Collection[str] | None, outputs: Collection[st
         else:
             _LOGGER.warning("%s is not copied: %s", channel.topic, problem)
             bag.losses.add(channel.topic, f"it is not copied: {problem}")
-    return copied
+    return tuple(copied)
 
 
-def is_image(channel: Channel, topic: str | None = None) -> bool:
-    """Return whether a channel's messages (of one topic, where that is given) can be labelled."""
-    return channel.encoding == CDR and channel.type_name in (IMAGE, COMPRESSED_IMAGE) and topic in (None, channel.topic)
+def _image_channels(bag: Bag) -> dict[str, list[int]]:
+    """Return {topic: numbers of its channels} of the messages that can be labelled."""
+    found: dict[str, list[int]] = {}
+    for number, channel in enumerate(bag.channels):
+        if channel.encoding == CDR and channel.type_name in (IMAGE, COMPRESSED_IMAGE):
+            found.setdefault(channel.topic, []).append(number)
+    return found
 
 
-def _others(bag: Bag, images: Collection[str]) -> dict[str, str]:
+def _others(bag: Bag, images: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """Return {topic: why it is not taken for a camera's} of the topics with images."""
     others, doubtful = {}, set()
     for topic in sorted(images):
-        image = _first(bag, [number for number, channel in enumerate(bag.channels) if is_image(channel, topic)])
+        image = _first(bag, images[topic])
         if image is None:
             others[topic] = "no images"
-        elif topic.startswith(f"{NODE}/") or _output_word(topic) in _IMAGE_OUTPUTS:
+        elif topic.startswith(f"{NODE}/") or _words(topic, _TRANSPORT)[-1] in _IMAGE_OUTPUTS:
             others[topic] = "named like a panoptic node's output"
         elif isinstance(image, SerdeError):
             continue  # one that can't be read may be a camera's
@@ -201,26 +222,16 @@ def _has_regions(image: Any, kind: type[np.generic]) -> bool:
     if image.height < 1 or image.step % size or len(image.data) != image.height * image.step:
         return False
     pixels = np.frombuffer(image.data, kind).reshape(image.height, -1)[:, : image.width]
-    return min(pixels.shape) > 1 and all(
-        np.mean(one == other) > _ONE_REGION
-        for one, other in ((pixels[:, 1:], pixels[:, :-1]), (pixels[1:], pixels[:-1]))
-    )
+    return min(pixels.shape) > 1 and all(np.mean(np.diff(pixels, axis=axis) == 0) > _ONE_REGION for axis in (0, 1))
 
 
 def _described(channel: Channel) -> str:
     return channel.type_name if channel.encoding == CDR else f"{channel.type_name or 'no type'} in {channel.encoding}"
 
 
-def _output_word(topic: str) -> str:
-    """Return a topic's last word but image_transport's."""
+def _words(topic: str, unwanted: str) -> list[str]:
+    """Return a topic's words without those at its end that match `unwanted`; the first stays."""
     words = topic.strip("/").split("/")
-    while len(words) > 1 and _TRANSPORT.fullmatch(words[-1]):
-        words.pop()
-    return words[-1]
-
-
-def _camera_words(topic: str) -> list[str]:
-    words = topic.strip("/").split("/")
-    while len(words) > 1 and re.fullmatch(r"image.*|compressed", words[-1]):
+    while len(words) > 1 and re.fullmatch(unwanted, words[-1]):
         words.pop()
     return words
