@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,7 @@ from rt_panoptic_ros.settings import Change, setting
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
-
-    from rclpy.timer import Timer
+    from collections.abc import Callable, Iterator, Sequence
 
     from rt_panoptic_ros.frames.sources import Frame
 
@@ -39,41 +38,39 @@ RATE_HZ = 10.0
 """For sources that have no rate of their own."""
 
 
+_LOOK_S = 0.1  # how often subscribers are looked for
+_setting = partial(setting, change=Change.STARTUP)
+
+
 @dataclass(frozen=True, slots=True)
 class PlayerSettings:
     """What a user can say about the player."""
 
-    source: str = setting(
-        "", "An image, a folder of images, a video, or a camera such as 0 or /dev/video0.", Change.STARTUP
-    )
-    rate_hz: float = setting(
-        0.0,
-        f"Images per second; 0 for the source's own times, or {RATE_HZ:g} a second where it has none.",
-        Change.STARTUP,
-        minimum=0.0,
-        maximum=1000.0,
-    )
-    loop: bool = setting(False, "Start again at the end, for ever.", Change.STARTUP)
-    max_frames: int = setting(
-        0, "Images after which to end; 0 for no limit.", Change.STARTUP, minimum=0, maximum=2**31 - 1
-    )
-    frame_id: str = setting("camera", "Frame id of the images.", Change.STARTUP)
-    encoding: str = setting("rgb8", "Encoding of the images.", Change.STARTUP, choices=("rgb8", "bgr8"))
-    reliability: str = setting("reliable", "Reliability offered to subscribers.", Change.STARTUP, choices=RELIABILITIES)
-    wait_for_subscribers: int = setting(
-        1, "Subscribers to wait for before the first image.", Change.STARTUP, minimum=0, maximum=1000
-    )
-    summary: str = setting("", "JSON file to write at the end; empty for none.", Change.STARTUP)
+    source: str = _setting("", "An image, a folder of images, a video, or a camera such as 0 or /dev/video0.")
+    rate_hz: float = _setting(
+        0.0, f"Images per second; 0 for the source's own times, or {RATE_HZ:g} a second where it has none.",
+        minimum=0.0, maximum=1000.0,
+    )  # fmt: skip
+    loop: bool = _setting(False, "Start again at the end, for ever.")
+    max_frames: int = _setting(0, "Images after which to end; 0 for no limit.", minimum=0, maximum=2**31 - 1)
+    frame_id: str = _setting("camera", "Frame id of the images.")
+    encoding: str = _setting("rgb8", "Encoding of the images.", choices=("rgb8", "bgr8"))
+    reliability: str = _setting("reliable", "Reliability offered to subscribers.", choices=RELIABILITIES)
+    wait_for_subscribers: int = _setting(1, "Subscribers to wait for before the first image.", minimum=0, maximum=1000)
+    summary: str = _setting("", "JSON file to write at the end; empty for none.")
 
 
 class ImagePlayer(Node):
     """Publishes each image at its time, stamped with that of its publication, and finishes after the last."""
 
-    def __init__(self, finished: threading.Event, **node_options: Any) -> None:
+    def __init__(
+        self, finished: threading.Event, monotonic: Callable[[], float] = time.monotonic, **node_options: Any
+    ) -> None:
         """Open the source.
 
         Args:
             finished: Set after the last image, or when the source fails.
+            monotonic: Tells the time that images come by, s.
             node_options: For rclpy's node.
 
         Raises:
@@ -83,6 +80,7 @@ class ImagePlayer(Node):
         super().__init__("image_player", automatically_declare_parameters_from_overrides=True, **node_options)
         self.settings = declare_settings(self, PlayerSettings)
         self._finished = finished
+        self._monotonic = monotonic
         if not self.settings.source:
             raise InvalidInputError(
                 "expected the parameter source to name an image, a folder of images, a video or a camera, got nothing: "
@@ -95,17 +93,20 @@ class ImagePlayer(Node):
         self._frames: Iterator[Frame] = itertools.islice(self._source, self.settings.max_frames or None)
         self._publisher = self.create_publisher(Image, "image", qos.stream(self.settings.reliability))
         self._msg = Image()
-        self._timer: Timer | None = None
         self._held: Frame | None = None  # decoded, and not due yet
-        self._origin_s = 0.0  # monotonic time at which the source's time was 0
+        self._origin_s: float | None = None  # monotonic time at which the source's time was 0
         self._last_s = 0.0  # of the source, of the image published last
         self._sent = 0
         self._status = 0
 
     def start(self) -> None:
         """Begin to play."""
-        # The timer's due times are multiples of its period, so lateness doesn't add up; a missed one is left out.
-        self._timer = self.create_timer(1 / self._rate_hz, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+        def on_time() -> None:
+            timer.timer_period_ns = int(self.tick() * 1e9)
+            timer.reset()
+
+        timer = self.create_timer(0.0, on_time, clock=Clock(clock_type=ClockType.STEADY_TIME))
         awaited = self.settings.wait_for_subscribers
         wait = f", waiting for {awaited} subscriber(s)" if awaited else ""
         self.get_logger().info(
@@ -124,46 +125,47 @@ class ImagePlayer(Node):
                 with output_path(Path(self.settings.summary)) as path:
                     path.write_text(json.dumps({"frames": self._sent, "rate_hz": rate_hz}) + "\n", encoding="utf-8")
             except UnavailableError as error:
-                self.get_logger().error(str(error))
-                self._status = 1
+                self._fail(error)
         return self._status
 
-    def _tick(self) -> None:
-        if self._finished.is_set():
-            return
+    def tick(self) -> float:
+        """Publish the next image if it is due; return after how many seconds to be called again."""
         if not self._sent and self._publisher.get_subscription_count() < self.settings.wait_for_subscribers:
-            return
+            return _LOOK_S
         try:
-            frame = self._held or next(self._frames, None)
+            frame = self._held = self._held or next(self._frames, None)
         except RtPanopticError as error:
-            self.get_logger().error(str(error))
-            self._status = 1
+            self._fail(error)
             frame = None
         if frame is None:
             self._finished.set()
-            return
-        self._held = frame if self._timed and self._wait_for(frame.time_s) else None
-        if self._held is not None:
-            return
-        self._last_s = frame.time_s
+            return _LOOK_S
+        time_s = frame.time_s if self._timed else self._sent / self._rate_hz
+        wait_s = self._wait_s(time_s)
+        if wait_s == 0.0:
+            self._held, self._last_s = None, time_s
+            self.publish(frame)
+            self._sent += 1
+        return wait_s
+
+    def publish(self, frame: Frame) -> None:
+        """Publish an image with the present time as its stamp."""
         pixels = frame.image if self.settings.encoding == "rgb8" else cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self.settings.frame_id)
         self._publisher.publish(image_to_msg(pixels, self.settings.encoding, header, self._msg))
-        self._sent += 1
 
-    def _wait_for(self, time_s: float) -> bool:
-        """Set the timer to a time of the source; return whether that is still to come."""
-        assert self._timer is not None
-        now_s = time.monotonic()
-        if not self._sent:
-            self._origin_s = now_s - time_s
+    def _wait_s(self, time_s: float) -> float:
+        """Return how long a time of the source is still to come, 0 where it has come."""
+        now_s = self._monotonic()
+        self._origin_s = now_s - time_s if self._origin_s is None else self._origin_s
         ahead_s = self._origin_s + time_s - now_s
         # Lateness of less than an image's period is made up for, more is not: no burst of images after a pause.
         self._origin_s += max(0.0, -ahead_s - (time_s - self._last_s))
-        wait_ns = int(max(0.0, ahead_s) * 1e9)
-        self._timer.timer_period_ns = wait_ns
-        self._timer.reset()
-        return wait_ns > 0
+        return max(0.0, ahead_s)
+
+    def _fail(self, error: RtPanopticError) -> None:
+        self.get_logger().error(str(error))
+        self._status = 1
 
 
 def main(args: Sequence[str] | None = None) -> int:

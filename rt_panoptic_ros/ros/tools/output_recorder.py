@@ -8,8 +8,9 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -42,30 +43,30 @@ _WATCH_PERIOD_S = 0.1
 _LOG_PERIOD_S = 5.0
 _LAST_WORDS_S = 1.5  # how long after the last frame the node's diagnostics, at 1 Hz, are waited for
 _QUEUE = 64  # overlays that may wait for the video's encoder
+_ENOUGH = "max_frames"
+
+
+_setting = partial(setting, change=Change.STARTUP)
 
 
 @dataclass(frozen=True, slots=True)
 class RecorderSettings:
     """What a user can say about the recorder."""
 
-    node: str = setting("panoptic_node", "Name of the node whose outputs are recorded.", Change.STARTUP)
-    out: str = setting("out/recording", "Folder for overlay.mp4, overlay.png and summary.json.", Change.STARTUP)
-    max_frames: int = setting(
-        0, "Frames after which to end; 0 for no limit.", Change.STARTUP, minimum=0, maximum=2**31 - 1
+    node: str = _setting("panoptic_node", "Name of the node whose outputs are recorded.")
+    out: str = _setting("out/recording", "Folder for overlay.mp4, overlay.png and summary.json.")
+    max_frames: int = _setting(0, "Frames after which to end; 0 for no limit.", minimum=0, maximum=2**31 - 1)
+    silence_s: float = _setting(
+        5.0, "Seconds without a message after which to end, once frames have begun; 0 for never.",
+        minimum=0.0, maximum=86400.0,
+    )  # fmt: skip
+    patience_s: float = _setting(
+        0.0, "Seconds without a first message after which to give up; 0 for never.", minimum=0.0, maximum=86400.0
     )
-    silence_s: float = setting(
-        5.0, "Seconds without a message after which to end, once frames have begun; 0 for never.", Change.STARTUP,
-        minimum=0.0, maximum=86400.0,
-    )  # fmt: skip
-    patience_s: float = setting(
-        0.0, "Seconds without a first message after which to give up; 0 for never.", Change.STARTUP,
-        minimum=0.0, maximum=86400.0,
-    )  # fmt: skip
-    progress: bool = setting(False, "Show a progress bar on standard error.", Change.STARTUP)
-    video_rate_hz: float = setting(
-        0.0, "Frames per second of the video; 0 for the camera's own, from its stamps.", Change.STARTUP,
-        minimum=0.0, maximum=240.0,
-    )  # fmt: skip
+    progress: bool = _setting(False, "Show a progress bar on standard error.")
+    video_rate_hz: float = _setting(
+        0.0, "Frames per second of the video; 0 for the camera's own, from its stamps.", minimum=0.0, maximum=240.0
+    )
 
 
 class OutputRecorder(Node):
@@ -86,6 +87,7 @@ class OutputRecorder(Node):
         self.settings = declare_settings(self, RecorderSettings)
         self._finished = finished
         self._ended_by = "signal"
+        self._wait = _Wait("patience", time.monotonic(), self.settings.patience_s)
         self._matcher = StampMatcher(tuple(TOPICS))
         self._messages: Counter[str] = Counter()
         self._latencies_ms: list[float] = []
@@ -93,13 +95,9 @@ class OutputRecorder(Node):
         self._objects = 0
         self._image_size: tuple[int, int] | None = None
         self._node_values: dict[str, str] = {}
-        self._last_message_s: float | None = None
-        self._start_s = time.monotonic()
         self._progress = tqdm(
             total=self.settings.max_frames or None, unit="frame", desc="recording", disable=not self.settings.progress
         )
-        self._done_s: float | None = None
-
         try:
             name = self.resolve_topic_name(self.settings.node)
         except (rclpy_implementation.RCLError, ValueError) as error:
@@ -109,7 +107,7 @@ class OutputRecorder(Node):
             ) from None
         self._status_name = f"{name.lstrip('/')}: panoptic"
         for topic, kind in TOPICS.items():
-            self.create_subscription(kind, f"{name}/{topic}", self._receiver(topic), qos.stream("reliable"))
+            self.create_subscription(kind, f"{name}/{topic}", partial(self._on_output, topic), qos.stream("reliable"))
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
         self.create_timer(_WATCH_PERIOD_S, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         # Last, as it starts a thread, which must not outlive a constructor that failed.
@@ -152,58 +150,44 @@ class OutputRecorder(Node):
         )
         return 1 if problem else 0
 
-    def _receiver(self, topic: str) -> Callable[[Any], None]:
-        return lambda message: self._on_output(topic, message)
-
     def _on_output(self, topic: str, message: Any) -> None:
-        self._last_message_s = time.monotonic()
-        if self._done_s is not None:
+        if self._ended_by == _ENOUGH:
             return
+        now_s = time.monotonic()
+        self._wait = _Wait("silence", now_s, self.settings.silence_s)
         self._messages[topic] += 1
         stamp = stamp_ns(message.header)
-        parts = self._matcher.add(topic, stamp, message)
-        if parts is None:
+        outputs = self._matcher.add(topic, stamp, message)
+        if outputs is None:
             return
         try:
-            overlay = to_rgb(image_from_msg(parts["overlay"]))
+            overlay = to_rgb(image_from_msg(outputs["overlay"]))
         except InvalidInputError as error:
             self._matcher.incomplete += 1
             self.get_logger().warning(f"frame left out: {error}", throttle_duration_sec=_LOG_PERIOD_S)
             return
         self._latencies_ms.append((self.get_clock().now().nanoseconds - stamp) / 1e6)
-        self._arrivals_s.append(self._last_message_s)
+        self._arrivals_s.append(now_s)
         self._progress.update()
-        self._objects += len(parts["detections"].detections)
-        self._image_size = parts["detections"].height, parts["detections"].width
+        detections = outputs["detections"]
+        self._objects += len(detections.detections)
+        self._image_size = detections.height, detections.width
         self._pictures.put(overlay, stamp / 1e9)
         if len(self._arrivals_s) == self.settings.max_frames:
-            self._done_s, self._ended_by = self._last_message_s, "max_frames"
+            self._ended_by = _ENOUGH
+            self._wait = _Wait(_ENOUGH, now_s, _LAST_WORDS_S)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name == self._status_name:
                 self._node_values = {item.key: item.value for item in status.values}
-                if self._done_s is not None:
+                if self._ended_by == _ENOUGH:
                     self._finished.set()
 
     def _watch(self) -> None:
-        now_s = time.monotonic()
-        if self._done_s is not None and now_s - self._done_s > _LAST_WORDS_S:
-            self._finished.set()
-        if (
-            self._done_s is None
-            and self.settings.silence_s
-            and self._last_message_s is not None
-            and now_s - self._last_message_s > self.settings.silence_s
-        ):
-            self._ended_by = "silence"
-            self._finished.set()
-        if (
-            self._last_message_s is None
-            and self.settings.patience_s
-            and now_s - self._start_s > self.settings.patience_s
-        ):
-            self._ended_by = "patience"
+        wait = self._wait
+        if wait.limit_s and time.monotonic() - wait.since_s > wait.limit_s:
+            self._ended_by = wait.ends_by
             self._finished.set()
 
     def _summary(self, files: dict[str, str]) -> dict[str, Any]:
@@ -228,20 +212,27 @@ class OutputRecorder(Node):
         }
 
 
+class _Wait(NamedTuple):
+    """What the recorder waits for, and how long before it ends."""
+
+    ends_by: str
+    since_s: float
+    limit_s: float  # 0: for ever
+
+
 class _PictureWriter:
     """Writes overlays in a thread of its own, so that encoding doesn't show in the latencies.
 
     Attributes:
-        problem: Why the video could not be written, empty if it could.
+        problem: Why the pictures could not be written, empty if they could.
     """
 
     def __init__(self, folder: Path, rate_hz: float) -> None:
-        self._folder = folder
-        self._video = RealTimeVideo(folder / "overlay.mp4", rate_hz)
-        self._samples = Samples()
-        self._begin_s: float | None = None
-        self._queue: queue.Queue[tuple[np.ndarray, float] | None] = queue.Queue(_QUEUE)
         self.problem = ""
+        self._paths = {"video": folder / "overlay.mp4", "contact_sheet": folder / "overlay.png"}
+        self._video = RealTimeVideo(self._paths["video"], rate_hz)
+        self._samples = Samples()
+        self._queue: queue.Queue[tuple[np.ndarray, float] | None] = queue.Queue(_QUEUE)
         self._thread = threading.Thread(target=self._run, name="picture writer")
         self._thread.start()
 
@@ -253,31 +244,26 @@ class _PictureWriter:
         """Finish the files; return {what: path}."""
         self._queue.put(None)
         self._thread.join()
-        files = {}
-        try:
-            self._video.close()
-            if self._video.frames:
-                files["video"] = str(self._folder / "overlay.mp4")
-            if self._samples.write_sheet(self._folder / "overlay.png"):
-                files["contact_sheet"] = str(self._folder / "overlay.png")
-        except RtPanopticError as error:
-            self.problem = self.problem or str(error)
-        return files
+        self._attempt(self._video.close)
+        sheet = self._attempt(lambda: self._samples.write_sheet(self._paths["contact_sheet"]))
+        written = {"video": self._video.frames > 0, "contact_sheet": bool(sheet)}
+        return {what: str(path) for what, path in self._paths.items() if written[what]}
 
     def _run(self) -> None:
-        while True:
-            item = self._queue.get()
-            if item is None:
-                return
-            overlay, stamp_s = item
-            self._begin_s = stamp_s if self._begin_s is None else self._begin_s
-            self._samples.add(overlay, f"{stamp_s - self._begin_s:.1f} s")
-            if self.problem:
-                continue
-            try:
-                self._video.add(overlay, stamp_s)
-            except RtPanopticError as error:
-                self.problem = str(error)
+        begin_s: float | None = None
+        for overlay, stamp_s in iter(self._queue.get, None):
+            begin_s = stamp_s if begin_s is None else begin_s
+            self._samples.add(overlay, f"{stamp_s - begin_s:.1f} s")
+            if not self.problem:
+                self._attempt(partial(self._video.add, overlay, stamp_s))
+
+    def _attempt(self, work: Callable[[], Any]) -> Any:
+        """Do some work and return its result; keep the first sentence of what can't be done."""
+        try:
+            return work()
+        except RtPanopticError as error:
+            self.problem = self.problem or str(error)
+            return None
 
 
 def main(args: Sequence[str] | None = None) -> int:

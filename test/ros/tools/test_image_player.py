@@ -8,30 +8,31 @@ import threading
 import cv2
 import numpy as np
 import pytest
+from film_cases import matroska
 from rclpy.parameter import Parameter
-from test_sources import matroska
 
-from rt_panoptic_ros.ros.tools import image_player
 from rt_panoptic_ros.ros.tools.image_player import ImagePlayer
 
 
-class Clock:
-    """Stands in for the time module."""
+class WatchedPlayer(ImagePlayer):
+    """Plays by a clock of its own, which publishing takes some time of."""
 
-    def __init__(self):
+    def __init__(self, finished, delays_s, **node_options):
         self.now_s = 100.0
+        self.published = []  # when, and the picture's first value
+        self.delays_s = iter(delays_s)
+        super().__init__(finished, lambda: self.now_s, **node_options)
 
-    def monotonic(self):
-        return self.now_s
+    def publish(self, frame):
+        self.published.append((round(self.now_s - 100, 6), frame.image[0, 0, 0]))
+        self.now_s += next(self.delays_s, 0.0)
 
 
 @pytest.fixture
-def play(graph, monkeypatch, tmp_path):
+def play(graph, tmp_path):
     """Play to the end without waiting; return the times at which images were published, and the summary."""
 
     def run(source, delays_s=(), **parameters):
-        clock = Clock()
-        monkeypatch.setattr(image_player, "time", clock)
         given = {
             "source": str(source),
             "wait_for_subscribers": 0,
@@ -40,24 +41,15 @@ def play(graph, monkeypatch, tmp_path):
         }
         finished = threading.Event()
         overrides = [Parameter(name, value=value) for name, value in given.items()]
-        player = ImagePlayer(finished, context=graph.context, parameter_overrides=overrides)
-        published, delays = [], iter(delays_s)
-
-        def publish(message):
-            published.append((round(clock.now_s - 100, 6), message.data[0]))
-            clock.now_s += next(delays, 0.0)
-
-        monkeypatch.setattr(player._publisher, "publish", publish)
-        player.start()
-        player._tick()
+        player = WatchedPlayer(finished, delays_s, context=graph.context, parameter_overrides=overrides)
         for _ in range(1000):
             if finished.is_set():
                 break
-            clock.now_s += player._timer.timer_period_ns / 1e9
-            player._tick()
+            wait_s = player.tick()  # publishing takes time too
+            player.now_s += wait_s
         status = player.finish()
         player.destroy_node()
-        return published, json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")), status
+        return player.published, json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")), status
 
     return run
 

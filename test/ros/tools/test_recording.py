@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt_panoptic_ros.errors import UnavailableError
-from rt_panoptic_ros.ros.tools.recording import RealTimeVideo, Samples, StampMatcher, _fitted
+from rt_panoptic_ros.ros.tools.recording import RealTimeVideo, Samples, StampMatcher, fitted
 
 
 @given(st.permutations([(topic, stamp) for topic in "abc" for stamp in (1, 2, 3)]))
@@ -91,8 +91,8 @@ def test_no_frame_no_file(tmp_path):
 )
 def test_pictures_of_another_size_lie_whole_in_the_videos_frame(tmp_path, size, inside):
     white, black = np.full((*size, 3), 255, np.uint8), np.zeros((32, 48, 3), np.uint8)
-    np.testing.assert_array_equal(_fitted(white, (32, 48))[inside], 255)
-    assert _fitted(white, (32, 48)).sum() == 255 * black[inside].size
+    np.testing.assert_array_equal(fitted(white, (32, 48))[inside], 255)
+    assert fitted(white, (32, 48)).sum() == 255 * black[inside].size
     video = RealTimeVideo(tmp_path / "v.mp4", rate_hz=10)
     for number, image in enumerate((shade(1), white, shade(2))):
         video.add(image, number / 10)
@@ -141,7 +141,7 @@ def test_samples_are_spread_over_all(tmp_path, number):
     samples = Samples(number=12)
     for place in range(number):
         samples.add(shade(place % 12), str(place))
-    places = [int(caption) for _, caption in samples._kept]
+    places = [int(caption) for _, caption in samples.kept]
     assert min(12, number) <= len(places) < 24
     assert places[0] == 0
     assert len(set(np.diff(places))) <= 1
