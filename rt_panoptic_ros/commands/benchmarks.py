@@ -94,80 +94,67 @@ def _size(options: argparse.Namespace) -> tuple[int, int]:
     return size
 
 
-_PARTS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, str | float]]] = {
-    "postprocess": (
-        _bench_part, "everything behind the network, for a made-up scene",
-        {"--size": "512x1024", "--device": "auto", "--seconds": 20.0, "--detections": 100},
-    ),
-    "network": (
-        _bench_part, "the network alone",
-        {"--size": "512x1024", "--device": "auto", "--seconds": 20.0},
-    ),
-    "pipeline": (
-        _bench_part, "the whole frame, image in and labels out",
-        {"--size": "512x1024", "--device": "auto", "--seconds": 20.0},
-    ),
-    "floors": (
-        _bench_floors, "count what a frame costs at least: operations and bytes; times nothing",
-        {"--size": "512x1024"},
-    ),
-    "node": (
-        _bench_node, "the node in a ROS graph, its network replaced, beside a bare relay",
-        {"--size": "360x480", "--rate": 10.0, "--frames": 100, "--rounds": 3, "--detections": 10, "--network-ms": 0.0},
-    ),
-    "cameras": (
-        _bench_cameras, "the real node with several cameras, then with one that floods",
-        {"--device": "auto", "--cameras": 3, "--rate": 15.0, "--flood": 200.0, "--seconds": 300.0},
-    ),
-}  # fmt: skip
-"""{part: (what runs it, what is measured, defaults of its options)}; `add_commands` adds the other options."""
-
 _ABOUT = {
-    "--size": "HEIGHTxWIDTH of the images, px",
-    "--device": "auto, cpu or cuda",
-    "--seconds": "about how long to measure",
-    "--detections": "objects of the made-up scene, up to 100",
-    "--rate": "images per second of a camera",
-    "--frames": "of each round",
-    "--rounds": "of node and relay in turn",
-    "--network-ms": "time that the stand-in for the network takes; any draws the ratio towards 1",
-    "--cameras": "how many send images",
-    "--flood": "images per second of the first camera, for another fifth of the time; 0 for none",
+    "size": "HEIGHTxWIDTH of the images, px",
+    "device": "auto, cpu or cuda",
+    "seconds": "about how long to measure",
+    "detections": "objects of the made-up scene, up to 100",
+    "rate": "images per second of a camera",
+    "frames": "of each round",
+    "rounds": "of node and relay in turn",
+    "network_ms": "time that the stand-in for the network takes; any draws the ratio towards 1",
+    "cameras": "how many send images",
+    "flood": "images per second of the first camera, for another fifth of the time; 0 for none",
 }
+"""{option with a default: what it says}"""
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommands."""
-    bench = commands.add_parser("bench", help="time a part beside a plain twin of the same work, in one run")
-    parts = bench.add_subparsers(title="parts", required=True, metavar="PART", dest="what")
-    added = {}
-    for name, (run, about, defaults) in _PARTS.items():
-        command = added[name] = parts.add_parser(name, help=about)
+    command = commands.add_parser("bench", help="time a part beside a plain twin of the same work, in one run")
+    parts = command.add_subparsers(title="parts", required=True, metavar="PART", dest="what")
+
+    def add(
+        part: str, run: Callable[[argparse.Namespace], None], about: str, **defaults: str | float
+    ) -> argparse.ArgumentParser:
+        """Add a part with --json and its options that have a default."""
+        command = parts.add_parser(part, help=about)
         command.set_defaults(run=run)
         command.add_argument("--json", action="store_true", help="print one JSON object")
-        for option, default in defaults.items():
-            kind = natural if isinstance(default, int) else type(default)
-            command.add_argument(option, type=kind, default=default, help=f"{_ABOUT[option]} (default: %(default)s)")
-    for name in ("network", "pipeline", "cameras"):
-        add_engine(added[name])
-    added["postprocess"].add_argument(
+        for name, default in defaults.items():
+            option, kind = f"--{name.replace('_', '-')}", natural if isinstance(default, int) else type(default)
+            command.add_argument(option, type=kind, default=default, help=f"{_ABOUT[name]} (default: %(default)s)")
+        return command
+
+    about = "everything behind the network, for a made-up scene"
+    command = add("postprocess", _bench_part, about, size="512x1024", device="auto", seconds=20.0, detections=100)
+    command.add_argument(
         "--plot", metavar="PNG", type=Path,
         help="measure over objects and sizes instead, --seconds for each point, and draw both into this file",
     )  # fmt: skip
-    added["pipeline"].add_argument(
-        "--detections", type=natural, help=f"{_ABOUT['--detections']} (default: what the network finds)"
-    )
-    added["pipeline"].add_argument(
-        "--source", help="image, folder or video whose first image is taken (default: made up)"
-    )
-    added["floors"].add_argument(
-        "--model", required=True, help="folder of a model bundle, or the name of a shipped one"
-    )
-    added["node"].add_argument(
+    command = add("network", _bench_part, "the network alone", size="512x1024", device="auto", seconds=20.0)
+    add_engine(command)
+    about = "the whole frame, image in and labels out"
+    command = add("pipeline", _bench_part, about, size="512x1024", device="auto", seconds=20.0)
+    add_engine(command)
+    about = f"{_ABOUT['detections']} (default: what the network finds)"
+    command.add_argument("--detections", type=natural, help=about)
+    command.add_argument("--source", help="image, folder or video whose first image is taken (default: made up)")
+    about = "count what a frame costs at least: operations and bytes; times nothing"
+    command = add("floors", _bench_floors, about, size="512x1024")
+    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    command = add(
+        "node", _bench_node, "the node in a ROS graph, its network replaced, beside a bare relay",
+        size="360x480", rate=10.0, frames=100, rounds=3, detections=10, network_ms=0.0,
+    )  # fmt: skip
+    command.add_argument(
         "--endurance", type=natural, metavar="N",
         help="run the node alone for N frames instead, and say what was lost and how its memory grew",
     )  # fmt: skip
-    added["cameras"].add_argument("--source", required=True, help="image, folder or video whose first frames are sent")
+    about = "the real node with several cameras, then with one that floods"
+    command = add("cameras", _bench_cameras, about, device="auto", cameras=3, rate=15.0, flood=200.0, seconds=300.0)
+    add_engine(command)
+    command.add_argument("--source", required=True, help="image, folder or video whose first frames the cameras send")
     command = parts.add_parser("tracking", help="how often ids change over a labelled drive, with and without tracking")
     command.set_defaults(run=_bench_tracking)
     add_pipeline(command)

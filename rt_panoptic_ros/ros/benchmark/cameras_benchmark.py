@@ -33,17 +33,13 @@ class CamerasBenchmark:
 
     source: str  # of the images
     parameters: dict[str, object]  # of the node
-    cameras: int = 3
-    rate_hz: float = 15.0
-    flood_hz: float = 200.0  # of the first camera in the second phase; 0 for none
-    seconds: float = 300.0  # of the first phase; the second takes a fifth of it
+    cameras: int
+    rate_hz: float
+    flood_hz: float  # of the first camera in the second phase; 0 for none
+    seconds: float  # of the first phase; the second takes a fifth of it
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            InvalidInputError: One that cannot be measured with.
-        """
+        """Check the values."""
         for option, value, least, most in (
             ("--cameras", self.cameras, 2, 16), ("--rate", self.rate_hz, 0.1, 1000),
             ("--flood", self.flood_hz, 0, 1000), ("--seconds", self.seconds, 5, 86400),

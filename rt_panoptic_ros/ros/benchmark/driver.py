@@ -48,7 +48,7 @@ _WARMUP = 5
 """Frames answered in full before counting begins: discovery is done at both ends, and caches are warm."""
 _PATIENCE_S = 120.0
 """For the first of them: the node compiles its kernels before."""
-_LAST_WORDS_S = 3.0
+_LAST_WORDS_S = 10.0
 """For the outputs of the last frame, which were lost if they take longer."""
 _LOOK_S = 0.1  # how often processes are looked after
 _STAMP, _STAMP_PLACE = struct.Struct("<iI"), 4  # of a serialised image, behind the encapsulation's four bytes
@@ -167,16 +167,17 @@ class FrameDriver:
 
     def _warm_up(self, rates_hz: Mapping[Camera, float]) -> None:
         """Play frames that don't count until some of each camera's were answered."""
-        enough = {camera: len(camera.answers) + _WARMUP for camera in rates_hz}
-        for camera in self._due(rates_hz, _PATIENCE_S):
-            if all(len(camera.answers) >= number for camera, number in enough.items()):
+        before = {camera: len(camera.answers) for camera in rates_hz}
+        answered = dict.fromkeys(rates_hz, 0)
+        for due in self._due(rates_hz, _PATIENCE_S):
+            answered = {camera: len(camera.answers) - number for camera, number in before.items()}
+            if min(answered.values()) >= _WARMUP:
                 return
-            self._send(camera)
-        camera = min(rates_hz, key=lambda camera: len(camera.answers) - enough[camera])
-        answered = len(camera.answers) - enough[camera] + _WARMUP
+            self._send(due)
+        camera, number = min(answered.items(), key=lambda item: item[1])
         raise UnavailableError(
             f"expected {_WARMUP} frames answered by the {camera.process.name} on {camera.prefix} within "
-            f"{_PATIENCE_S:g} s, got {answered}: lower --rate, or see what it says: {camera.process.last_words()}"
+            f"{_PATIENCE_S:g} s, got {number}: lower --rate, or see what it says: {camera.process.last_words()}"
         )
 
     def _due(self, rates_hz: Mapping[Camera, float], seconds: float) -> Iterator[Camera]:

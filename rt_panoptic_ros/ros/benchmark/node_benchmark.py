@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from contextlib import ExitStack, closing
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +18,7 @@ import numpy as np
 from rt_panoptic_ros.benchmark.measure import Comparison, median_stages
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.ros.benchmark.driver import Camera, FrameDriver, benchmark_folder, check_option, memory_mb
-from rt_panoptic_ros.ros.benchmark.subjects import (
-    NODE_NAME,
-    RELAY_NAME,
-    SubjectSettings,
-    read_log,
-    run_bare_relay,
-    run_measured_node,
-)
+from rt_panoptic_ros.ros.benchmark.subjects import NODE_NAME, RELAY_NAME, SubjectSettings, read_log, run_subject
 from rt_panoptic_ros.ros.node.frame_statistics import percentiles_ms
 from rt_panoptic_ros.ros.processes import running
 
@@ -37,7 +30,6 @@ NOT_OWN = ("input", "network", "query_boxes", "masks", "fusion")
 """Stages that are the pipeline's, not the ROS side's."""
 
 _OUTPUTS = ("semantic", "instance", "detections")
-_SUBJECTS = {NODE_NAME: run_measured_node, RELAY_NAME: run_bare_relay}
 _LEAST_ENDURANCE = 10
 
 
@@ -46,18 +38,14 @@ class NodeBenchmark:
     """What is to be measured."""
 
     size: tuple[int, int]  # (height, width) of the camera's images, px
-    rate_hz: float = 10.0
-    frames: int = 100  # in each round
-    rounds: int = 3
-    detections: int = 10
-    network_ms: float = 0.0
+    rate_hz: float
+    frames: int  # in each round
+    rounds: int
+    detections: int
+    network_ms: float
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            InvalidInputError: One that cannot be measured with.
-        """
+        """Check the values."""
         check_option("--rate", self.rate_hz, "a number above 0 and up to 1000", holds=0 < self.rate_hz <= 1000)
         check_option("--frames", self.frames, "a whole number from 1", holds=self.frames >= 1)
         check_option("--rounds", self.rounds, "a whole number from 1", holds=self.rounds >= 1)
@@ -76,7 +64,7 @@ class Endurance:
 
     subject: str
     figures: dict[str, Any]
-    stages_ms: dict[str, float] = field(default_factory=dict)  # medians
+    stages_ms: dict[str, float]  # medians
 
     def to_document(self) -> dict[str, Any]:
         """Return all of it as plain data."""
@@ -202,25 +190,23 @@ def _measure(benchmark: NodeBenchmark, names: Sequence[str], frames: int, rounds
     noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
     with benchmark_folder("node") as folder:
         logs = [folder / f"{name}.jsonl" for name in names]
-        cameras = []
         with ExitStack() as stack:
+            cameras = []
             for name, log in zip(names, logs, strict=True):
-                namespace = (
-                    f"/bench_{os.getpid()}_{name}"  # so that another benchmark at the same time is not disturbed
-                )
-                told = (namespace, str(log), benchmark.size, benchmark.detections, benchmark.network_ms)
-                parameters = {"camera_size": f"{height}x{width}"} if name == NODE_NAME else {}
+                namespace = f"/bench_{os.getpid()}_{name}"  # another benchmark at the same time is not disturbed
+                told = SubjectSettings(namespace, str(log), benchmark.size, benchmark.detections, benchmark.network_ms)
+                parameters = {"camera_size": f"{height}x{width}"}
                 process = stack.enter_context(
-                    running(name, _SUBJECTS[name], parameters, os.environ, folder, astuple(SubjectSettings(*told)))
+                    running(name, run_subject, parameters, os.environ, folder, (name, *astuple(told)))
                 )
                 cameras.append(Camera(name, f"{namespace}/image", f"{namespace}/{name}", process))
             driver = stack.enter_context(closing(FrameDriver(cameras, [noise], _OUTPUTS)))
             for _ in range(rounds):
                 for camera in cameras:
                     driver.play({camera: benchmark.rate_hz}, frames=frames)
-            peaks_mb = [memory_mb(camera.process, "VmHWM") for camera in cameras]
             for camera in cameras:
                 camera.resident_mb.append(memory_mb(camera.process, "VmRSS"))
+            peaks_mb = [memory_mb(camera.process, "VmHWM") for camera in cameras]
         for camera in cameras:
             if camera.process.popen.returncode != 0:
                 raise camera.process.failure()

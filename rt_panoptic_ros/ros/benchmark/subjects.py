@@ -58,15 +58,11 @@ class FrameLog:
 
     def __init__(self, path: str) -> None:
         """Begin the file; from then on, any thread may note."""
-        self._file = Path(path).open("wb")  # noqa: SIM115 - closed by `close`
+        self._file = Path(path).open("w", buffering=1, encoding="utf-8")  # noqa: SIM115 - open as long as the process
 
     def note(self, stamp_ns: int, stages_ms: Mapping[str, float] | None = None) -> None:
         """Note that a frame reached the callback, or, with what its stages took, that its outputs were published."""
-        self._file.write(json.dumps([stamp_ns, stages_ms]).encode() + b"\n")
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
+        self._file.write(json.dumps([stamp_ns, stages_ms]) + "\n")
 
 
 def read_log(path: Path) -> tuple[set[int], dict[int, dict[str, float]]]:
@@ -142,12 +138,6 @@ class MeasuredNode(PanopticNode):
         )
         self._log = FrameLog(subject.log)
 
-    def finish(self) -> int:
-        """Shut down and finish the log."""
-        status = super().finish()
-        self._log.close()
-        return status
-
     def _deliver(self, image: ArrivedImage, only_replace: bool) -> bool:
         self._log.note(stamp_ns(image.msg.header))
         return super()._deliver(image, only_replace)
@@ -194,8 +184,7 @@ class BareRelay(Node):
         """Nothing to begin: the subscription is made."""
 
     def finish(self) -> int:
-        """Finish the log."""
-        self._log.close()
+        """Nothing to end."""
         return 0
 
     def _on_image(self, msg: Image) -> None:
@@ -212,11 +201,9 @@ class BareRelay(Node):
         self._log.note(stamp, {"receive": receive_ms, **clock.stages_ms})
 
 
-def run_measured_node(*settings: Any) -> int:
-    """Run the node as a process, by the values of its `SubjectSettings`."""
-    return run_node(lambda _finished: MeasuredNode(SubjectSettings(*settings)))
-
-
-def run_bare_relay(*settings: Any) -> int:
-    """Run the relay as a process, by the values of its `SubjectSettings`."""
-    return run_node(lambda _finished: BareRelay(SubjectSettings(*settings)))
+def run_subject(name: str, *settings: Any) -> int:
+    """Run one of both as a process: the one of that name, by the values of its `SubjectSettings`."""
+    told = SubjectSettings(*settings)
+    if name == NODE_NAME:
+        return run_node(lambda _finished: MeasuredNode(told))
+    return run_node(lambda _finished: BareRelay(told))

@@ -82,7 +82,6 @@ def test_lost_dropped_and_unheard_frames_are_told_apart(tmp_path):
         log.note(stamp)
     for stamp in (90, 100, 400, 500):  # 300 was left out for 400; 500 was fetched at its turn
         log.note(stamp, {"receive": 1.0, "hand_over": stamp / 1000, "masks": 10.0, "publish": 2.0})
-    log.close()
     camera = Camera("node", "/bench/image", "/bench/node", SimpleNamespace(name="node"))
     camera.sent_ns = [100, 200, 300, 400, 500]
     camera.answers = {90: Answer(99.0, 7), 100: Answer(14.1, 1), 400: Answer(16.4, 2)}  # 500's were not received
@@ -125,7 +124,7 @@ def test_wrong_options_are_refused_in_one_sentence(options, sentence, capsys):
 
 def test_endurance_needs_frames_to_compare_memory_over():
     with pytest.raises(InvalidInputError, match="from 10"):
-        endure(NodeBenchmark((64, 96)), 9)
+        endure(NodeBenchmark((64, 96), 10.0, 100, 3, 10, 0.0), 9)
 
 
 def test_what_a_process_is_told_survives_the_command_line(programs, tmp_path):
