@@ -38,18 +38,18 @@ class Process:
             raise self.failure()
 
     def failure(self) -> UnavailableError:
-        """Return the error that says how the process ended, with its last words."""
+        """Return the error that says how the process ended, with the end of its log."""
         return UnavailableError(
             f"expected the process {self.name} to run to the end, it exited with status {self.popen.returncode}: "
-            f"{self.last_words()}"
+            f"{self.log_tail()}"
         )
 
-    def last_words(self) -> str:
-        """Return the end of its log and where that lies."""
+    def log_tail(self) -> str:
+        """Return the end of its log, and where that lies."""
         if self.log is None:
             return "see above"
-        words = " ".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL:])
-        return f"{words or 'it said nothing'}; its log is {self.log}"
+        tail = " ".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL:])
+        return f"{tail or 'it said nothing'}; its log is {self.log}"
 
 
 @contextmanager
@@ -72,12 +72,12 @@ def running(
         arguments: What `main` is called with: values whose `repr` Python can read.
     """
     code = f"import sys; from {main.__module__} import {main.__name__} as main; sys.exit(main(*{tuple(arguments)!r}))"
-    words = [word for key, value in parameters.items() for word in ("-p", f"{key}:={value}")]
+    rules = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     log = None if logs is None else logs / f"{name}.log"
     with ExitStack() as stack:
         output = None if log is None else stack.enter_context(log.open("wb"))
         popen = subprocess.Popen(
-            [sys.executable, "-c", code, "--ros-args", *words],
+            [sys.executable, "-c", code, "--ros-args", *rules],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,

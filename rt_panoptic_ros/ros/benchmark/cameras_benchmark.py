@@ -144,13 +144,13 @@ def bench_cameras(benchmark: CamerasBenchmark) -> CamerasReport:
             flooding = {**rates_hz, cameras[0]: benchmark.flood_hz}
             flood = _phase(driver, flooding, benchmark.seconds / 5) if benchmark.flood_hz else None
     subject = f"{benchmark.cameras} cameras of {height}x{width} at {benchmark.rate_hz:g} Hz for {benchmark.seconds:g} s"
-    return CamerasReport(subject, calm, flood, driver.said)
+    return CamerasReport(subject, calm, flood, driver.diagnostics)
 
 
 def _phase(driver: FrameDriver, rates_hz: Mapping[Camera, float], seconds: float) -> PhaseFigures:
     """Play for some seconds and return what happened."""
     for camera in rates_hz:
-        camera.forget()
+        camera.reset()
     elapsed_s = driver.play(rates_hz, seconds=seconds)
     figures, answers = {}, 0
     for camera in rates_hz:

@@ -48,9 +48,9 @@ _WARMUP = 5
 """Frames answered in full before counting begins: discovery is done at both ends, and caches are warm."""
 _PATIENCE_S = 120.0
 """For the first of them: the node compiles its kernels before."""
-_LAST_WORDS_S = 10.0
+_LAST_ANSWER_S = 10.0
 """For the outputs of the last frame, which were lost if they take longer."""
-_LOOK_S = 0.1  # how often processes are looked after
+_POLL_S = 0.1  # how often processes are looked after
 _STAMP, _STAMP_PLACE = struct.Struct("<iI"), 4  # of a serialised image, behind the encapsulation's four bytes
 
 
@@ -73,7 +73,7 @@ class Camera:
     answers: dict[int, Answer] = field(default_factory=dict)  # by stamp, ns; also to frames that don't count
     resident_mb: list[float] = field(default_factory=list)  # of the process, before each frame that counts
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begin anew with what is seen."""
         self.sent_ns, self.answers, self.resident_mb = [], {}, []
 
@@ -90,7 +90,7 @@ class FrameDriver:
     """Plays cameras from this thread, while another listens to their outputs.
 
     Attributes:
-        said: What a node last said on /diagnostics.
+        diagnostics: What a node last said on /diagnostics.
     """
 
     def __init__(self, cameras: Sequence[Camera], images: Sequence[np.ndarray], outputs: Sequence[str]) -> None:
@@ -101,7 +101,7 @@ class FrameDriver:
             images: (H, W, 3) uint8 RGB, played again and again.
             outputs: Names of those that belong to a complete answer.
         """
-        self.said: dict[str, str] = {}
+        self.diagnostics: dict[str, str] = {}
         self._context = Context()
         rclpy.init(args=[], context=self._context)
         self._node = rclpy.create_node("driver", context=self._context, start_parameter_services=False)
@@ -155,7 +155,7 @@ class FrameDriver:
         # A node may leave out a frame for a newer one, so the last one's outputs are the last to come.
         last = [(camera, camera.sent_ns[-1]) for camera in rates_hz if camera.sent_ns]
         with self._answered:
-            self._answered.wait_for(lambda: all(stamp in camera.answers for camera, stamp in last), _LAST_WORDS_S)
+            self._answered.wait_for(lambda: all(stamp in camera.answers for camera, stamp in last), _LAST_ANSWER_S)
         return elapsed_s
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ class FrameDriver:
         camera, number = min(answered.items(), key=lambda item: item[1])
         raise UnavailableError(
             f"expected {_WARMUP} frames answered by the {camera.process.name} on {camera.prefix} within "
-            f"{_PATIENCE_S:g} s, got {number}: lower --rate, or see what it says: {camera.process.last_words()}"
+            f"{_PATIENCE_S:g} s, got {number}: lower --rate, or see what it says: {camera.process.log_tail()}"
         )
 
     def _due(self, rates_hz: Mapping[Camera, float], seconds: float) -> Iterator[Camera]:
@@ -188,7 +188,7 @@ class FrameDriver:
             camera = min(due_s, key=due_s.__getitem__)
             camera.process.check_running()
             if now_s < due_s[camera]:
-                time.sleep(min(due_s[camera] - now_s, _LOOK_S))
+                time.sleep(min(due_s[camera] - now_s, _POLL_S))
                 continue
             yield camera
             # A multiple of the period, so lateness doesn't add up; a missed one is left out.
@@ -216,7 +216,7 @@ class FrameDriver:
                 self._answered.notify()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self.said = {item.key: item.value for item in message.status[0].values}
+        self.diagnostics = {item.key: item.value for item in message.status[0].values}
 
 
 @contextmanager

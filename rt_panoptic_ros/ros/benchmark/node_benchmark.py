@@ -187,6 +187,7 @@ class Outcome:
 def _measure(benchmark: NodeBenchmark, names: Sequence[str], frames: int, rounds: int) -> list[Outcome]:
     """Run the subjects as processes, play to each in turn, and return what came of it, in the order of `names`."""
     height, width = benchmark.size
+    parameters = {"camera_size": f"{height}x{width}"}
     noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
     with benchmark_folder("node") as folder:
         logs = [folder / f"{name}.jsonl" for name in names]
@@ -194,11 +195,11 @@ def _measure(benchmark: NodeBenchmark, names: Sequence[str], frames: int, rounds
             cameras = []
             for name, log in zip(names, logs, strict=True):
                 namespace = f"/bench_{os.getpid()}_{name}"  # another benchmark at the same time is not disturbed
-                told = SubjectSettings(namespace, str(log), benchmark.size, benchmark.detections, benchmark.network_ms)
-                parameters = {"camera_size": f"{height}x{width}"}
-                process = stack.enter_context(
-                    running(name, run_subject, parameters, os.environ, folder, (name, *astuple(told)))
+                subject = SubjectSettings(
+                    namespace, str(log), benchmark.size, benchmark.detections, benchmark.network_ms
                 )
+                arguments = (name, *astuple(subject))
+                process = stack.enter_context(running(name, run_subject, parameters, os.environ, folder, arguments))
                 cameras.append(Camera(name, f"{namespace}/image", f"{namespace}/{name}", process))
             driver = stack.enter_context(closing(FrameDriver(cameras, [noise], _OUTPUTS)))
             for _ in range(rounds):

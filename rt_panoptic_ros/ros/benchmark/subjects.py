@@ -72,7 +72,7 @@ def read_log(path: Path) -> tuple[set[int], dict[int, dict[str, float]]]:
     return {stamp for stamp, _ in notes}, {stamp: stages_ms for stamp, stages_ms in notes if stages_ms is not None}
 
 
-def pass_networks_time(network_ms: float) -> None:
+def spend_network_time(network_ms: float) -> None:
     """Let a network's time pass without using the CPU, as one on an accelerator does; this is no wait for anything.
 
     Nothing passes by default: a time that both subjects take alike draws their ratio towards 1, so the ratio is as
@@ -100,7 +100,7 @@ class StandInBackend(Backend):
 
     def infer(self, image: np.ndarray) -> DenseDetections:  # noqa: ARG002 - it looks at nothing
         """Return the scene after the network's time."""
-        pass_networks_time(self._network_ms)
+        spend_network_time(self._network_ms)
         return self._scene
 
     def close(self) -> None:
@@ -192,7 +192,7 @@ class BareRelay(Node):
         receive_ms = (self.get_clock().now().nanoseconds - stamp) / 1e6
         self._log.note(stamp)
         clock = StageClock()
-        pass_networks_time(self._network_ms)
+        spend_network_time(self._network_ms)
         clock.end("network")
         for topic, message in self._messages.items():
             message.header = msg.header
@@ -203,7 +203,7 @@ class BareRelay(Node):
 
 def run_subject(name: str, *settings: Any) -> int:
     """Run one of both as a process: the one of that name, by the values of its `SubjectSettings`."""
-    told = SubjectSettings(*settings)
+    subject = SubjectSettings(*settings)
     if name == NODE_NAME:
-        return run_node(lambda _finished: MeasuredNode(told))
-    return run_node(lambda _finished: BareRelay(told))
+        return run_node(lambda _finished: MeasuredNode(subject))
+    return run_node(lambda _finished: BareRelay(subject))

@@ -37,7 +37,7 @@ def run_demo(source: str, out: Path, *, model: str | None, max_frames: int) -> N
 
     Raises:
         InvalidInputError: The source or the model can't be read.
-        UnavailableError: ROS is not installed here, or one of the processes failed (its last words are quoted).
+        UnavailableError: ROS is not installed here, or one of the processes failed (the end of its log is quoted).
     """
     require_ros("the demo")
     from rt_panoptic_ros.ros.node import panoptic_node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
-from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import Image
@@ -29,16 +29,14 @@ from rt_panoptic_ros.ros.text_arguments import texts_kept
 from rt_panoptic_ros.settings import Change, setting
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from rt_panoptic_ros.frames.sources import Frame
 
 RATE_HZ = 10.0
 """For sources that have no rate of their own."""
 
-
-_LOOK_S = 0.1  # how often subscribers are looked for
+_POLL_S = 0.1  # how often subscribers are looked for
 _setting = partial(setting, change=Change.STARTUP)
 
 
@@ -69,7 +67,7 @@ class ImagePlayer(Node):
         """Open the source.
 
         Args:
-            finished: Set after the last image, or when the source fails.
+            finished: Set after the last image, or when the source fails; whoever sets it before ends the playing.
             monotonic: Tells the time that images come by, s.
             node_options: For rclpy's node.
 
@@ -79,42 +77,38 @@ class ImagePlayer(Node):
         """
         super().__init__("image_player", automatically_declare_parameters_from_overrides=True, **node_options)
         self.settings = declare_settings(self, PlayerSettings)
-        self._finished = finished
-        self._monotonic = monotonic
         if not self.settings.source:
             raise InvalidInputError(
                 "expected the parameter source to name an image, a folder of images, a video or a camera, got nothing: "
                 "start with `-p source:=PATH`"
             )
+        self._finished = finished
+        self._monotonic = monotonic
         self._source = open_source(self.settings.source, loop=self.settings.loop)
         self._source.on_broken = lambda error: self.get_logger().warning(f"image left out: {error}")
         self._timed = self._source.timed and not self.settings.rate_hz
         self._rate_hz = self.settings.rate_hz or self._source.rate_hz or RATE_HZ
-        self._frames: Iterator[Frame] = itertools.islice(self._source, self.settings.max_frames or None)
         self._publisher = self.create_publisher(Image, "image", qos.stream(self.settings.reliability))
         self._msg = Image()
-        self._held: Frame | None = None  # decoded, and not due yet
-        self._origin_s: float | None = None  # monotonic time at which the source's time was 0
         self._last_s = 0.0  # of the source, of the image published last
         self._sent = 0
-        self._status = 0
+        self._failed = False
+        self._thread = threading.Thread(target=self.play, name="player")
 
     def start(self) -> None:
-        """Begin to play."""
-
-        def on_time() -> None:
-            timer.timer_period_ns = int(self.tick() * 1e9)
-            timer.reset()
-
-        timer = self.create_timer(0.0, on_time, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        """Begin to play, in a thread of its own, as reading waits for a camera."""
         awaited = self.settings.wait_for_subscribers
         wait = f", waiting for {awaited} subscriber(s)" if awaited else ""
         self.get_logger().info(
             f"playing {self.settings.source} at {self._rate_hz:g} Hz on {self._publisher.topic_name}{wait}"
         )
+        self._thread.start()
 
     def finish(self) -> int:
         """Close the source and say how many images were published; return the exit status."""
+        self._finished.set()
+        if self._thread.is_alive():
+            self._thread.join()
         # What was published last may not have left this process.
         self._publisher.wait_for_all_acked(Duration(seconds=2))
         self._source.close()
@@ -125,47 +119,41 @@ class ImagePlayer(Node):
                 with output_path(Path(self.settings.summary)) as path:
                     path.write_text(json.dumps({"frames": self._sent, "rate_hz": rate_hz}) + "\n", encoding="utf-8")
             except UnavailableError as error:
-                self._fail(error)
-        return self._status
+                self.get_logger().error(str(error))
+                self._failed = True
+        return int(self._failed)
 
-    def tick(self) -> float:
-        """Publish the next image if it is due; return after how many seconds to be called again."""
-        if not self._sent and self._publisher.get_subscription_count() < self.settings.wait_for_subscribers:
-            return _LOOK_S
+    def play(self) -> None:
+        """Publish all images, each at its time."""
+        self._failed = True  # unless it comes to a good end
         try:
-            frame = self._held = self._held or next(self._frames, None)
+            while self._publisher.get_subscription_count() < self.settings.wait_for_subscribers:
+                if self._finished.wait(_POLL_S):
+                    break
+            origin_s: float | None = None  # monotonic time at which the source's time was 0
+            for frame in itertools.islice(self._source, self.settings.max_frames or None):
+                time_s = frame.time_s if self._timed else self._sent / self._rate_hz
+                now_s = self._monotonic()
+                origin_s = now_s - time_s if origin_s is None else origin_s
+                ahead_s = origin_s + time_s - now_s
+                # Lateness of less than an image's period is made up for, more is not: no burst of images after a pause.
+                origin_s += max(0.0, -ahead_s - (time_s - self._last_s))
+                if self._finished.wait(max(0.0, ahead_s)):
+                    break
+                self.publish(frame)
+                self._last_s = time_s
+                self._sent += 1
+            self._failed = False
         except RtPanopticError as error:
-            self._fail(error)
-            frame = None
-        if frame is None:
+            self.get_logger().error(str(error))
+        finally:
             self._finished.set()
-            return _LOOK_S
-        time_s = frame.time_s if self._timed else self._sent / self._rate_hz
-        wait_s = self._wait_s(time_s)
-        if wait_s == 0.0:
-            self._held, self._last_s = None, time_s
-            self.publish(frame)
-            self._sent += 1
-        return wait_s
 
     def publish(self, frame: Frame) -> None:
         """Publish an image with the present time as its stamp."""
         pixels = frame.image if self.settings.encoding == "rgb8" else cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self.settings.frame_id)
         self._publisher.publish(image_to_msg(pixels, self.settings.encoding, header, self._msg))
-
-    def _wait_s(self, time_s: float) -> float:
-        """Return how long a time of the source is still to come, 0 where it has come."""
-        now_s = self._monotonic()
-        self._origin_s = now_s - time_s if self._origin_s is None else self._origin_s
-        ahead_s = self._origin_s + time_s - now_s
-        # Lateness of less than an image's period is made up for, more is not: no burst of images after a pause.
-        self._origin_s += max(0.0, -ahead_s - (time_s - self._last_s))
-        return max(0.0, ahead_s)
-
-    def _fail(self, error: RtPanopticError) -> None:
-        self.get_logger().error(str(error))
-        self._status = 1
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import queue
-import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from tqdm import tqdm
 
-from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError, UnavailableError, first_line
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, first_line
 from rt_panoptic_ros.files import output_path
 from rt_panoptic_ros.frames.message_layout import stamp_ns
 from rt_panoptic_ros.frames.pixel_encodings import to_rgb
@@ -31,20 +31,20 @@ from rt_panoptic_ros.ros.node.frame_statistics import percentiles_ms
 from rt_panoptic_ros.ros.node.parameters import declare_settings
 from rt_panoptic_ros.ros.spinning import run_node
 from rt_panoptic_ros.ros.text_arguments import texts_kept
-from rt_panoptic_ros.ros.tools.recording import RealTimeVideo, Samples, StampMatcher
+from rt_panoptic_ros.ros.tools.recording import StampMatcher, write_pictures
 from rt_panoptic_ros.settings import Change, setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import threading
+    from collections.abc import Sequence
 
 TOPICS = {"semantic": Image, "instance": Image, "detections": PanopticDetectionArray, "overlay": Image}
 
 _WATCH_PERIOD_S = 0.1
 _LOG_PERIOD_S = 5.0
-_LAST_WORDS_S = 1.5  # how long after the last frame the node's diagnostics, at 1 Hz, are waited for
+_LAST_DIAGNOSTICS_S = 1.5  # how long after the last frame the node's diagnostics, at 1 Hz, are waited for
 _QUEUE = 64  # overlays that may wait for the video's encoder
 _ENOUGH = "max_frames"
-
 
 _setting = partial(setting, change=Change.STARTUP)
 
@@ -70,7 +70,11 @@ class RecorderSettings:
 
 
 class OutputRecorder(Node):
-    """Matches a node's outputs by their exact stamps, and finishes after enough frames or long silence."""
+    """Matches a node's outputs by their exact stamps, and finishes after enough frames or long silence.
+
+    Attributes:
+        messages: How many came, by topic.
+    """
 
     def __init__(self, finished: threading.Event, **node_options: Any) -> None:
         """Subscribe.
@@ -89,11 +93,8 @@ class OutputRecorder(Node):
         self._ended_by = "signal"
         self._wait = _Wait("patience", time.monotonic(), self.settings.patience_s)
         self._matcher = StampMatcher(tuple(TOPICS))
-        self._messages: Counter[str] = Counter()
-        self._latencies_ms: list[float] = []
-        self._arrivals_s: list[float] = []
-        self._objects = 0
-        self._image_size: tuple[int, int] | None = None
+        self.messages: Counter[str] = Counter()
+        self._frames: list[_Frame] = []
         self._node_values: dict[str, str] = {}
         self._progress = tqdm(
             total=self.settings.max_frames or None, unit="frame", desc="recording", disable=not self.settings.progress
@@ -116,7 +117,12 @@ class OutputRecorder(Node):
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UnavailableError(f"expected a folder to write into at {out}, got: {error.strerror}") from None
-        self._pictures = _PictureWriter(out, self.settings.video_rate_hz)
+        # A thread of its own, so that encoding doesn't show in the latencies.
+        self._pictures: queue.Queue[tuple[np.ndarray, float] | None] = queue.Queue(_QUEUE)
+        writer = ThreadPoolExecutor(1, "picture writer")
+        pictures = iter(self._pictures.get, None)
+        self._written = writer.submit(write_pictures, pictures, out, self.settings.video_rate_hz)
+        writer.shutdown(wait=False)  # as soon as it has written
 
     def start(self) -> None:
         """Say what is awaited."""
@@ -126,10 +132,9 @@ class OutputRecorder(Node):
         """Write the files; return the exit status: 1 where nothing was recorded or the pictures failed."""
         self._progress.close()
         self._matcher.give_up()
-        files = self._pictures.close()
-        summary = self._summary(files)
-        out = Path(self.settings.out)
-        problem = self._pictures.problem
+        self._pictures.put(None)
+        files, problem = self._written.result()
+        summary, out = self._summary(files), Path(self.settings.out)
         try:
             with output_path(out / "summary.json") as path:
                 path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -137,10 +142,10 @@ class OutputRecorder(Node):
             problem = problem or str(error)
         if problem:
             self.get_logger().error(problem)
-        if not self._arrivals_s:
+        if not self._frames:
             self.get_logger().error(
                 f"expected outputs of {self.settings.node}, but no complete set of {', '.join(TOPICS)} came: "
-                f"messages by topic {dict(self._messages)}; check that the node is active and receives images"
+                f"messages by topic {dict(self.messages)}; check that the node is active and receives images"
             )
             return 1
         latency = summary["latency_ms"]
@@ -155,7 +160,7 @@ class OutputRecorder(Node):
             return
         now_s = time.monotonic()
         self._wait = _Wait("silence", now_s, self.settings.silence_s)
-        self._messages[topic] += 1
+        self.messages[topic] += 1
         stamp = stamp_ns(message.header)
         outputs = self._matcher.add(topic, stamp, message)
         if outputs is None:
@@ -166,16 +171,15 @@ class OutputRecorder(Node):
             self._matcher.incomplete += 1
             self.get_logger().warning(f"frame left out: {error}", throttle_duration_sec=_LOG_PERIOD_S)
             return
-        self._latencies_ms.append((self.get_clock().now().nanoseconds - stamp) / 1e6)
-        self._arrivals_s.append(now_s)
-        self._progress.update()
+        latency_ms = (self.get_clock().now().nanoseconds - stamp) / 1e6
         detections = outputs["detections"]
-        self._objects += len(detections.detections)
-        self._image_size = detections.height, detections.width
-        self._pictures.put(overlay, stamp / 1e9)
-        if len(self._arrivals_s) == self.settings.max_frames:
+        size = detections.height, detections.width
+        self._frames.append(_Frame(now_s, latency_ms, len(detections.detections), size))
+        self._progress.update()
+        self._pictures.put((overlay, stamp / 1e9))  # waits where the encoder is far behind
+        if len(self._frames) == self.settings.max_frames:
             self._ended_by = _ENOUGH
-            self._wait = _Wait(_ENOUGH, now_s, _LAST_WORDS_S)
+            self._wait = _Wait(_ENOUGH, now_s, _LAST_DIAGNOSTICS_S)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -191,25 +195,36 @@ class OutputRecorder(Node):
             self._finished.set()
 
     def _summary(self, files: dict[str, str]) -> dict[str, Any]:
+        frames = self._frames
         latency: dict[str, float] = {}
         rate_hz = 0.0
-        if self._arrivals_s:
-            p50, p95 = percentiles_ms(np.array(self._latencies_ms))
-            latency = {"p50": p50, "p95": p95, "max": max(self._latencies_ms)}
-            elapsed_s = self._arrivals_s[-1] - self._arrivals_s[0]
-            rate_hz = (len(self._arrivals_s) - 1) / elapsed_s if elapsed_s > 0 else 0.0
+        if frames:
+            latencies_ms = np.array([frame.latency_ms for frame in frames])
+            p50, p95 = percentiles_ms(latencies_ms)
+            latency = {"p50": p50, "p95": p95, "max": float(latencies_ms.max())}
+            elapsed_s = frames[-1].arrival_s - frames[0].arrival_s
+            rate_hz = (len(frames) - 1) / elapsed_s if elapsed_s > 0 else 0.0
         return {
-            "frames": len(self._arrivals_s),  # complete sets
+            "frames": len(frames),  # complete sets
             "incomplete": self._matcher.incomplete,
-            "messages": {topic: self._messages[topic] for topic in TOPICS},
+            "messages": {topic: self.messages[topic] for topic in TOPICS},
             "rate_hz": rate_hz,
-            "latency_ms": latency,  # from the image's stamp to the arrival of its last output
-            "objects": self._objects,
-            "image_size": self._image_size,
+            "latency_ms": latency,
+            "objects": sum(frame.objects for frame in frames),
+            "image_size": frames[-1].size if frames else None,
             "ended_by": self._ended_by,
             "files": files,
             "node": self._node_values,  # what the node last said in its diagnostics
         }
+
+
+class _Frame(NamedTuple):
+    """A complete set of outputs."""
+
+    arrival_s: float  # monotonic
+    latency_ms: float  # from the image's stamp to the arrival of its last output
+    objects: int
+    size: tuple[int, int]  # (height, width) of the image, px
 
 
 class _Wait(NamedTuple):
@@ -218,52 +233,6 @@ class _Wait(NamedTuple):
     ends_by: str
     since_s: float
     limit_s: float  # 0: for ever
-
-
-class _PictureWriter:
-    """Writes overlays in a thread of its own, so that encoding doesn't show in the latencies.
-
-    Attributes:
-        problem: Why the pictures could not be written, empty if they could.
-    """
-
-    def __init__(self, folder: Path, rate_hz: float) -> None:
-        self.problem = ""
-        self._paths = {"video": folder / "overlay.mp4", "contact_sheet": folder / "overlay.png"}
-        self._video = RealTimeVideo(self._paths["video"], rate_hz)
-        self._samples = Samples()
-        self._queue: queue.Queue[tuple[np.ndarray, float] | None] = queue.Queue(_QUEUE)
-        self._thread = threading.Thread(target=self._run, name="picture writer")
-        self._thread.start()
-
-    def put(self, overlay_rgb: np.ndarray, stamp_s: float) -> None:
-        """Append an overlay; waits where the encoder is that far behind."""
-        self._queue.put((overlay_rgb, stamp_s))
-
-    def close(self) -> dict[str, str]:
-        """Finish the files; return {what: path}."""
-        self._queue.put(None)
-        self._thread.join()
-        self._attempt(self._video.close)
-        sheet = self._attempt(lambda: self._samples.write_sheet(self._paths["contact_sheet"]))
-        written = {"video": self._video.frames > 0, "contact_sheet": bool(sheet)}
-        return {what: str(path) for what, path in self._paths.items() if written[what]}
-
-    def _run(self) -> None:
-        begin_s: float | None = None
-        for overlay, stamp_s in iter(self._queue.get, None):
-            begin_s = stamp_s if begin_s is None else begin_s
-            self._samples.add(overlay, f"{stamp_s - begin_s:.1f} s")
-            if not self.problem:
-                self._attempt(partial(self._video.add, overlay, stamp_s))
-
-    def _attempt(self, work: Callable[[], Any]) -> Any:
-        """Do some work and return its result; keep the first sentence of what can't be done."""
-        try:
-            return work()
-        except RtPanopticError as error:
-            self.problem = self.problem or str(error)
-            return None
 
 
 def main(args: Sequence[str] | None = None) -> int:

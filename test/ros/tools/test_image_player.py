@@ -14,18 +14,30 @@ from rclpy.parameter import Parameter
 from rt_panoptic_ros.ros.tools.image_player import ImagePlayer
 
 
+class FakeTime(threading.Event):
+    """An event for which waiting takes no time of the test's, only of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.now_s = 100.0
+
+    def wait(self, timeout=None):
+        self.now_s += timeout
+        return self.is_set()
+
+
 class WatchedPlayer(ImagePlayer):
-    """Plays by a clock of its own, which publishing takes some time of."""
+    """Keeps when it published what, which takes some time."""
 
     def __init__(self, finished, delays_s, **node_options):
-        self.now_s = 100.0
+        self.time = finished
         self.published = []  # when, and the picture's first value
         self.delays_s = iter(delays_s)
-        super().__init__(finished, lambda: self.now_s, **node_options)
+        super().__init__(finished, lambda: finished.now_s, **node_options)
 
     def publish(self, frame):
-        self.published.append((round(self.now_s - 100, 6), frame.image[0, 0, 0]))
-        self.now_s += next(self.delays_s, 0.0)
+        self.published.append((round(self.time.now_s - 100, 6), frame.image[0, 0, 0]))
+        self.time.now_s += next(self.delays_s, 0.0)
 
 
 @pytest.fixture
@@ -39,14 +51,9 @@ def play(graph, tmp_path):
             "summary": str(tmp_path / "summary.json"),
             **parameters,
         }
-        finished = threading.Event()
         overrides = [Parameter(name, value=value) for name, value in given.items()]
-        player = WatchedPlayer(finished, delays_s, context=graph.context, parameter_overrides=overrides)
-        for _ in range(1000):
-            if finished.is_set():
-                break
-            wait_s = player.tick()  # publishing takes time too
-            player.now_s += wait_s
+        player = WatchedPlayer(FakeTime(), delays_s, context=graph.context, parameter_overrides=overrides)
+        player.play()
         status = player.finish()
         player.destroy_node()
         return player.published, json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")), status
