@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rosbags.serde import SerdeError
 
-from rt_panoptic_ros.bags.messages import CLASS_NAMES, COMPRESSED_IMAGE, IMAGE, read_image_message
+from rt_panoptic_ros.bags.messages import BAG_OUTPUTS, CLASS_NAMES, COMPRESSED_IMAGE, IMAGE, read_image_message
 from rt_panoptic_ros.bags.storage import CDR
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.frames.outputs import OUTPUTS

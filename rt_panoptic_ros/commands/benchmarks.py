@@ -13,30 +13,27 @@ from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require_
 from rt_panoptic_ros.settings import parse_size
 
 if TYPE_CHECKING:
-    from rt_panoptic_ros.benchmark.measure import Comparison
-    from rt_panoptic_ros.ros.benchmark.latency_benchmark import Endurance
+    from collections.abc import Callable
 
 
-def _bench(options: argparse.Namespace) -> None:
+def _bench_part(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.model.bundle import read_bundle
 
     comparisons = _comparisons()
     if options.what != "postprocess":
         require_package("torch", "the reference network")
-    size = _size(options)
+    size, seconds = _size(options), options.seconds
     if options.what == "postprocess":
-        result = comparisons.bench_postprocess(size, options.detections, options.device, seconds=options.seconds)
-    elif options.what == "network":
-        bundle = read_bundle(options.model)
-        result = comparisons.bench_network(
-            bundle, size, options.backend, options.device, options.precision, seconds=options.seconds
-        )
+        result = comparisons.bench_postprocess(size, options.detections, options.device, seconds=seconds)
     else:
-        result = comparisons.bench_pipeline(
-            read_bundle(options.model), size, options.detections, options.backend, options.device, options.precision,
-            seconds=options.seconds, source=options.source,
-        )  # fmt: skip
-    print(json.dumps(result.to_document()) if options.json else result.format())
+        bundle, backend = read_bundle(options.model), (options.backend, options.device, options.precision)
+        if options.what == "network":
+            result = comparisons.bench_network(bundle, size, *backend, seconds=seconds)
+        else:
+            result = comparisons.bench_pipeline(
+                bundle, size, options.detections, *backend, seconds=seconds, source=options.source
+            )
+    _print(result, options)
 
 
 def _comparisons() -> Any:
@@ -58,14 +55,15 @@ def _bench_node(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.ros.processes import require_ros
 
     require_ros("the node's benchmark")
-    from rt_panoptic_ros.ros.benchmark.latency_benchmark import NodeBenchmark, compare_node_with_relay, endure
+    from rt_panoptic_ros.ros.benchmark.node_benchmark import NodeBenchmark, compare_node_with_relay, endure
 
     benchmark = NodeBenchmark(
         _size(options), options.rate, options.frames, options.rounds, options.detections, options.network_ms
     )
-    result: Comparison | Endurance
-    result = compare_node_with_relay(benchmark) if options.endurance is None else endure(benchmark, options.endurance)
-    print(json.dumps(result.to_document()) if options.json else result.format())
+    if options.endurance is None:
+        _print(compare_node_with_relay(benchmark), options)
+    else:
+        _print(endure(benchmark, options.endurance), options)
 
 
 def _bench_cameras(options: argparse.Namespace) -> None:
@@ -75,10 +73,14 @@ def _bench_cameras(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.ros.benchmark.cameras_benchmark import CamerasBenchmark, bench_cameras
 
     parameters = {name: getattr(options, name) for name in ("model", "backend", "precision", "device")}
-    result = bench_cameras(
-        CamerasBenchmark(options.source, parameters, options.cameras, options.rate, options.flood, options.seconds)
+    benchmark = CamerasBenchmark(
+        options.source, parameters, options.cameras, options.rate, options.flood, options.seconds
     )
-    print(json.dumps(result.to_document()) if options.json else result.format())
+    _print(bench_cameras(benchmark), options)
+
+
+def _print(figures: Any, options: argparse.Namespace) -> None:
+    print(json.dumps(figures.to_document()) if options.json else figures.format())
 
 
 def _size(options: argparse.Namespace) -> tuple[int, int]:
@@ -88,71 +90,57 @@ def _size(options: argparse.Namespace) -> tuple[int, int]:
     return size
 
 
+_ABOUT = {
+    "size": "HEIGHTxWIDTH of the images, px",
+    "device": "auto, cpu or cuda",
+    "seconds": "about how long to measure",
+    "detections": "objects of the made-up scene, up to 100",
+    "rate": "images per second of a camera",
+    "frames": "of each round",
+    "rounds": "of node and relay in turn",
+    "network_ms": "time that the stand-in for the network takes; any draws the ratio towards 1",
+    "cameras": "how many send images",
+    "flood": "images per second of the first camera, for another fifth of the time; 0 for none",
+}
+"""{option with a default: what it says}"""
+
+
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommands."""
     command = commands.add_parser("bench", help="time a part beside a plain way of doing the same work, in one run")
     parts = command.add_subparsers(title="parts", required=True, metavar="PART", dest="what")
-    for part, about in {
-        "postprocess": "everything behind the network, for a made-up scene",
-        "network": "the network alone",
-        "pipeline": "the whole frame, image in and labels out",
-    }.items():
+
+    def add(
+        part: str, run: Callable[[argparse.Namespace], None], about: str, **defaults: str | float
+    ) -> argparse.ArgumentParser:
+        """Add a part with --json and its options that have a default."""
         command = parts.add_parser(part, help=about)
-        command.set_defaults(run=_bench)
-        _add_bench(command, part)
-    command = parts.add_parser("node", help="the node in a ROS graph, its network replaced, beside a bare relay")
-    command.set_defaults(run=_bench_node)
-    _add_bench_node(command)
-    command = parts.add_parser("cameras", help="the real node with several cameras, then with one that floods")
-    command.set_defaults(run=_bench_cameras)
-    _add_bench_cameras(command)
+        command.set_defaults(run=run)
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        for name, default in defaults.items():
+            option, kind = f"--{name.replace('_', '-')}", natural if isinstance(default, int) else type(default)
+            command.add_argument(option, type=kind, default=default, help=f"{_ABOUT[name]} (default: %(default)s)")
+        return command
 
-
-def _add_bench(command: argparse.ArgumentParser, part: str) -> None:
-    command.add_argument("--size", default="512x1024", help="HEIGHTxWIDTH px (default: %(default)s)")
-    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
-    command.add_argument("--seconds", type=float, default=20.0, help="about how long to measure (default: %(default)s)")
-    command.add_argument("--json", action="store_true", help="print one JSON object")
-    if part != "network":
-        default = 100 if part == "postprocess" else None
-        command.add_argument(
-            "--detections", type=natural, default=default,
-            help=f"objects of the made-up scene, up to 100 (default: {default or 'what the network finds'})",
-        )  # fmt: skip
-    if part != "postprocess":
-        add_engine(command)
-    if part == "pipeline":
-        command.add_argument("--source", help="image, folder or video whose first image is taken (default: made up)")
-
-
-def _add_bench_node(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--size", default="360x480", help="HEIGHTxWIDTH of the images, px (default: %(default)s)")
-    command.add_argument("--rate", type=float, default=10.0, help="images per second (default: %(default)s)")
-    command.add_argument("--frames", type=natural, default=100, help="of each round (default: %(default)s)")
-    command.add_argument("--rounds", type=natural, default=3, help="of node and relay in turn (default: %(default)s)")
-    command.add_argument(
-        "--detections", type=natural, default=10, help="objects of the made-up scene, up to 100 (default: %(default)s)"
-    )
-    command.add_argument(
-        "--network-ms", type=float, default=0.0,
-        help="time that the stand-in for the network takes; any draws the ratio towards 1 (default: %(default)s)",
+    about = "everything behind the network, for a made-up scene"
+    add("postprocess", _bench_part, about, size="512x1024", device="auto", seconds=20.0, detections=100)
+    command = add("network", _bench_part, "the network alone", size="512x1024", device="auto", seconds=20.0)
+    add_engine(command)
+    about = "the whole frame, image in and labels out"
+    command = add("pipeline", _bench_part, about, size="512x1024", device="auto", seconds=20.0)
+    add_engine(command)
+    about = f"{_ABOUT['detections']} (default: what the network finds)"
+    command.add_argument("--detections", type=natural, help=about)
+    command.add_argument("--source", help="image, folder or video whose first image is taken (default: made up)")
+    command = add(
+        "node", _bench_node, "the node in a ROS graph, its network replaced, beside a bare relay",
+        size="360x480", rate=10.0, frames=100, rounds=3, detections=10, network_ms=0.0,
     )  # fmt: skip
     command.add_argument(
         "--endurance", type=natural, metavar="N",
         help="run the node alone for N frames instead, and say what was lost and how its memory grew",
     )  # fmt: skip
-    command.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def _add_bench_cameras(command: argparse.ArgumentParser) -> None:
+    about = "the real node with several cameras, then with one that floods"
+    command = add("cameras", _bench_cameras, about, device="auto", cameras=3, rate=15.0, flood=200.0, seconds=300.0)
     add_engine(command)
-    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     command.add_argument("--source", required=True, help="image, folder or video whose first frames the cameras send")
-    command.add_argument("--cameras", type=natural, default=3, help="default: %(default)s")
-    command.add_argument("--rate", type=float, default=15.0, help="images per second of each (default: %(default)s)")
-    command.add_argument(
-        "--flood", type=float, default=200.0,
-        help="images per second of the first camera, for another fifth of the time; 0 for none (default: %(default)s)",
-    )  # fmt: skip
-    command.add_argument("--seconds", type=float, default=300.0, help="default: %(default)s")
-    command.add_argument("--json", action="store_true", help="print one JSON object")

@@ -6,25 +6,27 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.errors import UnavailableError, require_package
 from rt_panoptic_ros.ros.transport import profile_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _STOP_TIMEOUT_S = 20.0
-_LOG_TAIL = 12
+_LOG_TAIL = 12  # lines
 
 
+@dataclass(frozen=True)
 class Process:
     """A node's process."""
 
-    def __init__(self, name: str, popen: subprocess.Popen[bytes], log: Path | None) -> None:
-        """Hold a started process; `log` is the file that its output goes to, None where it is shown."""
-        self.name, self.popen, self.log = name, popen, log
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path | None  # what its output goes to; None where it is shown
 
     def check_running(self) -> None:
         """Check that the process has not ended yet.
@@ -36,49 +38,46 @@ class Process:
             raise self.failure()
 
     def failure(self) -> UnavailableError:
-        """Return the error that says how the process ended, with its last words."""
+        """Return the error that says how the process ended, with the end of its log."""
         return UnavailableError(
             f"expected the process {self.name} to run to the end, it exited with status {self.popen.returncode}: "
-            f"{self.last_words()}"
+            f"{self.log_tail()}"
         )
 
-    def last_words(self) -> str:
-        """Return the end of its log and where that lies."""
+    def log_tail(self) -> str:
+        """Return the end of its log, and where that lies."""
         if self.log is None:
             return "see above"
-        words = " ".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL:])
-        return f"{words or 'it said nothing'}; its log is {self.log}"
+        tail = " ".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL:])
+        return f"{tail or 'it said nothing'}; its log is {self.log}"
 
 
 @contextmanager
 def running(
     name: str,
-    module: str,
+    main: Callable[..., int],
     parameters: Mapping[str, object],
     environment: Mapping[str, str],
     logs: Path | None,
-    *,
-    function: str = "main",
-    words: Sequence[str] = (),
+    arguments: Sequence[object] = (),
 ) -> Iterator[Process]:
-    """Run a module of `ros/` while the block runs; stopped by SIGINT at its end, so that it finishes its files.
+    """Run a node while the block runs; stopped by SIGINT at its end, so that it finishes its files.
 
     Args:
         name: What messages and the log call it.
-        module: The module's name.
+        main: A module's function that runs the node and returns the exit status.
         parameters: ROS parameters of its node.
         environment: All of the process's environment variables.
         logs: Folder for its output, NAME.log; None shows it.
-        function: The module's function to call; it returns the exit status.
-        words: Arguments before the ROS ones, in `sys.argv`.
+        arguments: What `main` is called with: values whose `repr` Python can read.
     """
-    arguments = [word for key, value in parameters.items() for word in ("-p", f"{key}:={value}")]
-    code = f"import sys; from rt_panoptic_ros.ros.{module} import {function}; sys.exit({function}())"
+    code = f"import sys; from {main.__module__} import {main.__name__} as main; sys.exit(main(*{tuple(arguments)!r}))"
+    rules = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     log = None if logs is None else logs / f"{name}.log"
     with ExitStack() as stack:
         output = None if log is None else stack.enter_context(log.open("wb"))
         popen = subprocess.Popen(
-            [sys.executable, "-c", code, *words, "--ros-args", *arguments],
+            [sys.executable, "-c", code, "--ros-args", *rules],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -87,33 +86,12 @@ def running(
         try:
             yield Process(name, popen, log)
         finally:
-            if popen.poll() is None:
-                popen.send_signal(signal.SIGINT)
+            popen.send_signal(signal.SIGINT)
             try:
                 popen.wait(_STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 popen.kill()
                 popen.wait()
-
-
-def wait_for_all(processes: list[Process], *, watched: list[Process]) -> None:
-    """Wait until all `processes` have ended well, and none of `watched` has ended.
-
-    Raises:
-        UnavailableError: One ended with an error, or too early.
-    """
-    pending = list(processes)
-    while pending:
-        for process in watched:
-            process.check_running()
-        for process in list(pending):
-            try:
-                status = process.popen.wait(0.2)
-            except subprocess.TimeoutExpired:
-                continue
-            if status != 0:
-                raise process.failure()
-            pending.remove(process)
 
 
 def local_environment(inherited: Mapping[str, str], domain: str) -> dict[str, str]:
@@ -133,14 +111,7 @@ def local_environment(inherited: Mapping[str, str], domain: str) -> dict[str, st
 
 
 def require_ros(purpose: str) -> None:
-    """Check that ROS is installed here.
-
-    Args:
-        purpose: What it is needed for, such as "the demo".
-
-    Raises:
-        UnavailableError: It is not.
-    """
+    """Check that ROS is installed here, else say what it is needed for (`UnavailableError`)."""
     require_package("rclpy", purpose, "run `make demo` in a checkout, or source a ROS 2 installation")
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack
+import subprocess
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.frames.sources import open_source
 from rt_panoptic_ros.model.bundle import read_bundle
 from rt_panoptic_ros.resources import DEFAULT_MODEL
-from rt_panoptic_ros.ros.processes import exit_on_sigterm, local_environment, require_ros, running, wait_for_all
+from rt_panoptic_ros.ros.processes import exit_on_sigterm, local_environment, require_ros, running
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from rt_panoptic_ros.ros.processes import Process
@@ -36,38 +37,45 @@ def run_demo(source: str, out: Path, *, model: str | None, max_frames: int) -> N
 
     Raises:
         InvalidInputError: The source or the model can't be read.
-        UnavailableError: ROS is not installed here, or one of the processes failed (its last words are quoted).
+        UnavailableError: ROS is not installed here, or one of the processes failed (the end of its log is quoted).
     """
     require_ros("the demo")
+    from rt_panoptic_ros.ros.node import panoptic_node
+    from rt_panoptic_ros.ros.tools import image_player, output_recorder
+
     exit_on_sigterm()
     with open_source(source):
         pass  # a wrong source should be said before anything starts
     bundle = str(read_bundle(model or DEFAULT_MODEL).path)
-    environment = demo_environment(os.environ)
+    environment = local_environment(os.environ, DOMAIN)
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     print(f"The demo's ROS domain is {environment['ROS_DOMAIN_ID']}.")
     with ExitStack() as stack:
 
-        def start(name: str, module: str, parameters: Mapping[str, object], *, shown: bool = False) -> Process:
-            return stack.enter_context(running(name, module, parameters, environment, None if shown else logs))
+        def start(name: str, main: Callable[..., int], log: Path | None, **parameters: object) -> Process:
+            return stack.enter_context(running(name, main, parameters, environment, log))
 
-        recorder = start(
-            "recorder", "output_recorder", {"out": out, "progress": True, "patience_s": _PATIENCE_S}, shown=True
-        )
-        node = start("node", "panoptic_node", {"model": bundle, "output_reliability": "reliable"})
+        recorder = start("recorder", output_recorder.main, None, out=out, progress=True, patience_s=_PATIENCE_S)
+        node = start("node", panoptic_node.main, logs, model=bundle, output_reliability="reliable")
         player = start(
-            "player", "image_player", {"source": source, "max_frames": max_frames, "summary": logs / "player.json"}
+            "player", image_player.main, logs, source=source, max_frames=max_frames, summary=logs / "player.json"
         )
-        wait_for_all([player, recorder], watched=[node])
+        _wait_for([player, recorder], watched=node)
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in (logs / "player.json", out / "summary.json")]
     print(demo_table(*reports))
     print(f"Look at {out / 'overlay.mp4'} and {out / 'overlay.png'}; logs are in {logs}")
 
 
-def demo_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return the processes' environment, on the demo's domain; see `local_environment`."""
-    return local_environment(inherited, DOMAIN)
+def _wait_for(processes: list[Process], *, watched: Process) -> None:
+    """Wait until all `processes` have ended well, and fail where one did not or `watched` ended before."""
+    while processes:
+        watched.check_running()
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                if process.popen.wait(0.2) != 0:
+                    raise process.failure()
+        processes = [process for process in processes if process.popen.returncode is None]
 
 
 def demo_table(player: Mapping[str, Any], recorder: Mapping[str, Any]) -> str:

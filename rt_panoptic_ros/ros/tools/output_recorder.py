@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import queue
-import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -18,7 +19,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from tqdm import tqdm
 
-from rt_panoptic_ros.errors import InvalidInputError, RtPanopticError, UnavailableError, first_line
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, first_line
 from rt_panoptic_ros.files import output_path
 from rt_panoptic_ros.frames.message_layout import decode_image, stamp_ns
 from rt_panoptic_ros.frames.pixel_encodings import to_rgb
@@ -28,46 +29,50 @@ from rt_panoptic_ros.ros.node.frame_statistics import percentiles_ms
 from rt_panoptic_ros.ros.node.parameters import declare_settings
 from rt_panoptic_ros.ros.spinning import run_node
 from rt_panoptic_ros.ros.text_arguments import texts_kept
-from rt_panoptic_ros.ros.tools.recording import RealTimeVideo, Samples, StampMatcher
+from rt_panoptic_ros.ros.tools.recording import StampMatcher, write_pictures
 from rt_panoptic_ros.settings import Change, setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import threading
+    from collections.abc import Sequence
 
 TOPICS = output_classes(("semantic", "instance", "detections", "overlay"))
 
 _WATCH_PERIOD_S = 0.1
 _LOG_PERIOD_S = 5.0
-_LAST_WORDS_S = 1.5  # how long after the last frame the node's diagnostics, at 1 Hz, are waited for
+_LAST_DIAGNOSTICS_S = 1.5  # how long after the last frame the node's diagnostics, at 1 Hz, are waited for
 _QUEUE = 64  # overlays that may wait for the video's encoder
+_ENOUGH = "max_frames"
+
+_setting = partial(setting, change=Change.STARTUP)
 
 
 @dataclass(frozen=True, slots=True)
 class RecorderSettings:
     """What a user can say about the recorder."""
 
-    node: str = setting("panoptic_node", "Name of the node whose outputs are recorded.", Change.STARTUP)
-    out: str = setting("out/recording", "Folder for overlay.mp4, overlay.png and summary.json.", Change.STARTUP)
-    max_frames: int = setting(
-        0, "Frames after which to end; 0 for no limit.", Change.STARTUP, minimum=0, maximum=2**31 - 1
+    node: str = _setting("panoptic_node", "Name of the node whose outputs are recorded.")
+    out: str = _setting("out/recording", "Folder for overlay.mp4, overlay.png and summary.json.")
+    max_frames: int = _setting(0, "Frames after which to end; 0 for no limit.", minimum=0, maximum=2**31 - 1)
+    silence_s: float = _setting(
+        5.0, "Seconds without a message after which to end, once frames have begun; 0 for never.",
+        minimum=0.0, maximum=86400.0,
+    )  # fmt: skip
+    patience_s: float = _setting(
+        0.0, "Seconds without a first message after which to give up; 0 for never.", minimum=0.0, maximum=86400.0
     )
-    silence_s: float = setting(
-        5.0, "Seconds without a message after which to end, once frames have begun; 0 for never.", Change.STARTUP,
-        minimum=0.0, maximum=86400.0,
-    )  # fmt: skip
-    patience_s: float = setting(
-        0.0, "Seconds without a first message after which to give up; 0 for never.", Change.STARTUP,
-        minimum=0.0, maximum=86400.0,
-    )  # fmt: skip
-    progress: bool = setting(False, "Show a progress bar on standard error.", Change.STARTUP)
-    video_rate_hz: float = setting(
-        0.0, "Frames per second of the video; 0 for the camera's own, from its stamps.", Change.STARTUP,
-        minimum=0.0, maximum=240.0,
-    )  # fmt: skip
+    progress: bool = _setting(False, "Show a progress bar on standard error.")
+    video_rate_hz: float = _setting(
+        0.0, "Frames per second of the video; 0 for the camera's own, from its stamps.", minimum=0.0, maximum=240.0
+    )
 
 
 class OutputRecorder(Node):
-    """Matches a node's outputs by their exact stamps, and finishes after enough frames or long silence."""
+    """Matches a node's outputs by their exact stamps, and finishes after enough frames or long silence.
+
+    Attributes:
+        messages: How many came, by topic.
+    """
 
     def __init__(self, finished: threading.Event, **node_options: Any) -> None:
         """Subscribe.
@@ -84,20 +89,14 @@ class OutputRecorder(Node):
         self.settings = declare_settings(self, RecorderSettings)
         self._finished = finished
         self._ended_by = "signal"
+        self._wait = _Wait("patience", time.monotonic(), self.settings.patience_s)
         self._matcher = StampMatcher(tuple(TOPICS))
-        self._messages: Counter[str] = Counter()
-        self._latencies_ms: list[float] = []
-        self._arrivals_s: list[float] = []
-        self._objects = 0
-        self._image_size: tuple[int, int] | None = None
+        self.messages: Counter[str] = Counter()
+        self._frames: list[_Frame] = []
         self._node_values: dict[str, str] = {}
-        self._last_message_s: float | None = None
-        self._start_s = time.monotonic()
         self._progress = tqdm(
             total=self.settings.max_frames or None, unit="frame", desc="recording", disable=not self.settings.progress
         )
-        self._done_s: float | None = None
-
         try:
             name = self.resolve_topic_name(self.settings.node)
         except (rclpy_implementation.RCLError, ValueError) as error:
@@ -107,7 +106,7 @@ class OutputRecorder(Node):
             ) from None
         self._status_name = f"{name.lstrip('/')}: panoptic"
         for topic, kind in TOPICS.items():
-            self.create_subscription(kind, f"{name}/{topic}", self._receiver(topic), qos.stream("reliable"))
+            self.create_subscription(kind, f"{name}/{topic}", partial(self._on_output, topic), qos.stream("reliable"))
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
         self.create_timer(_WATCH_PERIOD_S, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         # Last, as it starts a thread, which must not outlive a constructor that failed.
@@ -116,7 +115,12 @@ class OutputRecorder(Node):
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UnavailableError(f"expected a folder to write into at {out}, got: {error.strerror}") from None
-        self._pictures = _PictureWriter(out, self.settings.video_rate_hz)
+        # A thread of its own, so that encoding doesn't show in the latencies.
+        self._pictures: queue.Queue[tuple[np.ndarray, float] | None] = queue.Queue(_QUEUE)
+        writer = ThreadPoolExecutor(1, "picture writer")
+        pictures = iter(self._pictures.get, None)
+        self._written = writer.submit(write_pictures, pictures, out, self.settings.video_rate_hz)
+        writer.shutdown(wait=False)  # as soon as it has written
 
     def start(self) -> None:
         """Say what is awaited."""
@@ -126,10 +130,9 @@ class OutputRecorder(Node):
         """Write the files; return the exit status: 1 where nothing was recorded or the pictures failed."""
         self._progress.close()
         self._matcher.give_up()
-        files = self._pictures.close()
-        summary = self._summary(files)
-        out = Path(self.settings.out)
-        problem = self._pictures.problem
+        self._pictures.put(None)
+        files, problem = self._written.result()
+        summary, out = self._summary(files), Path(self.settings.out)
         try:
             with output_path(out / "summary.json") as path:
                 path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -137,10 +140,10 @@ class OutputRecorder(Node):
             problem = problem or str(error)
         if problem:
             self.get_logger().error(problem)
-        if not self._arrivals_s:
+        if not self._frames:
             self.get_logger().error(
                 f"expected outputs of {self.settings.node}, but no complete set of {', '.join(TOPICS)} came: "
-                f"messages by topic {dict(self._messages)}; check that the node is active and receives images"
+                f"messages by topic {dict(self.messages)}; check that the node is active and receives images"
             )
             return 1
         latency = summary["latency_ms"]
@@ -150,132 +153,84 @@ class OutputRecorder(Node):
         )
         return 1 if problem else 0
 
-    def _receiver(self, topic: str) -> Callable[[Any], None]:
-        return lambda message: self._on_output(topic, message)
-
     def _on_output(self, topic: str, message: Any) -> None:
-        self._last_message_s = time.monotonic()
-        if self._done_s is not None:
+        if self._ended_by == _ENOUGH:
             return
-        self._messages[topic] += 1
+        now_s = time.monotonic()
+        self._wait = _Wait("silence", now_s, self.settings.silence_s)
+        self.messages[topic] += 1
         stamp = stamp_ns(message.header)
-        parts = self._matcher.add(topic, stamp, message)
-        if parts is None:
+        outputs = self._matcher.add(topic, stamp, message)
+        if outputs is None:
             return
         try:
-            overlay = to_rgb(decode_image(parts["overlay"]))
+            overlay = to_rgb(decode_image(outputs["overlay"]))
         except InvalidInputError as error:
             self._matcher.incomplete += 1
             self.get_logger().warning(f"frame left out: {error}", throttle_duration_sec=_LOG_PERIOD_S)
             return
-        self._latencies_ms.append((self.get_clock().now().nanoseconds - stamp) / 1e6)
-        self._arrivals_s.append(self._last_message_s)
+        latency_ms = (self.get_clock().now().nanoseconds - stamp) / 1e6
+        detections = outputs["detections"]
+        size = detections.height, detections.width
+        self._frames.append(_Frame(now_s, latency_ms, len(detections.detections), size))
         self._progress.update()
-        self._objects += len(parts["detections"].detections)
-        self._image_size = parts["detections"].height, parts["detections"].width
-        self._pictures.put(overlay, stamp / 1e9)
-        if len(self._arrivals_s) == self.settings.max_frames:
-            self._done_s, self._ended_by = self._last_message_s, "max_frames"
+        self._pictures.put((overlay, stamp / 1e9))  # waits where the encoder is far behind
+        if len(self._frames) == self.settings.max_frames:
+            self._ended_by = _ENOUGH
+            self._wait = _Wait(_ENOUGH, now_s, _LAST_DIAGNOSTICS_S)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name == self._status_name:
                 self._node_values = {item.key: item.value for item in status.values}
-                if self._done_s is not None:
+                if self._ended_by == _ENOUGH:
                     self._finished.set()
 
     def _watch(self) -> None:
-        now_s = time.monotonic()
-        if self._done_s is not None and now_s - self._done_s > _LAST_WORDS_S:
-            self._finished.set()
-        if (
-            self._done_s is None
-            and self.settings.silence_s
-            and self._last_message_s is not None
-            and now_s - self._last_message_s > self.settings.silence_s
-        ):
-            self._ended_by = "silence"
-            self._finished.set()
-        if (
-            self._last_message_s is None
-            and self.settings.patience_s
-            and now_s - self._start_s > self.settings.patience_s
-        ):
-            self._ended_by = "patience"
+        wait = self._wait
+        if wait.limit_s and time.monotonic() - wait.since_s > wait.limit_s:
+            self._ended_by = wait.ends_by
             self._finished.set()
 
     def _summary(self, files: dict[str, str]) -> dict[str, Any]:
+        frames = self._frames
         latency: dict[str, float] = {}
         rate_hz = 0.0
-        if self._arrivals_s:
-            p50, p95 = percentiles_ms(np.array(self._latencies_ms))
-            latency = {"p50": p50, "p95": p95, "max": max(self._latencies_ms)}
-            elapsed_s = self._arrivals_s[-1] - self._arrivals_s[0]
-            rate_hz = (len(self._arrivals_s) - 1) / elapsed_s if elapsed_s > 0 else 0.0
+        if frames:
+            latencies_ms = np.array([frame.latency_ms for frame in frames])
+            p50, p95 = percentiles_ms(latencies_ms)
+            latency = {"p50": p50, "p95": p95, "max": float(latencies_ms.max())}
+            elapsed_s = frames[-1].arrival_s - frames[0].arrival_s
+            rate_hz = (len(frames) - 1) / elapsed_s if elapsed_s > 0 else 0.0
         return {
-            "frames": len(self._arrivals_s),  # complete sets
+            "frames": len(frames),  # complete sets
             "incomplete": self._matcher.incomplete,
-            "messages": {topic: self._messages[topic] for topic in TOPICS},
+            "messages": {topic: self.messages[topic] for topic in TOPICS},
             "rate_hz": rate_hz,
-            "latency_ms": latency,  # from the image's stamp to the arrival of its last output
-            "objects": self._objects,
-            "image_size": self._image_size,
+            "latency_ms": latency,
+            "objects": sum(frame.objects for frame in frames),
+            "image_size": frames[-1].size if frames else None,
             "ended_by": self._ended_by,
             "files": files,
             "node": self._node_values,  # what the node last said in its diagnostics
         }
 
 
-class _PictureWriter:
-    """Writes overlays in a thread of its own, so that encoding doesn't show in the latencies.
+class _Frame(NamedTuple):
+    """A complete set of outputs."""
 
-    Attributes:
-        problem: Why the video could not be written, empty if it could.
-    """
+    arrival_s: float  # monotonic
+    latency_ms: float  # from the image's stamp to the arrival of its last output
+    objects: int
+    size: tuple[int, int]  # (height, width) of the image, px
 
-    def __init__(self, folder: Path, rate_hz: float) -> None:
-        self._folder = folder
-        self._video = RealTimeVideo(folder / "overlay.mp4", rate_hz)
-        self._samples = Samples()
-        self._begin_s: float | None = None
-        self._queue: queue.Queue[tuple[np.ndarray, float] | None] = queue.Queue(_QUEUE)
-        self.problem = ""
-        self._thread = threading.Thread(target=self._run, name="picture writer")
-        self._thread.start()
 
-    def put(self, overlay_rgb: np.ndarray, stamp_s: float) -> None:
-        """Append an overlay; waits where the encoder is that far behind."""
-        self._queue.put((overlay_rgb, stamp_s))
+class _Wait(NamedTuple):
+    """What the recorder waits for, and how long before it ends."""
 
-    def close(self) -> dict[str, str]:
-        """Finish the files; return {what: path}."""
-        self._queue.put(None)
-        self._thread.join()
-        files = {}
-        try:
-            self._video.close()
-            if self._video.frames:
-                files["video"] = str(self._folder / "overlay.mp4")
-            if self._samples.write_sheet(self._folder / "overlay.png"):
-                files["contact_sheet"] = str(self._folder / "overlay.png")
-        except RtPanopticError as error:
-            self.problem = self.problem or str(error)
-        return files
-
-    def _run(self) -> None:
-        while True:
-            item = self._queue.get()
-            if item is None:
-                return
-            overlay, stamp_s = item
-            self._begin_s = stamp_s if self._begin_s is None else self._begin_s
-            self._samples.add(overlay, f"{stamp_s - self._begin_s:.1f} s")
-            if self.problem:
-                continue
-            try:
-                self._video.add(overlay, stamp_s)
-            except RtPanopticError as error:
-                self.problem = str(error)
+    ends_by: str
+    since_s: float
+    limit_s: float  # 0: for ever
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -51,4 +51,4 @@ def test_the_summary_compares_shares_ages_and_the_others_rates() -> None:
 @pytest.mark.parametrize("wrong", [{"cameras": 1}, {"rate_hz": 0.0}, {"flood_hz": 2000.0}, {"seconds": 1.0}])
 def test_what_cannot_be_measured_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidInputError, match="expected --"):
-        CamerasBenchmark("x", {}, **wrong)  # type: ignore[arg-type]
+        CamerasBenchmark("x", {}, **{"cameras": 3, "rate_hz": 15.0, "flood_hz": 200.0, "seconds": 300.0, **wrong})

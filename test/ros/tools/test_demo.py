@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.ros.tools.demo import demo_environment, run_demo
+from rt_panoptic_ros.ros.processes import local_environment
+from rt_panoptic_ros.ros.tools.demo import DOMAIN, run_demo
 from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES
 
 
@@ -51,7 +52,7 @@ def test_a_wrong_source_is_said_before_anything_starts(small_bundle, tmp_path):
 
 def test_the_users_own_domain_and_profile_are_kept():
     own = {"ROS_DOMAIN_ID": "3", PROFILE_VARIABLES[0]: "/mine.xml"}
-    environment = demo_environment(own)
+    environment = local_environment(own, DOMAIN)
     assert own.items() <= environment.items()
     assert PROFILE_VARIABLES[1] not in environment
-    assert set(PROFILE_VARIABLES) <= demo_environment({}).keys()
+    assert set(PROFILE_VARIABLES) <= local_environment({}, DOMAIN).keys()

@@ -8,56 +8,55 @@ import threading
 import cv2
 import numpy as np
 import pytest
+from film_cases import matroska
 from rclpy.parameter import Parameter
-from test_sources import matroska
 
-from rt_panoptic_ros.ros.tools import image_player
 from rt_panoptic_ros.ros.tools.image_player import ImagePlayer
 
 
-class Clock:
-    """Stands in for the time module."""
+class FakeTime(threading.Event):
+    """An event for which waiting takes no time of the test's, only of its own."""
 
     def __init__(self):
+        super().__init__()
         self.now_s = 100.0
 
-    def monotonic(self):
-        return self.now_s
+    def wait(self, timeout=None):
+        self.now_s += timeout
+        return self.is_set()
+
+
+class WatchedPlayer(ImagePlayer):
+    """Keeps when it published what, which takes some time."""
+
+    def __init__(self, finished, delays_s, **node_options):
+        self.time = finished
+        self.published = []  # when, and the picture's first value
+        self.delays_s = iter(delays_s)
+        super().__init__(finished, lambda: finished.now_s, **node_options)
+
+    def publish(self, frame):
+        self.published.append((round(self.time.now_s - 100, 6), frame.image[0, 0, 0]))
+        self.time.now_s += next(self.delays_s, 0.0)
 
 
 @pytest.fixture
-def play(graph, monkeypatch, tmp_path):
+def play(graph, tmp_path):
     """Play to the end without waiting; return the times at which images were published, and the summary."""
 
     def run(source, delays_s=(), **parameters):
-        clock = Clock()
-        monkeypatch.setattr(image_player, "time", clock)
         given = {
             "source": str(source),
             "wait_for_subscribers": 0,
             "summary": str(tmp_path / "summary.json"),
             **parameters,
         }
-        finished = threading.Event()
         overrides = [Parameter(name, value=value) for name, value in given.items()]
-        player = ImagePlayer(finished, context=graph.context, parameter_overrides=overrides)
-        published, delays = [], iter(delays_s)
-
-        def publish(message):
-            published.append((round(clock.now_s - 100, 6), message.data[0]))
-            clock.now_s += next(delays, 0.0)
-
-        monkeypatch.setattr(player._publisher, "publish", publish)
-        player.start()
-        player._tick()
-        for _ in range(1000):
-            if finished.is_set():
-                break
-            clock.now_s += player._timer.timer_period_ns / 1e9
-            player._tick()
+        player = WatchedPlayer(FakeTime(), delays_s, context=graph.context, parameter_overrides=overrides)
+        player.play()
         status = player.finish()
         player.destroy_node()
-        return published, json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")), status
+        return player.published, json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")), status
 
     return run
 

@@ -36,7 +36,7 @@ def record(graph, tmp_path):
             for name, message in messages.items():
                 publishers[name].publish(message)
             sent += len(messages)
-            graph.spin_until(lambda sent=sent: recorder._messages.total() == sent, "for the messages")
+            graph.spin_until(lambda sent=sent: recorder.messages.total() == sent, "for the messages")
         status = recorder.finish()
         return json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8")), status
 

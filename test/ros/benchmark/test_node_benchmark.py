@@ -11,9 +11,9 @@ import pytest
 
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
-from rt_panoptic_ros.ros.benchmark.latency_benchmark import NOT_OWN, NodeBenchmark, Outcome, endure
-from rt_panoptic_ros.ros.benchmark.latency_benchmark_driver import Subject
-from rt_panoptic_ros.ros.benchmark.latency_benchmark_subjects import FrameRecord, SubjectSettings
+from rt_panoptic_ros.ros.benchmark.driver import Answer, Camera
+from rt_panoptic_ros.ros.benchmark.node_benchmark import NOT_OWN, NodeBenchmark, Outcome, endure
+from rt_panoptic_ros.ros.benchmark.subjects import FrameLog
 from rt_panoptic_ros.ros.processes import running
 
 COUNTS = ("frames_sent", "frames_received_by_node", "frames_not_received", "frames_dropped", "frames_answered")
@@ -77,19 +77,17 @@ def test_endurance_runs_the_node_alone(bench):
 
 
 def test_lost_dropped_and_unheard_frames_are_told_apart(tmp_path):
-    record = FrameRecord(tmp_path / "node.jsonl")
+    log = FrameLog(str(tmp_path / "node.jsonl"))
     for stamp in (90, 100, 300, 400):  # 90 was for warming up, 200 never came
-        record.arrive(stamp)
+        log.note(stamp)
     for stamp in (90, 100, 400, 500):  # 300 was left out for 400; 500 was fetched at its turn
-        record.answer(stamp, {"receive": 1.0, "hand_over": stamp / 1000, "masks": 10.0, "publish": 2.0})
-    record.close()
-    subject = Subject("/bench", "node", SimpleNamespace(name="node"))
-    subject.sent_ns = [100, 200, 300, 400, 500]
-    subject.latencies_ms = {90: 99.0, 100: 14.1, 400: 16.4}  # 500's outputs were not received
-    subject.objects = {90: 7, 100: 1, 400: 2}
-    subject.resident_mb = [50.0, 60.0, 60.0, 60.0, 60.0, 62.0]
+        log.note(stamp, {"receive": 1.0, "hand_over": stamp / 1000, "masks": 10.0, "publish": 2.0})
+    camera = Camera("node", "/bench/image", "/bench/node", SimpleNamespace(name="node"))
+    camera.sent_ns = [100, 200, 300, 400, 500]
+    camera.answers = {90: Answer(99.0, 7), 100: Answer(14.1, 1), 400: Answer(16.4, 2)}  # 500's were not received
+    camera.resident_mb = [50.0, 60.0, 60.0, 60.0, 60.0, 62.0]
 
-    outcome = Outcome(subject, tmp_path / "node.jsonl", 70.0)
+    outcome = Outcome(camera, tmp_path / "node.jsonl", 70.0)
     assert [outcome.counts[name] for name in COUNTS] == [5, 4, 1, 1, 2]
     assert outcome.counts["objects_per_frame"] == 1.5
     assert [stages["deliver"] for stages in outcome.stages_ms] == pytest.approx([1.0, 3.0])
@@ -97,9 +95,9 @@ def test_lost_dropped_and_unheard_frames_are_told_apart(tmp_path):
     assert outcome.ages == {"age_at_turn_p50_ms": 1.2, "age_at_turn_p95_ms": 1.4}
     assert outcome.memory == {"peak_memory_mb": 70.0, "memory_growth_mb": 12.0}
 
-    subject.latencies_ms = {90: 99.0}
+    camera.answers = {90: Answer(99.0, 7)}
     with pytest.raises(UnavailableError, match="outputs of the node for some of 5 frames, got none: lower --rate"):
-        Outcome(subject, tmp_path / "node.jsonl", 70.0)
+        Outcome(camera, tmp_path / "node.jsonl", 70.0)
 
 
 @pytest.mark.parametrize(
@@ -126,20 +124,18 @@ def test_wrong_options_are_refused_in_one_sentence(options, sentence, capsys):
 
 def test_endurance_needs_frames_to_compare_memory_over():
     with pytest.raises(InvalidInputError, match="from 10"):
-        endure(NodeBenchmark((64, 96)), 9)
+        endure(NodeBenchmark((64, 96), 10.0, 100, 3, 10, 0.0), 9)
 
 
-def test_what_a_subject_is_told_survives_the_command_line():
-    settings = SubjectSettings("/bench", (64, 96), 10, 1.5, '/tmp/it\'s a "record".json')
-    assert SubjectSettings.from_word(settings.to_word()) == settings
+def test_what_a_process_is_told_survives_the_command_line(programs, tmp_path):
+    told = ("/bench", (64, 96), 10, 1.5, '/tmp/it\'s a "record".json')
+    with running("echo", print, {}, programs.environment, tmp_path, told) as process:
+        assert process.popen.wait() == 0
+    assert process.log.read_text(encoding="utf-8") == '/bench (64, 96) 10 1.5 /tmp/it\'s a "record".json\n'
 
 
 def test_a_process_that_ended_is_told_with_its_last_words(programs, tmp_path):
-    with running(
-        "node", "latency_benchmark_subjects", {}, programs.environment, tmp_path, function="nothing"
-    ) as process:
+    with running("node", len, {}, programs.environment, tmp_path) as process:
         process.popen.wait()
-        with pytest.raises(
-            UnavailableError, match=r"process node .* status 1: .*ImportError.*; its log is .*node\.log"
-        ):
+        with pytest.raises(UnavailableError, match=r"process node .* status 1: .*TypeError.*; its log is .*node\.log"):
             process.check_running()
