@@ -139,7 +139,7 @@ def bench_pipeline(
         precision=precision,
         network_size=None,
         settings=bundle.settings,
-        engine_opener=engine,
+        backend_opener=engine,
     )
     camera = CameraImage(_street_image(size) if source is None else _first_image(source, size), "rgb")
     pipeline(camera)  # a graph is captured with the first frame and used from the second on

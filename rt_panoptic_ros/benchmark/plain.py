@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from rt_panoptic_ros.benchmark.measure import StageClock
 from rt_panoptic_ros.network.head import GlobalConv2d
-from rt_panoptic_ros.network.panoptic_network import PanopticNetwork
+from rt_panoptic_ros.network.panoptic_network import InputNormalization, PanopticNetwork
 from rt_panoptic_ros.records import STRIDES, DenseDetections, PanopticResult
 from rt_panoptic_ros.training.boxes import offsets_to_boxes, paired_iou, suppress
 from rt_panoptic_ros.training.targets import level_positions
@@ -48,15 +48,13 @@ class PlainNetwork:
                 module.__class__ = _ConcatenatingConv2d
         self._network = network.eval().requires_grad_(False).to(device)
         self._device = device
-        self._flip = bundle.input.color_order == "bgr"
-        self._mean = torch.tensor(bundle.input.mean_rgb, device=device)[:, None, None]
-        self._std = torch.tensor(bundle.input.std_rgb, device=device)[:, None, None]
+        self._normalize = InputNormalization(bundle.input, device)
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> DenseDetections:
         """Return the outputs for an image (H, W, 3) uint8 RGB; they are ready when this returns."""
-        pixels = (torch.from_numpy(image).to(self._device).permute(2, 0, 1).float() - self._mean) / self._std
-        outputs = self._network((pixels.flip(0) if self._flip else pixels)[None])
+        pixels = torch.from_numpy(image).to(self._device).permute(2, 0, 1)
+        outputs = self._network(self._normalize(pixels)[None])
         synchronize(self._device)
 
         def shared(tensor: Tensor) -> wp.array:

@@ -28,15 +28,12 @@ def _build_engine(options: argparse.Namespace) -> None:
     bundle = read_bundle(options.model)
     size = _network_size(options.size, bundle)
     runtime = tensorrt_runtime.load_runtime(options.runtime)
-    targets: list[tuple[str, ...]] = [(capability,) for capability in options.compute_capability]
-    gpu, named = "any", bool(targets)
-    if not named:
-        gpu, capability = tensorrt_runtime.gpu_identity("cuda:0")
-        targets = [(capability,)]
+    named = [("any", capability) for capability in options.compute_capability]
     folder = options.out or engine_cache.engine_folder()
-    for target in targets:
-        limits = tensorrt_runtime.BuildOptions(target if named else (), options.workspace, options.timing_cache)
-        with tqdm(total=100, desc=f"sm {','.join(target)}", unit="%", leave=False) as bar:
+    for gpu in named or [tensorrt_runtime.gpu_identity("cuda:0")]:
+        _, capability = gpu
+        how = tensorrt_runtime.BuildOptions(capability if named else "", options.workspace, options.timing_cache)
+        with tqdm(total=100, desc=f"sm {capability}", unit="%", leave=False) as bar:
 
             def show(words: str, bar: tqdm[NoReturn] = bar) -> None:
                 share = re.search(r"(\d+) %$", words)
@@ -45,7 +42,7 @@ def _build_engine(options: argparse.Namespace) -> None:
 
             with observing(show):
                 identity, plan, found = build_engine(
-                    bundle, size, _PRECISIONS[options.precision], runtime, gpu, target, limits, folder
+                    bundle, size, _PRECISIONS[options.precision], runtime, gpu, how, folder
                 )
         path = folder / f"{identity.stem}.engine"
         if not path.exists():

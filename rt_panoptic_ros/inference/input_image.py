@@ -64,6 +64,5 @@ def prepare_input(image: CameraImage, geometry: ImageGeometry, spec: InputSpec) 
     pixels = to_rgb(CameraImage(pixels, image.color_order))
     if geometry.network_size != geometry.content_size:
         below, right = geometry.network_height - height, geometry.network_width - width
-        mean = [round(value) for value in spec.mean_rgb]
-        pixels = cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_CONSTANT, value=mean)
+        pixels = cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_CONSTANT, value=spec.fill_rgb)
     return np.ascontiguousarray(pixels)

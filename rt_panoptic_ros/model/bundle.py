@@ -63,6 +63,12 @@ class InputSpec:
             if not holds:
                 raise InvalidInputError(f"expected the input's {expectation}, got {self}")
 
+    @property
+    def fill_rgb(self) -> tuple[int, int, int]:
+        """The colour of padding: the mean's."""
+        red, green, blue = map(round, self.mean_rgb)
+        return red, green, blue
+
 
 @dataclass(frozen=True, slots=True)
 class ModelBundle:

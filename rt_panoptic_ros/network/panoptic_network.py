@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rt_panoptic_ros.model.architecture import NetworkConfig
+from rt_panoptic_ros.model.bundle import InputSpec
 from rt_panoptic_ros.network.backbones import make_encoder
 from rt_panoptic_ros.network.head import NetworkOutputs, PanopticHead
 from rt_panoptic_ros.network.pyramid import FeaturePyramid
@@ -46,3 +47,18 @@ class PanopticNetwork(nn.Module):
     def load_arrays(self, weights: Mapping[str, np.ndarray]) -> None:
         """Load `weights`, {entry name: array}; names and shapes must be the network's own (strict)."""
         self.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+
+
+class InputNormalization:
+    """Makes uint8 RGB images the network's input, as the exported graph does: (pixels - mean) / std, RGB or BGR."""
+
+    def __init__(self, spec: InputSpec, device: torch.device | str) -> None:
+        """Put mean and scale on `device`."""
+        self._mean = torch.tensor(spec.mean_rgb, device=device)[:, None, None]
+        self._std = torch.tensor(spec.std_rgb, device=device)[:, None, None]
+        self._flip = spec.color_order == "bgr"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return `images` (..., 3, H, W) uint8 RGB as float32 in the channel order of the weights."""
+        normalized = (images.float() - self._mean) / self._std
+        return normalized.flip(-3) if self._flip else normalized

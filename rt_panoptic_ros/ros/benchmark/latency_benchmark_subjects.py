@@ -233,7 +233,7 @@ def stand_in_pipeline(
         scene = street_scene(size, subject.detections, classes=len(classes), thing_ids=classes.thing_ids, device=where)
         return StandInBackend(scene, size, where, precision, subject.network_ms)
 
-    return PanopticPipeline(bundle, settings=card.replaced(settings), engine_opener=open_stand_in, **arguments)
+    return PanopticPipeline(bundle, settings=card.replaced(settings), backend_opener=open_stand_in, **arguments)
 
 
 def _detection(instance_id: int, width: int) -> PanopticDetection:
