@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.commands.options import add_engine, add_pipeline, natural, open_pipeline_of
+from rt_panoptic_ros.commands.options import add_backend, add_pipeline, natural, open_pipeline_of
 from rt_panoptic_ros.errors import InvalidInputError, require_package
 from rt_panoptic_ros.settings import parse_size
 
@@ -136,7 +136,7 @@ def _add_bench(command: argparse.ArgumentParser, part: str) -> None:
             help=f"objects of the made-up scene, up to 100 (default: {default or 'what the network finds'})",
         )  # fmt: skip
     if part != "postprocess":
-        add_engine(command)
+        add_backend(command)
     if part == "postprocess":
         command.add_argument(
             "--plot", metavar="PNG", type=Path,
@@ -166,7 +166,7 @@ def _add_bench_node(command: argparse.ArgumentParser) -> None:
 
 
 def _add_bench_cameras(command: argparse.ArgumentParser) -> None:
-    add_engine(command)
+    add_backend(command)
     command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     command.add_argument("--source", required=True, help="image, folder or video whose first frames the cameras send")
     command.add_argument("--cameras", type=natural, default=3, help="default: %(default)s")

@@ -1,4 +1,4 @@
-"""`rt-panoptic build-engine` and `verify`: engines made ahead of time, and whether engines agree."""
+"""`rt-panoptic build-engine` and `verify`: TensorRT's engines made ahead of time, and whether backends agree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from rt_panoptic_ros.commands.options import natural
+from rt_panoptic_ros.commands.options import add_device, add_model, natural
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.settings import parse_size
 
@@ -61,8 +61,8 @@ def _verify(options: argparse.Namespace) -> None:
     print(report.format())
     if report.failures:
         raise InvalidInputError(
-            f"expected the engines to agree on {options.model}, got differences beyond rounding: "
-            f"{'; '.join(report.failures)}: see the table, and don't use those engines"
+            f"expected the backends to agree on {options.model}, got differences beyond rounding: "
+            f"{'; '.join(report.failures)}: see the table, and don't use those backends"
         )
 
 
@@ -79,10 +79,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommands."""
     command = commands.add_parser("build-engine", help="build a model's TensorRT engine ahead of time")
     command.set_defaults(run=_build_engine)
-    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    add_model(command)
     command.add_argument("--size", default="", help="HEIGHTxWIDTH px of the network's input (default: the model's own)")
     command.add_argument("--precision", default="fp16", choices=list(_PRECISIONS), help="default: %(default)s")
-    command.add_argument("--runtime", default="auto", choices=["auto", "tensorrt", "tensorrt_rtx"])
+    command.add_argument("--runtime", default="auto", choices=("auto", "tensorrt", "tensorrt_rtx"))
     command.add_argument(
         "--compute-capability", nargs="+", default=[], metavar="X.Y",
         help="GPUs to build for, such as 8.9, one engine each; needs tensorrt_rtx, no GPU (default: the GPU at hand)",
@@ -93,8 +93,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--timing-cache", type=Path, metavar="FILE", help="keep timings here for the next build")
     command.add_argument("--out", type=Path, metavar="DIR", help="default: the cache, where the node finds it")
 
-    command = commands.add_parser("verify", help="run a model with every engine of this machine and compare them")
+    command = commands.add_parser("verify", help="run a model with every backend of this machine and compare them")
     command.set_defaults(run=_verify)
-    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    add_model(command)
     command.add_argument("--image", required=True, help="image to label")
-    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    add_device(command)
