@@ -8,8 +8,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.commands import bags, benchmarks, bundles, engines, labelling, learning
-from rt_panoptic_ros.commands import doctor as doctor_command
+from rt_panoptic_ros.commands import backends, bags, benchmarks, bundles, doctor, labelling, learning
 from rt_panoptic_ros.errors import RtPanopticError
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def doctor() -> int:
+def main_of_doctor() -> int:
     """Run `rt-panoptic doctor` as a program of its own: `ros2 run rt_panoptic_ros doctor`."""
     return main(["doctor", *sys.argv[1:]])
 
@@ -51,6 +50,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="rt-panoptic", description="Real-time panoptic segmentation from dense detections."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (labelling, bags, learning, bundles, engines, benchmarks, doctor_command):
+    for group in (labelling, bags, learning, bundles, backends, benchmarks, doctor):
         group.add_commands(commands)
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,68 +22,54 @@ from rt_panoptic_ros.records import CameraImage, ImageGeometry, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from rt_panoptic_ros.inference.backends import BackendOpener
     from rt_panoptic_ros.inference.base import Backend
     from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.model.class_table import ClassTable
-    from rt_panoptic_ros.records import DenseDetections
+    from rt_panoptic_ros.panoptic.postprocess import Stage
 
-    EngineOpener = Callable[[str, ModelBundle, tuple[int, int], str, str], Backend]  # the arguments of `open_backend`
-
-_ENGINES_KEPT = 4
-"""Network sizes that stay loaded at once, for cameras or folders of images of mixed sizes."""
+_NETWORKS_KEPT = 4
+"""Input sizes that stay loaded at once, for cameras or folders of images of mixed sizes."""
 
 _GEOMETRIES_KEPT = 8
-"""Image geometries of one network size whose buffers stay at once."""
+"""Image geometries of one input size whose buffers stay at once."""
 
 
-class _View:
-    """What is kept for one geometry: the buffers behind the network, and the graph that uses them."""
-
-    def __init__(
-        self, dense: DenseDetections, thing_ids: tuple[int, ...], geometry: ImageGeometry, device: str
-    ) -> None:
-        self.postprocessor = Postprocessor(dense, thing_ids, geometry)
-        self.graph = FrameGraph(device)
-
-
-class _Engine:
-    """The network for one input size, and what follows from it."""
+class _LoadedNetwork:
+    """A backend, which computes the network for one input size, and what is kept behind it for each geometry."""
 
     def __init__(self, backend: Backend, thing_ids: tuple[int, ...]) -> None:
         self.backend = backend
         self._thing_ids = thing_ids
-        # The first inference warms the engine, and its outputs tell the buffers' sizes.
+        # The first inference warms the backend up, and its outputs tell the buffers' sizes.
         self.dense = backend.infer(np.zeros((*backend.network_size, 3), np.uint8))
-        self._capturable = backend if isinstance(backend, CapturableBackend) else None
-        self._views: OrderedDict[ImageGeometry, _View] = OrderedDict()
+        self._kept: OrderedDict[ImageGeometry, tuple[Postprocessor, FrameGraph]] = OrderedDict()
 
     def run(
-        self,
-        image: np.ndarray,
-        geometry: ImageGeometry,
-        settings: PostprocessSettings,
-        timings: dict[str, float],
-        *,
+        self, image: np.ndarray, geometry: ImageGeometry, settings: PostprocessSettings, timed: Stage, *,
         confidence: bool,
-    ) -> PanopticResult:
-        """Do a frame's work: as one graph where it has been captured, else stage by stage."""
-        backend, capturable = self.backend, self._capturable
-        view = self.view(geometry)
-        postprocessor, work = view.postprocessor, (settings, confidence)
-        if capturable is not None and view.graph.holds(work):
-            with _timed(timings, "graph", backend.device):
+    ) -> PanopticResult:  # fmt: skip
+        """Do a frame's work: with one launch where it has been captured, else stage by stage, and captured then.
+
+        Both give the same bits, as a graph is a recording of the very launches that the stages make, over the same
+        memory. It is recorded behind a frame that went stage by stage, since what such a frame may still allocate or
+        compile can't be recorded. It holds the addresses of one geometry's buffers, and the settings as constants.
+        """
+        postprocessor, graph = self.kept(geometry)
+        capturable = self.backend if isinstance(self.backend, CapturableBackend) else None
+        work = (settings, confidence)
+        if capturable is not None and graph.holds(work):
+            with timed("graph"):
                 capturable.stage(image)
-                view.graph.launch(work)
+                graph.launch(work)
                 return postprocessor.result(confidence=confidence)
-        with _timed(timings, "network", backend.device):
-            self.dense = backend.infer(image)
-        postprocessor.launch(
-            self.dense, settings, lambda stage: _timed(timings, stage, backend.device), confidence=confidence
-        )
-        with _timed(timings, "fusion"):
+        with timed("network"):
+            self.dense = self.backend.infer(image)
+        postprocessor.launch(self.dense, settings, timed, confidence=confidence)
+        with timed("fusion"):  # what is left of it
             result = postprocessor.result(confidence=confidence)
         if capturable is not None:
 
@@ -90,22 +77,25 @@ class _Engine:
                 postprocessor.launch(capturable.enqueue(), settings, confidence=confidence)
                 return postprocessor.in_use()
 
-            view.graph.capture(work, enqueue)
+            graph.capture(work, enqueue)
         return result
 
-    def view(self, geometry: ImageGeometry) -> _View:
-        """Return what is kept for a geometry, made where there is nothing yet."""
-        view = self._views.get(geometry)
-        if view is None:
-            if len(self._views) == _GEOMETRIES_KEPT:
-                self._views.popitem(last=False)
-            view = self._views[geometry] = _View(self.dense, self._thing_ids, geometry, self.backend.device)
-        self._views.move_to_end(geometry)
-        return view
+    def kept(self, geometry: ImageGeometry) -> tuple[Postprocessor, FrameGraph]:
+        """Return the buffers behind the network for a geometry, and the graphs that use them."""
+        if geometry not in self._kept:
+            if len(self._kept) == _GEOMETRIES_KEPT:
+                self._kept.popitem(last=False)
+            made = Postprocessor(self.dense, self._thing_ids, geometry), FrameGraph(self.backend.device)
+            self._kept[geometry] = made
+        self._kept.move_to_end(geometry)
+        return self._kept[geometry]
 
 
 class PanopticPipeline:
-    """Labels images with one model. Not safe for use by several threads at once."""
+    """Labels images with one model.
+
+    One thread owns it, from the first image to `close`; only `describe` may be called in another meanwhile.
+    """
 
     def __init__(
         self,
@@ -116,19 +106,19 @@ class PanopticPipeline:
         network_size: tuple[int, int] | None,
         settings: PostprocessSettings,
         precision: str = "float32",
-        engine_opener: EngineOpener = open_backend,
+        backend_opener: BackendOpener = open_backend,
     ) -> None:
-        """Make a pipeline that loads its engine with the first image, or in `prepare`; see `open_pipeline`."""
+        """Make a pipeline that opens its backend with the first image, or in `prepare`; see `open_pipeline`."""
         check_choice(backend, device, precision)
         self.settings = settings
         self.timings_ms: dict[str, float] = {}  # of the last frame, by stage
         self._bundle = bundle
-        self._open_backend = engine_opener
+        self._open_backend = backend_opener
         self._backend_name, self._device, self._precision = backend, device, precision
         self._network_size = network_size
-        self._engines: OrderedDict[tuple[int, int], _Engine] = OrderedDict()
-        self._newest: _Engine | None = None  # the one used last
-        self._last: tuple[_Engine, ImageGeometry, PostprocessSettings] | None = None
+        self._networks: OrderedDict[tuple[int, int], _LoadedNetwork] = OrderedDict()
+        self._newest: _LoadedNetwork | None = None  # the one used last
+        self._last: tuple[_LoadedNetwork, ImageGeometry, PostprocessSettings] | None = None
 
     @property
     def classes(self) -> ClassTable:
@@ -137,8 +127,8 @@ class PanopticPipeline:
 
     @property
     def loaded(self) -> bool:
-        """Whether an engine is loaded."""
-        return bool(self._engines)
+        """Whether the network is loaded, for any size."""
+        return bool(self._networks)
 
     def prepare(self, camera_size: tuple[int, int] | None = None) -> None:
         """Load and warm everything, the confidence too, for images of `camera_size` (height, width) px.
@@ -166,18 +156,19 @@ class PanopticPipeline:
 
         Raises:
             InvalidInputError: Not a uint8 image of its colour order.
-            UnavailableError: The engine can't be had here (only with the first image of a size).
+            UnavailableError: The backend can't be had here (only with the first image of a size).
         """
         check_image(image)
         settings, spec = settings or self.settings, self._bundle.input
         height, width = image.pixels.shape[:2]
         geometry = plan_geometry((height, width), spec, self._network_size)
-        engine = self._engine(geometry.network_size)
+        network = self._network(geometry.network_size)
         timings: dict[str, float] = {}
-        with _timed(timings, "input"):
+        timed = partial(_timed, timings, network.backend.device)
+        with timed("input"):
             network_input = prepare_input(image, geometry, spec)
-        result = engine.run(network_input, geometry, settings, timings, confidence=confidence)
-        self.timings_ms, self._last = timings, (engine, geometry, settings)
+        result = network.run(network_input, geometry, settings, timed, confidence=confidence)
+        self.timings_ms, self._last = timings, (network, geometry, settings)
         return result
 
     def dense_arrays(self) -> dict[str, np.ndarray]:
@@ -192,9 +183,10 @@ class PanopticPipeline:
         """
         if self._last is None:
             raise RuntimeError("label a frame before asking for its dense arrays")
-        engine, geometry, settings = self._last
-        queries, masks = engine.view(geometry).postprocessor.masks(engine.dense, settings)
-        return engine.dense.host_arrays() | {
+        network, geometry, settings = self._last
+        postprocessor, _ = network.kept(geometry)
+        queries, masks = postprocessor.masks(network.dense, settings)
+        return network.dense.host_arrays() | {
             "boxes": queries.boxes.numpy()[: len(masks)].copy(),
             "scores": queries.scores.numpy()[: len(masks)].copy(),
             "labels": queries.labels.numpy()[: len(masks)].copy(),
@@ -203,7 +195,7 @@ class PanopticPipeline:
         }
 
     def describe(self) -> str:
-        """Return one line that says which model runs with which engine where, as far as it is loaded.
+        """Return one line that says which model runs with which backend where, as far as it is loaded.
 
         Unlike all else here, it may be asked for in another thread meanwhile.
         """
@@ -215,22 +207,24 @@ class PanopticPipeline:
         return f"{self._bundle.name} with {backend.name} in {backend.precision} on {backend.device} at {height}x{width}"
 
     def close(self) -> None:
-        """Free the engines; the pipeline loads them again when it is called again."""
-        self._last = self._newest = None
-        while self._engines:
-            self._engines.popitem()[1].backend.close()
+        """Close the backends, in the thread that owns the pipeline: no other may be inside a call meanwhile.
 
-    def _engine(self, network_size: tuple[int, int]) -> _Engine:
-        engine = self._engines.get(network_size)
-        if engine is None:
-            if len(self._engines) == _ENGINES_KEPT:
-                self._last = None
-                self._engines.popitem(last=False)[1].backend.close()
+        In the node that is the worker thread, also when a transition or a signal, which come in others, asks for it.
+        The pipeline opens its backend again when it is called again.
+        """
+        self._last = self._newest = None
+        while self._networks:
+            self._networks.popitem()[1].backend.close()
+
+    def _network(self, network_size: tuple[int, int]) -> _LoadedNetwork:
+        if network_size not in self._networks:
+            if len(self._networks) == _NETWORKS_KEPT:
+                self._networks.popitem(last=False)[1].backend.close()
             backend = self._open_backend(self._backend_name, self._bundle, network_size, self._device, self._precision)
-            engine = self._engines[network_size] = _Engine(backend, self._bundle.classes.thing_ids)
-        self._engines.move_to_end(network_size)
-        self._newest = engine
-        return engine
+            self._networks[network_size] = _LoadedNetwork(backend, self._bundle.classes.thing_ids)
+        self._networks.move_to_end(network_size)
+        self._newest = self._networks[network_size]
+        return self._newest
 
 
 def open_pipeline(
@@ -267,7 +261,8 @@ def open_pipeline(
 
 
 @contextmanager
-def _timed(timings: dict[str, float], stage: str, device: str = "cpu") -> Iterator[None]:
+def _timed(timings: dict[str, float], device: str, stage: str) -> Iterator[None]:
+    """Add the time until what it surrounds is done, on the device too, to the stage's."""
     begin = time.perf_counter()
     yield
     if device != "cpu":

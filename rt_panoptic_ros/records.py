@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import warp as wp
 
@@ -84,12 +86,21 @@ class DenseDetections:
     box_offsets: tuple[wp.array, ...]  # per level (4, h_i, w_i): left, top, right, bottom, > 0, network px (Eq. 8)
     centerness_logits: tuple[wp.array, ...]  # per level (1, h_i, w_i)
 
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, wp.array]) -> DenseDetections:
+        """Return the record of {name: array}, whose names are those of `host_arrays` and of the ONNX graph."""
+        by_level = {name: tuple(arrays[f"{name}_{level}"] for level in range(len(STRIDES))) for name in _BY_LEVEL}
+        return cls(arrays["semantic_logits"], arrays.get("levelness_logits"), **by_level)
+
     def host_arrays(self) -> dict[str, np.ndarray]:
         """Return copies on the host by the fields' names, `_i` behind those of level i."""
         arrays = {"semantic_logits": self.semantic_logits, "levelness_logits": self.levelness_logits}
-        for name in ("box_class_logits", "box_offsets", "centerness_logits"):
+        for name in _BY_LEVEL:
             arrays |= {f"{name}_{level}": array for level, array in enumerate(getattr(self, name))}
         return {name: array.numpy().copy() for name, array in arrays.items() if array is not None}
+
+
+_BY_LEVEL = ("box_class_logits", "box_offsets", "centerness_logits")  # fields of `DenseDetections`
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ def bench_pipeline(
 
     pipeline = PanopticPipeline(
         bundle, backend=backend, device=device, precision=precision, network_size=None, settings=settings,
-        engine_opener=lambda *arguments: with_scene(open_backend(*arguments)),
+        backend_opener=lambda *arguments: with_scene(open_backend(*arguments)),
     )  # fmt: skip
     theirs = with_scene(network.ReferenceNetwork(bundle, geometry.network_size, where))
     camera = CameraImage(_street_image(size) if source is None else _first_image(source, size), "rgb")

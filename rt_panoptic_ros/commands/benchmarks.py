@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rt_panoptic_ros.commands.options import add_engine, natural
+from rt_panoptic_ros.commands.options import add_backend, natural
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require_package
 from rt_panoptic_ros.settings import parse_size
 
@@ -125,10 +125,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     about = "everything behind the network, for a made-up scene"
     add("postprocess", _bench_part, about, size="512x1024", device="auto", seconds=20.0, detections=100)
     command = add("network", _bench_part, "the network alone", size="512x1024", device="auto", seconds=20.0)
-    add_engine(command)
+    add_backend(command)
     about = "the whole frame, image in and labels out"
     command = add("pipeline", _bench_part, about, size="512x1024", device="auto", seconds=20.0)
-    add_engine(command)
+    add_backend(command)
     about = f"{_ABOUT['detections']} (default: what the network finds)"
     command.add_argument("--detections", type=natural, help=about)
     command.add_argument("--source", help="image, folder or video whose first image is taken (default: made up)")
@@ -142,5 +142,5 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     about = "the real node with several cameras, then with one that floods"
     command = add("cameras", _bench_cameras, about, device="auto", cameras=3, rate=15.0, flood=200.0, seconds=300.0)
-    add_engine(command)
+    add_backend(command)
     command.add_argument("--source", required=True, help="image, folder or video whose first frames the cameras send")

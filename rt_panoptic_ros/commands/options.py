@@ -75,17 +75,27 @@ def open_pipeline_of(options: argparse.Namespace) -> PanopticPipeline:
 
 def add_pipeline(command: argparse.ArgumentParser) -> None:
     """Add the options of a pipeline."""
-    add_engine(command)
-    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    add_backend(command)
+    add_device(command)
     command.add_argument(
         "--size", default="", help="HEIGHTxWIDTH px that images are brought to, in place of the card's"
     )
     add_set(command)
 
 
-def add_engine(command: argparse.ArgumentParser) -> None:
-    """Add the options of an engine."""
+def add_model(command: argparse.ArgumentParser) -> None:
+    """Add the option that says which model."""
     command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    """Add the option that says where to compute."""
+    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+
+
+def add_backend(command: argparse.ArgumentParser) -> None:
+    """Add the options of a backend: the model, and what computes its network how precisely."""
+    add_model(command)
     command.add_argument("--backend", default="auto", help="auto (default), onnxruntime, torch, tensorrt or openvino")
     command.add_argument(
         "--precision", default="float32", help="float32 (default), float16 on a GPU, or int8 where the model has ranges"

@@ -1,47 +1,58 @@
-"""The contract of the inference engines: a uint8 image in, dense detections on the device out."""
+"""The contract of the backends, which compute the network: a uint8 image in, dense detections on the device out."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.settings import PRECISIONS
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.records import DenseDetections
 
 
 class Backend(ABC):
-    """Runs one bundle's network for one input size on one device.
+    """Computes one bundle's network for one input size on one device.
 
-    The engine is loaded when the constructor returns; the first image warms it. Not safe for use by several threads at
-    once.
+    A backend is opened as `NAME(bundle, network_size, device, precision)`; the network is loaded when that returns, and
+    the first image warms it up. Not safe for use by several threads at once.
     """
 
     name: str
-    precision: str  # of the convolutions: float32, float16 or int8; outputs are float32 always
-    device: str  # Warp's name of the device that outputs lie on: cpu or cuda:0
-    network_size: tuple[int, int]  # (height, width) px of the input
+    cpu_only: ClassVar[bool] = False
+    lacks: ClassVar[dict[str, str]] = {}  # precisions that it has not, and what to say of it in the error
 
-    @abstractmethod
-    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> None:
-        """Load the engine.
+    def __init__(self, network_size: tuple[int, int], device: str, precision: str) -> None:
+        """Check and keep what a backend is opened with; its own constructor loads the network then.
 
         Args:
-            bundle: The model.
             network_size: (height, width) px of the images that `infer` will get.
-            device: cpu or cuda:0.
-            precision: float32, float16 or int8.
+            device: Warp's name of the device that outputs lie on: cpu or cuda:0.
+            precision: Of the convolutions: float32, float16 or int8; outputs are float32 always.
 
         Raises:
-            UnavailableError: The engine's library or the device is not on this machine, or it lacks the precision.
-            InvalidInputError: The bundle's weights are damaged, or it has no ranges for int8.
+            UnavailableError: It does not run on the device or lacks the precision; a backend's own constructor also
+                raises it where its library is not on this machine.
+            InvalidInputError: Of its own constructor: the bundle's weights are damaged, or it has no ranges for int8.
         """
+        if self.cpu_only and device != "cpu":
+            raise UnavailableError(
+                f"expected device cpu for the {self.name} backend, got {device}: choose device cpu or backend torch"
+            )
+        if precision in self.lacks:
+            known = " or ".join(one for one in PRECISIONS if one not in self.lacks)
+            raise UnavailableError(
+                f"expected precision {known} for the {self.name} backend, got {precision}{self.lacks[precision]}: "
+                "choose one of them, or another backend"
+            )
+        self.network_size, self.device, self.precision = network_size, device, precision
 
     @abstractmethod
     def infer(self, image: np.ndarray) -> DenseDetections:
-        """Return the network's outputs for `image`, valid until the next call.
+        """Return the network's outputs for `image`, in memory that the next call may write over.
 
         Args:
             image: (H, W, 3) uint8, RGB, contiguous, of `network_size`.
@@ -49,11 +60,14 @@ class Backend(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Free the engine; the object can't be used after it."""
+        """Free the network, in the thread that calls `infer` and after its last call; the backend is of no use then.
+
+        `PanopticPipeline` calls it, when it is closed itself and when it gives one input size up for another.
+        """
 
 
 class CapturableBackend(Backend):
-    """An engine whose work for a frame can be captured, with all that follows, in one CUDA graph.
+    """One whose work for a frame can be captured, with all that follows, in one CUDA graph.
 
     What `enqueue` launches always reads and writes the same memory and waits for nothing.
     """

@@ -37,7 +37,7 @@ class EngineIdentity:
     runtime: str  # tensorrt or tensorrt_rtx
     runtime_version: str
     gpu: str  # its name, or "any" where the engine is built for compute capabilities
-    compute_capability: str  # such as 8.9, or several with commas
+    compute_capability: str  # such as 8.9
     flags: str  # of the build
 
     @property
@@ -48,12 +48,12 @@ class EngineIdentity:
 
 
 def engine_folder() -> Path:
-    """Return where engines are kept by default."""
+    """Return where the user's cache keeps engines, and the backend looks for them."""
     return cache_directory() / "engines"
 
 
 def cached_engine(
-    identity: EngineIdentity, build: Callable[[Callable[[float], None]], bytes], folder: Path | None = None
+    identity: EngineIdentity, build: Callable[[Callable[[float], None]], bytes], folder: Path
 ) -> tuple[bytes, bool]:
     """Return an engine from the cache, or built and put there; and whether it was found.
 
@@ -63,9 +63,8 @@ def cached_engine(
     Args:
         identity: The engine.
         build: Builds it; calls its argument with the share done, 0 to 1.
-        folder: Of the cache; None for `engine_folder`.
+        folder: Of the cache.
     """
-    folder = folder or engine_folder()
     path = folder / f"{identity.stem}.engine"
     with _lock(path) as locked:
         plan = _load(path, identity)
@@ -79,9 +78,9 @@ def cached_engine(
     return plan, False
 
 
-def discard_engine(identity: EngineIdentity, why: str, folder: Path | None = None) -> None:
-    """Remove an engine that turned out not to run."""
-    path = (folder or engine_folder()) / f"{identity.stem}.engine"
+def discard_engine(identity: EngineIdentity, why: str) -> None:
+    """Remove an engine that turned out not to run from the user's cache."""
+    path = engine_folder() / f"{identity.stem}.engine"
     _LOG.warning("removing the cached engine %s: %s", path, why)
     try:
         path.unlink(missing_ok=True)

@@ -46,7 +46,7 @@ class FrameGraph:
         try:
             with wp.ScopedCapture(device=self._device) as capture:
                 in_use = enqueue()
-        except Exception as error:  # of Warp, the driver or the engine: of many kinds
+        except Exception as error:  # of Warp, the driver or the backend: of many kinds
             self._impossible = True
             _LOG.warning("frames are launched kernel by kernel, as they could not be captured as a graph: %s", error)
             return

@@ -1,4 +1,4 @@
-"""Keeps the ONNX graphs made from bundles, one per content and size, in the user's cache, and names their outputs."""
+"""Keeps the ONNX graphs made from bundles, one per content and size, in the user's cache."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.files import atomic_path, cache_directory, plain_name
-from rt_panoptic_ros.model.architecture import LEVELS
-from rt_panoptic_ros.records import DenseDetections
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import warp as wp
-
-    from rt_panoptic_ros.inference.onnx_graph import Dialect
+    from rt_panoptic_ros.inference.onnx_layers import Dialect
     from rt_panoptic_ros.model.bundle import ModelBundle
 
 _LOGGER = logging.getLogger(__name__)
@@ -27,10 +23,8 @@ def exported_onnx(
 ) -> bytes:
     """Return the bundle's ONNX graph for `network_size` (height, width) px, making it when the cache has none.
 
-    `precision` is float32, float16 or int8, see `onnx_graph`.
-
     The name of its file holds a key of everything the graph depends on, and the file's own digest; a file whose bytes
-    do not match is made again. Where it can't be kept, the log says so.
+    do not match is made again. Where it can't be kept, the log says so. For the precisions see `onnx_graph`.
 
     Raises:
         InvalidInputError: The bundle's weights, or for int8 its ranges, are missing or damaged.
@@ -47,11 +41,11 @@ def exported_onnx(
         bundle.verify_weights()  # a cached graph must not outlive the weights that it was made from
         return cached
     _LOGGER.info("making the %s ONNX graph of %s for %dx%d", precision, bundle.name, height, width)
-    weights = bundle.load_weights()
-    half = precision == "float16"
-    content: bytes = build_onnx(
-        bundle.network, bundle.input, weights, network_size, ranges=ranges, half=half, dialect=dialect
-    ).SerializeToString()
+    graph = build_onnx(
+        bundle.network, bundle.input, bundle.load_weights(), network_size,
+        ranges=ranges, half=precision == "float16", dialect=dialect,
+    )  # fmt: skip
+    content: bytes = graph.SerializeToString()
     try:
         with atomic_path(folder / f"{stem}-{_digest(content)}.onnx") as temporary:
             temporary.write_bytes(content)
@@ -79,14 +73,3 @@ def _read(folder: Path, stem: str) -> bytes | None:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def dense_detections(outputs: dict[str, wp.array]) -> DenseDetections:
-    """Return the graph's `outputs`, {name: array without batch axis}, as the record."""
-    return DenseDetections(
-        semantic_logits=outputs["semantic_logits"],
-        levelness_logits=outputs.get("levelness_logits"),
-        box_class_logits=tuple(outputs[f"box_class_logits_{level}"] for level in range(LEVELS)),
-        box_offsets=tuple(outputs[f"box_offsets_{level}"] for level in range(LEVELS)),
-        centerness_logits=tuple(outputs[f"centerness_logits_{level}"] for level in range(LEVELS)),
-    )

@@ -8,7 +8,7 @@ graph, since folding it into the first convolution's bias would be wrong at the 
 Input: `image`, uint8 (1, H, W, 3), RGB. Outputs: those of `records.DenseDetections` with a batch axis, float32.
 
 With `ranges`, the convolutions of encoder, pyramid and towers become 8-bit: their inputs, outputs and weights pass
-through pairs of QuantizeLinear and DequantizeLinear, which the engine fuses with them. What decides values finely stays
+through pairs of QuantizeLinear and DequantizeLinear, which backends fuse with them. What decides values finely stays
 float32: group norms, the predictors, upsampled sums, exponentials. With `half`, the same convolutions and the global
 predictions' are float16, by types written into the graph; float32 stays the same, and the box predictors.
 
@@ -18,12 +18,12 @@ symmetric, with biases in float32 (`Dialect`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
 
+from rt_panoptic_ros.inference.onnx_layers import GraphBuilder
 from rt_panoptic_ros.model.architecture import (
     EFFICIENTNET_LITE0,
     EFFICIENTNET_LITE0_EPSILON,
@@ -35,202 +35,20 @@ from rt_panoptic_ros.model.architecture import (
     NetworkConfig,
     efficientnet_lite0_blocks,
 )
-from rt_panoptic_ros.progress import report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
+    from rt_panoptic_ros.inference.onnx_layers import Dialect, Ranges
     from rt_panoptic_ros.model.bundle import InputSpec
 
 GRAPH_VERSION = 2
 """Raised whenever the same weights give another graph, so that cached exports are made again."""
 
-Ranges = Mapping[str, tuple[float, float]]
-"""{tensor name: (lowest, highest) value} of the tensors that `quantized_tensors` names."""
-
-Dialect = Literal["onnxruntime", "tensorrt"]
-"""Whose way of writing what both mean; OpenVINO reads ONNX Runtime's."""
-
 _OPSET = 17
-_GROUP_NORM_EPSILON = 1e-5
-
-
-class _Builder:
-    """Collects nodes; tensors are named by what made them, and their (channels, height, width) is known."""
-
-    def __init__(
-        self, weights: Mapping[str, np.ndarray], ranges: Ranges | None, *, half: bool, dialect: Dialect
-    ) -> None:
-        self.weights = weights
-        self.ranges = ranges
-        self.dialect = dialect
-        self._half = half
-        self._halves: set[str] = set()  # the float16 tensors
-        self.quantizable: list[str] = []
-        self._scales: dict[str, float] = {}
-        self._rounded: dict[str, str] = {}  # {tensor: its 8-bit values as floats}
-        self.nodes: list[NodeProto] = []
-        self.initializers: dict[str, np.ndarray] = {}
-        self.sizes: dict[str, tuple[int, int]] = {}
-
-    def add(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
-        if inputs[0] in self.sizes:
-            self.sizes.setdefault(name, self.sizes[inputs[0]])
-        if inputs[0] in self._halves:
-            self._halves.add(name)
-        return name
-
-    def as_float(self, x: str) -> str:
-        """Return tensor `x` in float32."""
-        return self._cast(x, f"{x}.float", TensorProto.FLOAT) if x in self._halves else x
-
-    def as_half(self, x: str) -> str:
-        """Return tensor `x` in float16, in a graph of half precision; else `x`."""
-        if not self._half or x in self._halves:
-            return x
-        self._halves.add(self._cast(x, f"{x}.half", TensorProto.FLOAT16))
-        return f"{x}.half"
-
-    def _cast(self, x: str, name: str, kind: int) -> str:
-        if name not in self.sizes:
-            self.nodes.append(helper.make_node("Cast", [x], [name], name=name, to=kind))
-            self.sizes[name] = self.sizes[x]
-        return name
-
-    def constant(self, name: str, value: np.ndarray) -> str:
-        self.initializers.setdefault(name, value)
-        return name
-
-    def conv(
-        self,
-        x: str,
-        name: str,
-        weight: np.ndarray,
-        bias: np.ndarray | None,
-        *,
-        entry: str = "",
-        stride: int = 1,
-        group: int = 1,
-        precise: bool = False,
-        exact: bool = False,
-    ) -> str:
-        """Add a convolution; those of one `entry` share their weights.
-
-        `precise` ones are never 8-bit, and `exact` ones are float32 always.
-        """
-        report("making the network's ONNX graph")
-        kernel = weight.shape[-1]
-        if exact or precise or self.ranges is None:
-            source = self.as_float(x) if exact else x if precise else self.rounded(x)
-            source = source if exact else self.as_half(source)
-            kind = np.float16 if source in self._halves else np.float32
-            inputs = [source, self.constant(f"{entry or name}.weight", np.ascontiguousarray(weight, kind))]
-            if bias is not None:
-                inputs.append(self.constant(f"{entry or name}.bias", np.ascontiguousarray(bias, kind)))
-        else:
-            assert bias is not None
-            inputs = self._rounded_inputs(x, entry or name, name, weight, bias)
-        height, width = self.sizes[x]
-        self.sizes[name] = (-(-height // stride), -(-width // stride))
-        return self.add(
-            "Conv", inputs, name, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4, group=group
-        )
-
-    def rounded(self, x: str) -> str:
-        """Return tensor `x` as it is after passing through 8 bits, in an 8-bit graph; else `x`."""
-        if x not in self.quantizable:
-            self.quantizable.append(x)
-        if self.ranges is None:
-            return x
-        if x not in self._rounded:
-            low, high = min(self.ranges[x][0], 0.0), max(self.ranges[x][1], 0.0)
-            if self.dialect == "tensorrt":
-                scale, zero = max(-low, high, 1e-6) / 127, np.int8(0)
-            else:
-                scale = max(high - low, 1e-6) / 255
-                zero = np.uint8(round(-low / scale))
-            inputs = [self.constant(f"{x}.scale", np.float32(scale)), self.constant(f"{x}.zero", zero)]
-            self._scales[x] = scale
-            self.add("QuantizeLinear", [x, *inputs], f"{x}.q")
-            self._rounded[x] = self.add("DequantizeLinear", [f"{x}.q", *inputs], f"{x}.dq")
-        return self._rounded[x]
-
-    def _rounded_inputs(self, x: str, entry: str, name: str, weight: np.ndarray, bias: np.ndarray) -> list[str]:
-        """Return the inputs of a convolution in 8 bits: symmetric weights per output channel, the bias in 32 bits."""
-        source = self.rounded(x)
-        largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
-        # All but dead channels get a coarser scale than they could have, so that their bias fits into 32 bits.
-        scales = (np.maximum(largest, max(1e-3 * largest.max(), 1e-12)) / 127).astype(np.float32)
-        integers = np.rint(weight / scales[:, None, None, None]).astype(np.int8)
-        kernel = [self.constant(f"{entry}.weight.q", integers), self.constant(f"{entry}.weight.scale", scales),
-                  self.constant(f"{entry}.weight.zero", np.zeros(len(weight), np.int8))]  # fmt: skip
-        kernel_values = self.add("DequantizeLinear", kernel, f"{name}.weight.dq", axis=0)
-        if self.dialect == "tensorrt":
-            return [source, kernel_values, self.constant(f"{name}.bias", bias.astype(np.float32))]
-        steps = (scales * self._scales[x]).astype(np.float32)
-        offset = [self.constant(f"{name}.bias.q", np.rint(bias / steps).astype(np.int32)),
-                  self.constant(f"{name}.bias.scale", steps),
-                  self.constant(f"{name}.bias.zero", np.zeros(len(bias), np.int32))]  # fmt: skip
-        return [
-            source,
-            kernel_values,
-            self.add("DequantizeLinear", offset, f"{name}.bias.dq", axis=0),
-        ]
-
-    def plain_conv(self, x: str, entry: str, name: str, *, stride: int = 1, exact: bool = False) -> str:
-        weight, bias = self.weights[f"{entry}.weight"], self.weights[f"{entry}.bias"]
-        return self.conv(x, name, weight, bias, entry=entry, stride=stride, exact=exact)
-
-    def sum_of(self, x: str, y: str, name: str) -> str:
-        return self.add("Add", [self.rounded(x), self.rounded(y)], name)
-
-    def conv_batch_norm(self, x: str, conv: str, norm: str, epsilon: float, *, stride: int = 1, group: int = 1) -> str:
-        weight, bias = folded_batch_norm(self.weights, conv, norm, epsilon)
-        return self.conv(x, conv, weight, bias, stride=stride, group=group)
-
-    def split(self, inputs: Sequence[str], names: Sequence[str]) -> None:
-        self.nodes.append(helper.make_node("Split", list(inputs), list(names), name=f"{inputs[0]}.split", axis=1))
-        self.sizes.update(dict.fromkeys(names, self.sizes[inputs[0]]))
-
-    def relu(self, x: str, name: str = "") -> str:
-        return self.add("Relu", [x], name or f"{x}.relu")
-
-    def relu6(self, x: str) -> str:
-        half = x in self._halves
-        limits = [
-            self.constant(f"{word}.half" if half else word, np.array(value, np.float16 if half else np.float32))
-            for word, value in (("zero", 0), ("six", 6))
-        ]
-        return self.add("Clip", [x, *limits], f"{x}.relu6")
-
-    def resize(self, x: str, channels: int, size: tuple[int, int], name: str, *, nearest: bool = False) -> str:
-        if self.sizes[x] == size:
-            return x
-        shape = self.constant(f"{name}.size", np.array([1, channels, *size], np.int64))
-        self.sizes[name] = size
-        if nearest:
-            mode = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        else:
-            mode = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-        return self.add("Resize", [x, "", "", shape], name, **mode)
-
-    def group_norm_relu(self, x: str, entry: str, group_size: int, name: str) -> str:
-        gain, shift = self.weights[f"{entry}.weight"], self.weights[f"{entry}.bias"]
-        channels, (height, width) = len(gain), self.sizes[x]
-        groups = channels // group_size
-        grouped = self.constant(f"groups{groups}.shape", np.array([1, groups, -1], np.int64))
-        full = self.constant(f"{channels}x{height}x{width}.shape", np.array([1, channels, height, width], np.int64))
-        ones = self.constant(f"groups{groups}.ones", np.ones(groups, np.float32))
-        zeros = self.constant(f"groups{groups}.zeros", np.zeros(groups, np.float32))
-        y = self.add("Reshape", [self.as_float(self.rounded(x)), grouped], f"{name}.grouped")
-        y = self.add("InstanceNormalization", [y, ones, zeros], f"{name}.normalized", epsilon=_GROUP_NORM_EPSILON)
-        y = self.add("Reshape", [y, full], f"{name}.full")
-        y = self.add("Mul", [y, self.constant(f"{entry}.gain", gain[None, :, None, None])], f"{name}.scaled")
-        y = self.add("Add", [y, self.constant(f"{entry}.shift", shift[None, :, None, None])], f"{name}.shifted")
-        return self.add("Relu", [y], name)
+_BODY = "backbone.body"  # where the weights have the encoder
 
 
 def build_onnx(
@@ -253,15 +71,16 @@ def build_onnx(
         size: Of the input, both at least 1; not resized or padded further.
         ranges: Makes an 8-bit graph, see above.
         half: Makes one of half precision; not together with `ranges`.
-        dialect: For which engine.
+        dialect: Of which backend.
         show_ranges: Add, for each tensor T that an 8-bit graph rounds, the scalar outputs T.lowest and T.highest.
     """
-    builder = _Builder(weights, ranges, half=half, dialect=dialect)
+    epsilon = EFFICIENTNET_LITE0_EPSILON if config.backbone == EFFICIENTNET_LITE0 else RESNET_EPSILON
+    builder = GraphBuilder(weights, ranges, half=half, dialect=dialect, batch_norm_epsilon=epsilon)
     builder.sizes["pixels"] = size
     levels = _pyramid(builder, config, _encoder(builder, config, spec))
     outputs = _head(builder, config, levels)
     if show_ranges:
-        for tensor in builder.quantizable:
+        for tensor in builder.rounds:
             for operator, end in (("ReduceMin", "lowest"), ("ReduceMax", "highest")):
                 outputs[builder.add(operator, [tensor], f"{tensor}.{end}", keepdims=0)] = []
     graph = helper.make_graph(
@@ -277,16 +96,7 @@ def build_onnx(
     return model
 
 
-def folded_batch_norm(
-    weights: Mapping[str, np.ndarray], conv: str, norm: str, epsilon: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight and bias of the convolution that equals `conv` followed by the frozen batch norm `norm`."""
-    gain = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"].astype(np.float64) + epsilon)
-    bias = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * gain
-    return weights[f"{conv}.weight"] * gain[:, None, None, None], bias
-
-
-def _encoder(builder: _Builder, config: NetworkConfig, spec: InputSpec) -> list[str]:
+def _encoder(builder: GraphBuilder, config: NetworkConfig, spec: InputSpec) -> list[str]:
     """Add preprocessing and encoder; return the features at strides 8, 16 and 32."""
     if builder.dialect == "tensorrt":
         builder.add("Cast", ["image"], "values", to=TensorProto.FLOAT)
@@ -295,23 +105,21 @@ def _encoder(builder: _Builder, config: NetworkConfig, spec: InputSpec) -> list[
         builder.add("Transpose", ["image"], "planes", perm=[0, 3, 1, 2])
         builder.add("Cast", ["planes"], "pixels", to=TensorProto.FLOAT)
     mean = builder.constant("mean", np.array(spec.mean_rgb, np.float32)[None, :, None, None])
-    x = builder.add("Sub", ["pixels", mean], "centered")
-    if config.backbone == EFFICIENTNET_LITE0:
-        return _efficientnet_lite0(builder, spec, x)
-    return _resnet(builder, config, spec, x)
+    builder.add("Sub", ["pixels", mean], "centered")
+    encoder = _efficientnet_lite0 if config.backbone == EFFICIENTNET_LITE0 else _resnet
+    return encoder(builder, config, spec)
 
 
-def _first_conv(builder: _Builder, spec: InputSpec, x: str, conv: str, norm: str, epsilon: float) -> str:
+def _first_conv(builder: GraphBuilder, spec: InputSpec, conv: str, norm: str) -> str:
     """Add the first convolution, of stride 2, with the input's channel order and scale folded in."""
-    weight, bias = folded_batch_norm(builder.weights, conv, norm, epsilon)
+    weight, bias = builder.folded_batch_norm(conv, norm)
     if spec.color_order == "bgr":
         weight = weight[:, ::-1]
-    return builder.conv(x, conv, weight / np.array(spec.std_rgb)[None, :, None, None], bias, stride=2)
+    return builder.conv("centered", conv, weight / np.array(spec.std_rgb)[None, :, None, None], bias, stride=2)
 
 
-def _resnet(builder: _Builder, config: NetworkConfig, spec: InputSpec, x: str) -> list[str]:
-    body = "backbone.body"
-    x = builder.relu(_first_conv(builder, spec, x, f"{body}.conv1", f"{body}.bn1", RESNET_EPSILON))
+def _resnet(builder: GraphBuilder, config: NetworkConfig, spec: InputSpec) -> list[str]:
+    x = builder.relu(_first_conv(builder, spec, f"{_BODY}.conv1", f"{_BODY}.bn1"))
     height, width = builder.sizes[x]
     builder.sizes["pooled"] = (-(-height // 2), -(-width // 2))
     x = builder.add("MaxPool", [builder.rounded(x)], "pooled", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
@@ -320,72 +128,65 @@ def _resnet(builder: _Builder, config: NetworkConfig, spec: InputSpec, x: str) -
     strided = 2 if convs == 3 else 1  # torchvision's ResNets stride in the first 3x3 convolution
     for stage, blocks in enumerate(RESNET_BLOCKS[config.backbone], 1):
         for block in range(blocks):
-            name = f"{body}.layer{stage}.{block}"
+            name = f"{_BODY}.layer{stage}.{block}"
             step = 2 if stage > 1 and block == 0 else 1
             shortcut = x
             if f"{name}.downsample.0.weight" in builder.weights:
-                shortcut = builder.conv_batch_norm(
-                    x, f"{name}.downsample.0", f"{name}.downsample.1", RESNET_EPSILON, stride=step
-                )
+                shortcut = builder.conv_batch_norm(x, f"{name}.downsample.0", f"{name}.downsample.1", stride=step)
             for index in range(1, convs + 1):
                 stride = step if index == strided else 1
-                x = builder.conv_batch_norm(
-                    x, f"{name}.conv{index}", f"{name}.bn{index}", RESNET_EPSILON, stride=stride
-                )
-                if index < convs:
-                    x = builder.relu(x)
+                x = builder.conv_batch_norm(x, f"{name}.conv{index}", f"{name}.bn{index}", stride=stride)
+                x = builder.relu(x) if index < convs else x
             x = builder.relu(builder.sum_of(x, shortcut, f"{name}.sum"))
         stages.append(x)
     return stages[1:]
 
 
-def _efficientnet_lite0(builder: _Builder, spec: InputSpec, x: str) -> list[str]:
-    body, epsilon = "backbone.body", EFFICIENTNET_LITE0_EPSILON
-    x = builder.relu6(_first_conv(builder, spec, x, f"{body}.conv_stem", f"{body}.bn0", epsilon))
+def _efficientnet_lite0(builder: GraphBuilder, _config: NetworkConfig, spec: InputSpec) -> list[str]:
+    x = builder.relu6(_first_conv(builder, spec, f"{_BODY}.conv_stem", f"{_BODY}.bn0"))
     stages = []
     for index, block in enumerate(efficientnet_lite0_blocks()):
-        name, y = f"{body}.blocks.{index}", x
+        name, y = f"{_BODY}.blocks.{index}", x
         if block.expanded != block.source:
-            y = builder.relu6(builder.conv_batch_norm(y, f"{name}.expand_conv", f"{name}.bn0", epsilon))
-        y = builder.conv_batch_norm(
-            y, f"{name}.depthwise_conv", f"{name}.bn1", epsilon, stride=block.stride, group=block.expanded
-        )
-        y = builder.conv_batch_norm(builder.relu6(y), f"{name}.project_conv", f"{name}.bn2", epsilon)
+            y = builder.relu6(builder.conv_batch_norm(y, f"{name}.expand_conv", f"{name}.bn0"))
+        depthwise = {"stride": block.stride, "group": block.expanded}
+        y = builder.relu6(builder.conv_batch_norm(y, f"{name}.depthwise_conv", f"{name}.bn1", **depthwise))
+        y = builder.conv_batch_norm(y, f"{name}.project_conv", f"{name}.bn2")
         x = builder.sum_of(x, y, f"{name}.sum") if block.shortcut else y
         if block.output:
             stages.append(x)
     return stages
 
 
-def _pyramid(builder: _Builder, config: NetworkConfig, stages: Sequence[str]) -> list[str]:
+def _pyramid(builder: GraphBuilder, config: NetworkConfig, stages: Sequence[str]) -> list[str]:
     """Add the feature pyramid; return P3 to P7."""
     fpn, channels = "backbone.fpn", config.pyramid_channels
     levels: list[str] = []
     merged = ""
     for index in reversed(range(len(stages))):
-        lateral = builder.plain_conv(stages[index], f"{fpn}.inner_blocks.{index}.0", f"{fpn}.inner.{index}")
+        lateral = builder.stored_conv(stages[index], f"{fpn}.inner_blocks.{index}.0", f"{fpn}.inner.{index}")
         if merged:
             above = builder.rounded(merged)
             above = builder.resize(above, channels, builder.sizes[lateral], f"{fpn}.up.{index}", nearest=True)
             merged = builder.sum_of(lateral, above, f"{fpn}.merged.{index}")
         else:
             merged = lateral
-        levels.insert(0, builder.plain_conv(merged, f"{fpn}.layer_blocks.{index}.0", f"{fpn}.p{index + 3}"))
-    p6 = builder.plain_conv(levels[-1], f"{fpn}.extra_blocks.p6", f"{fpn}.p6", stride=2)
-    p7 = builder.plain_conv(
+        levels.insert(0, builder.stored_conv(merged, f"{fpn}.layer_blocks.{index}.0", f"{fpn}.p{index + 3}"))
+    p6 = builder.stored_conv(levels[-1], f"{fpn}.extra_blocks.p6", f"{fpn}.p6", stride=2)
+    p7 = builder.stored_conv(
         builder.relu(builder.rounded(p6), f"{p6}.relu"), f"{fpn}.extra_blocks.p7", f"{fpn}.p7", stride=2
     )
     return [*levels, p6, p7]
 
 
-def _head(builder: _Builder, config: NetworkConfig, levels: Sequence[str]) -> dict[str, list[int]]:
+def _head(builder: GraphBuilder, config: NetworkConfig, levels: Sequence[str]) -> dict[str, list[int]]:
     """Add the panoptic head; return {output name: shape}."""
     head, weights = "panoptic_head", builder.weights
-    localization_name, semantics_name = config.tower_names
-    localization = [_tower(builder, config, level, localization_name, i) for i, level in enumerate(levels)]
-    semantics = localization
-    if semantics_name != localization_name:
-        semantics = [_tower(builder, config, level, semantics_name, i) for i, level in enumerate(levels)]
+    towers = {
+        tower: [_tower(builder, config, level, tower, i) for i, level in enumerate(levels)]
+        for tower in dict.fromkeys(config.tower_names)  # two, or one for both tasks
+    }
+    localization, semantics = (towers[tower] for tower in config.tower_names)
     height, width = builder.sizes[levels[0]]
     channels = {"semantic_logits": len(weights[f"{head}.cls_logits.bias"])}
     _global_conv(builder, f"{head}.cls_logits", semantics, (height, width), "semantic_logits")
@@ -396,12 +197,12 @@ def _head(builder: _Builder, config: NetworkConfig, levels: Sequence[str]) -> di
     lengths = builder.constant("offsets_and_centerness", np.array([4, 1], np.int64))
     for i, (box_features, class_features) in enumerate(zip(localization, semantics, strict=True)):
         channels[f"box_class_logits_{i}"] = len(weights[f"{head}.box_cls_logits.bias"])
-        builder.plain_conv(class_features, f"{head}.box_cls_logits", f"box_class_logits_{i}", exact=True)
+        builder.stored_conv(class_features, f"{head}.box_cls_logits", f"box_class_logits_{i}", fewest_bits=32)
         scale = weights[f"{head}.scales.{i}.scale"]
         boxes, centers = f"{head}.bbox_pred", f"{head}.centerness"
         weight = np.concatenate([weights[f"{boxes}.weight"] * scale, weights[f"{centers}.weight"]])
         bias = np.concatenate([weights[f"{boxes}.bias"] * scale, weights[f"{centers}.bias"]])
-        both = builder.conv(box_features, f"{head}.boxes.{i}", weight, bias, exact=True)
+        both = builder.conv(box_features, f"{head}.boxes.{i}", weight, bias, fewest_bits=32)
         log_offsets, centerness = f"{head}.log_offsets.{i}", f"centerness_logits_{i}"
         builder.split([both, lengths], [log_offsets, centerness])
         clamped = builder.add("Min", [log_offsets, limit], f"{head}.clamped_offsets.{i}")
@@ -410,17 +211,17 @@ def _head(builder: _Builder, config: NetworkConfig, levels: Sequence[str]) -> di
     return {name: [1, count, *builder.sizes[name]] for name, count in channels.items()}
 
 
-def _tower(builder: _Builder, config: NetworkConfig, level: str, tower: str, index: int) -> str:
+def _tower(builder: GraphBuilder, config: NetworkConfig, level: str, tower: str, index: int) -> str:
     x = level
     for block in range(config.tower_depth):
         entry = f"panoptic_head.{tower}.{3 * block}"
-        x = builder.plain_conv(x, entry, f"{entry}.level{index}")
+        x = builder.stored_conv(x, entry, f"{entry}.level{index}")
         norm = f"panoptic_head.{tower}.{3 * block + 1}"
         x = builder.group_norm_relu(x, norm, config.group_size, f"{norm}.level{index}")
     return x
 
 
-def _global_conv(builder: _Builder, entry: str, levels: Sequence[str], size: tuple[int, int], name: str) -> None:
+def _global_conv(builder: GraphBuilder, entry: str, levels: Sequence[str], size: tuple[int, int], name: str) -> None:
     """Add, as tensor `name`, the 3x3 convolution over all upsampled levels, without their concatenation.
 
     As `network.head.GlobalConv2d`: nine taps per output at each level's own resolution, upsampled, summed, then a
@@ -431,10 +232,10 @@ def _global_conv(builder: _Builder, entry: str, levels: Sequence[str], size: tup
     parts = []
     for i, (level, kernel) in enumerate(zip(levels, np.split(weight, LEVELS, axis=1), strict=True)):
         taps = kernel.transpose(0, 2, 3, 1).reshape(outputs * 9, -1, 1, 1)  # output first, then tap
-        part = builder.conv(level, f"{entry}.taps.{i}", taps, None, precise=True)
+        part = builder.conv(level, f"{entry}.taps.{i}", taps, None, fewest_bits=16)
         part = builder.as_float(part)
         parts.append(builder.resize(part, outputs * 9, size, f"{entry}.upsampled.{i}"))
     total = builder.add("Sum", parts, f"{entry}.taps")
     builder.sizes[total] = size
     shift = np.tile(np.eye(9, dtype=np.float32).reshape(1, 9, 3, 3), (outputs, 1, 1, 1))
-    builder.conv(total, name, shift, bias, group=outputs, exact=True)
+    builder.conv(total, name, shift, bias, group=outputs, fewest_bits=32)

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the engine of machines without a GPU."""
+"""ONNX Runtime on the CPU: the backend of machines without a GPU."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import numpy as np
 import onnxruntime
 import warp as wp
 
-from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.inference.base import Backend
-from rt_panoptic_ros.inference.onnx_export import dense_detections, exported_onnx
+from rt_panoptic_ros.inference.onnx_export import exported_onnx
+from rt_panoptic_ros.records import DenseDetections
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.model.bundle import ModelBundle
-    from rt_panoptic_ros.records import DenseDetections
 
 _ERRORS_ONLY = 3
 
@@ -23,14 +22,11 @@ class OnnxRuntimeBackend(Backend):
     """Runs the bundle's exported graph; outputs are written straight into Warp arrays."""
 
     name = "onnxruntime"
+    cpu_only = True
 
     def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> None:
         """Load the graph, making it when the cache has none; see `Backend`."""
-        if device != "cpu":
-            raise UnavailableError(
-                f"expected device cpu for the onnxruntime backend, got {device}: choose device cpu or backend torch"
-            )
-        self.device, self.network_size, self.precision = device, network_size, precision
+        super().__init__(network_size, device, precision)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         # Threads share the work out as they go: one that another process delays does not delay all.
@@ -40,10 +36,9 @@ class OnnxRuntimeBackend(Backend):
         self._binding = self._session.io_binding()
         arrays: dict[str, wp.array] = {}
         for output in self._session.get_outputs():
-            array = wp.empty(output.shape[1:], dtype=wp.float32, device="cpu")
+            array = arrays[output.name] = wp.empty(output.shape[1:], dtype=wp.float32, device="cpu")
             self._binding.bind_output(output.name, "cpu", 0, np.float32, output.shape, array.ptr)
-            arrays[output.name] = array
-        self._outputs = dense_detections(arrays)
+        self._outputs = DenseDetections.of_arrays(arrays)
 
     def infer(self, image: np.ndarray) -> DenseDetections:
         """Return the network's outputs for `image`; see `Backend`."""
@@ -52,5 +47,5 @@ class OnnxRuntimeBackend(Backend):
         return self._outputs
 
     def close(self) -> None:
-        """Free the session."""
+        """Free the session; see `Backend`."""
         del self._binding, self._session, self._outputs

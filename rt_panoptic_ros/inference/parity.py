@@ -1,4 +1,4 @@
-"""`rt-panoptic verify`: one image through every engine and precision of this machine, and how far they differ."""
+"""`rt-panoptic verify`: one image through every backend and precision of this machine, and how far they differ."""
 
 from __future__ import annotations
 
@@ -22,22 +22,33 @@ _TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
-class EngineParity:
-    """One engine in one precision, beside the first that ran in float32."""
+class BackendParity:
+    """One backend in one precision, beside the first that ran in float32."""
 
-    engine: str
+    backend: str
+    precision: str
     differences: dict[str, float]  # by output: largest absolute of logits, largest relative of box offsets
     same_classes: float  # share of the stride-8 cells whose best class is the same
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """All engines."""
+    """All backends."""
 
     reference: str
-    rows: tuple[EngineParity, ...]
+    rows: tuple[BackendParity, ...]
     unavailable: tuple[str, ...]  # which, and why
-    failures: tuple[str, ...]  # of float32
+
+    @property
+    def failures(self) -> list[str]:
+        """What is beyond rounding in float32."""
+        return [
+            f"{row.backend}: {output} by {difference:.2e}"
+            for row in self.rows
+            if row.precision == "float32"
+            for output, difference in row.differences.items()
+            if not difference < _TOLERANCE
+        ]
 
     def format(self) -> str:
         """Return a table for a terminal."""
@@ -46,18 +57,18 @@ class ParityReport:
         lines.append(f"{'':24}" + "".join(f"{name:>20}" for name in names) + f"{'same class':>14}")
         for row in self.rows:
             values = "".join(f"{row.differences[name]:20.2e}" for name in names)
-            lines.append(f"{row.engine:24}{values}{100 * row.same_classes:12.2f} %")
+            lines.append(f"{f'{row.backend} in {row.precision}':24}{values}{100 * row.same_classes:12.2f} %")
         return "\n".join([*lines, *(f"not run: {reason}" for reason in self.unavailable)])
 
 
 def verify_bundle(bundle: ModelBundle, image: str, device: str) -> ParityReport:
-    """Run the network on the first image of a source with every engine and precision that can be had.
+    """Run the network on the first image of a source with every backend and precision that can be had.
 
     Raises:
         InvalidInputError: The image or the bundle can't be read.
-        UnavailableError: No engine runs here, or there is no such device.
+        UnavailableError: No backend runs here, or there is no such device.
     """
-    resolve_device(device)  # else every engine would say the same
+    resolve_device(device)  # else every backend would say the same
     with open_source(image) as source:
         camera = CameraImage(next(iter(source)).image, "rgb")
     geometry = plan_geometry(camera.pixels.shape[:2], bundle.input, None)
@@ -74,24 +85,18 @@ def verify_bundle(bundle: ModelBundle, image: str, device: str) -> ParityReport:
             outputs[name, precision] = backend.infer(network_input).host_arrays()
             backend.close()
     if not outputs:
-        raise UnavailableError(f"expected an engine that runs here, found none: {'; '.join(unavailable)}")
-    (first, kind), reference = next(iter(outputs.items()))
-    rows, failures = [], []
-    for (name, precision), arrays in list(outputs.items())[1:]:
-        differences = {
-            group: max(_difference(group, arrays[key], reference[key]) for key in arrays if key.startswith(group))
-            for group in (item.name for item in fields(DenseDetections))
-            if any(key.startswith(group) for key in arrays)
-        }
-        same = arrays["semantic_logits"].argmax(axis=0) == reference["semantic_logits"].argmax(axis=0)
-        rows.append(EngineParity(f"{name} in {precision}", differences, float(same.mean())))
-        if precision == "float32":
-            failures += [
-                f"{name}: {group} by {value:.2e}" for group, value in differences.items() if not value < _TOLERANCE
-            ]
-    return ParityReport(f"{first} in {kind}", tuple(rows), tuple(unavailable), tuple(failures))
+        raise UnavailableError(f"expected a backend that runs here, found none: {'; '.join(unavailable)}")
+    (first, *others) = outputs
+    rows = tuple(BackendParity(*which, *_compare(outputs[which], outputs[first])) for which in others)
+    return ParityReport(" in ".join(first), rows, tuple(unavailable))
 
 
-def _difference(group: str, ours: np.ndarray, reference: np.ndarray) -> float:
-    gap = np.abs(ours - reference)
-    return float((gap / reference if group == "box_offsets" else gap).max())
+def _compare(ours: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> tuple[dict[str, float], float]:
+    """Return the largest difference of each output, over its levels, and the share of cells of the same class."""
+    largest: dict[str, float] = {}
+    for name, expected in reference.items():
+        (output,) = (field.name for field in fields(DenseDetections) if name.startswith(field.name))
+        gap = np.abs(ours[name] - expected) / (expected if output == "box_offsets" else 1.0)
+        largest[output] = float(np.maximum(largest.get(output, 0.0), gap.max()))  # NaN stays
+    same = ours["semantic_logits"].argmax(axis=0) == reference["semantic_logits"].argmax(axis=0)
+    return largest, float(same.mean())

@@ -1,8 +1,9 @@
-"""TensorRT on an NVIDIA GPU: the robot's engine."""
+"""TensorRT on an NVIDIA GPU: the robot's backend."""
 
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,16 +12,15 @@ import warp as wp
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.inference import tensorrt_runtime
 from rt_panoptic_ros.inference.base import CapturableBackend
-from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine, discard_engine
-from rt_panoptic_ros.inference.onnx_export import dense_detections, exported_onnx
+from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine, discard_engine, engine_folder
+from rt_panoptic_ros.inference.onnx_export import exported_onnx
 from rt_panoptic_ros.inference.tensorrt_runtime import BuildOptions, Runtime
+from rt_panoptic_ros.records import DenseDetections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from rt_panoptic_ros.model.bundle import ModelBundle
-    from rt_panoptic_ros.records import DenseDetections
 
 
 class TensorRtBackend(CapturableBackend):
@@ -30,21 +30,16 @@ class TensorRtBackend(CapturableBackend):
 
     def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> None:
         """Load the engine, building it when the cache has none; see `Backend`."""
-        gpu, capability = tensorrt_runtime.gpu_identity(device)
-        runtime = tensorrt_runtime.load_runtime()
-        self.device, self.network_size, self.precision = device, network_size, precision
-        self.runtime = f"{runtime.name} {runtime.version}"
-        self.found_in_cache, self._engine = _open(bundle, network_size, precision, runtime, gpu, capability)
+        super().__init__(network_size, device, precision)
+        self._engine = _open(bundle, network_size, precision, tensorrt_runtime.gpu_identity(device))
         inputs, outputs = self._engine.tensors()
         (name, shape), *_ = inputs.items()
-        pinned = device.startswith("cuda")
-        self._host = wp.empty(shape, dtype=wp.uint8, device="cpu", pinned=pinned)
+        self._host = wp.empty(shape, dtype=wp.uint8, device="cpu", pinned=device.startswith("cuda"))
         self._staged: np.ndarray = self._host.numpy()[0]
         self._image = wp.empty(shape, dtype=wp.uint8, device=device)
-        arrays = {output: wp.empty(size, dtype=wp.float32, device=device) for output, size in outputs.items()}
-        self._engine.bind({name: self._image.ptr, **{output: array.ptr for output, array in arrays.items()}})
-        self._outputs = arrays
-        self._dense = dense_detections({output: array[0] for output, array in arrays.items()})
+        self._outputs = {output: wp.empty(size, dtype=wp.float32, device=device) for output, size in outputs.items()}
+        self._engine.bind({name: self._image.ptr, **{output: array.ptr for output, array in self._outputs.items()}})
+        self._dense = DenseDetections.of_arrays({output: array[0] for output, array in self._outputs.items()})
 
     def stage(self, image: np.ndarray) -> None:
         """Copy an image to where `enqueue` uploads it from; see `CapturableBackend`."""
@@ -57,13 +52,13 @@ class TensorRtBackend(CapturableBackend):
         return self._dense
 
     def close(self) -> None:
-        """Free the engine."""
+        """Free the engine; see `Backend`."""
         self._engine.close()
 
 
 def build_engine(
-    bundle: ModelBundle, network_size: tuple[int, int], precision: str, runtime: Runtime, gpu: str,
-    capabilities: tuple[str, ...], options: BuildOptions, folder: Path | None = None,
+    bundle: ModelBundle, network_size: tuple[int, int], precision: str, runtime: Runtime, gpu: tuple[str, str],
+    options: BuildOptions, folder: Path,
 ) -> tuple[EngineIdentity, bytes, bool]:  # fmt: skip
     """Return identity and bytes of the engine for a model, and whether the cache had it.
 
@@ -72,16 +67,16 @@ def build_engine(
         network_size: (height, width) px of its input.
         precision: float32, float16 or int8.
         runtime: What builds it.
-        gpu: Name of the GPU that it is for.
-        capabilities: Compute capabilities that it is for.
-        options: Of the build; the capabilities in them are those to name to the builder.
-        folder: Of the cache; None for the user's.
+        gpu: Name and compute capability of the GPU that it is for.
+        options: Of the build; they name the compute capability again where the GPU is not the one at hand.
+        folder: Of the cache.
 
     Raises:
         UnavailableError: The graph can't be built.
         InvalidInputError: The bundle is damaged or lacks ranges, or an option doesn't fit the runtime.
     """
     onnx = exported_onnx(bundle, network_size, precision, "tensorrt")
+    name, capability = gpu
     identity = EngineIdentity(
         model=bundle.name,
         graph_sha256=hashlib.sha256(onnx).hexdigest(),
@@ -89,35 +84,33 @@ def build_engine(
         precision=precision,
         runtime=runtime.name,
         runtime_version=runtime.version,
-        gpu="any" if runtime.name == "tensorrt_rtx" else gpu,  # its engines fit all GPUs of a compute capability
-        compute_capability=",".join(capabilities),
+        gpu="any" if runtime.name == "tensorrt_rtx" else name,  # its engines fit all GPUs of a compute capability
+        compute_capability=capability,
         # A limit of scratch memory is not among them: what was built under one serves as well.
         flags="strongly typed",
     )
-
-    def build(progress: Callable[[float], None]) -> bytes:
-        return runtime.build(onnx, options, progress)
-
-    plan, found = cached_engine(identity, build, folder)
+    plan, found = cached_engine(identity, partial(runtime.build, onnx, options), folder)
     return identity, plan, found
 
 
 def _open(
-    bundle: ModelBundle, network_size: tuple[int, int], precision: str, runtime: Runtime, gpu: str, capability: str
-) -> tuple[bool, tensorrt_runtime.Engine]:
-    """Return whether the engine was cached, and the engine; one that doesn't load is built once more."""
+    bundle: ModelBundle, network_size: tuple[int, int], precision: str, gpu: tuple[str, str]
+) -> tensorrt_runtime.Engine:
+    """Return the engine, ready to run; one of the cache that doesn't load is built once more."""
+    runtime = tensorrt_runtime.load_runtime()
     for _ in range(2):
         identity, plan, found = build_engine(
-            bundle, network_size, precision, runtime, gpu, (capability,), BuildOptions()
+            bundle, network_size, precision, runtime, gpu, BuildOptions(), engine_folder()
         )
         engine = runtime.open(plan)
         if engine is not None:
-            return found, engine
+            return engine
         discard_engine(identity, runtime.last_error or "it could not be loaded")
         if not found:
             break
+    name, capability = gpu
     raise UnavailableError(
-        f"expected {runtime.name} {runtime.version} to load the engine it has just built for {gpu} (compute "
+        f"expected {runtime.name} {runtime.version} to load the engine it has just built for {name} (compute "
         f"capability {capability}), it said: {runtime.last_error or 'nothing'}: update the GPU's driver, or choose "
         "another backend"
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import warp as wp
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.files import output_path
 from rt_panoptic_ros.warp_runtime import start_warp
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _TOLD_PERIOD_S = 0.2
 class BuildOptions:
     """How an engine is built."""
 
-    compute_capabilities: tuple[str, ...] = ()  # such as 8.9; none: of the GPU at hand
+    compute_capability: str = ""  # that it is for, such as 8.9; empty: of the GPU at hand
     workspace_mb: int = 0  # most scratch memory that a layer may take; 0: all there is
     timing_cache: Path | None = None  # file that keeps what was timed, for other builds
 
@@ -62,8 +63,8 @@ class Runtime:
 
         Raises:
             UnavailableError: This TensorRT can't parse or build the graph; the layer and a remedy are named.
-            InvalidInputError: A compute capability that this TensorRT doesn't know, or several or any for a TensorRT
-                that builds for the GPU at hand only.
+            InvalidInputError: A compute capability that this TensorRT doesn't know, or any for a TensorRT that builds
+                for the GPU at hand only.
         """
         trt = self._trt
         builder = trt.Builder(self._logger)
@@ -73,7 +74,8 @@ class Runtime:
         if not parser.parse(onnx):
             raise UnavailableError(self._parser_message([parser.get_error(i) for i in range(parser.num_errors)]))
         config = builder.create_builder_config()
-        self._set_targets(config, options.compute_capabilities)
+        if options.compute_capability:
+            self._set_target(config, options.compute_capability)
         if options.workspace_mb:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
         cache = self._load_timings(config, options.timing_cache)
@@ -84,9 +86,7 @@ class Runtime:
             raise monitor.stopped_by
         if plan is None:
             raise UnavailableError(self._build_message())
-        if cache is not None and options.timing_cache is not None:
-            from rt_panoptic_ros.files import output_path
-
+        if options.timing_cache is not None:
             with output_path(options.timing_cache) as temporary:
                 temporary.write_bytes(bytes(cache.serialize()))
         return bytes(plan)
@@ -104,27 +104,22 @@ class Runtime:
         """What TensorRT said last when something failed."""
         return str(self._logger.last_error)
 
-    def _set_targets(self, config: Any, capabilities: Sequence[str]) -> None:
+    def _set_target(self, config: Any, capability: str) -> None:
         kinds = getattr(self._trt, "ComputeCapability", None)
         if kinds is None or not hasattr(config, "set_compute_capability"):
-            if capabilities:
-                raise InvalidInputError(
-                    f"expected no compute capability for {self.name}, which builds for the GPU at hand, got "
-                    f"{', '.join(capabilities)}: leave it out, or choose --runtime tensorrt_rtx"
-                )
-            return
+            raise InvalidInputError(
+                f"expected no compute capability for {self.name}, which builds for the GPU at hand, got {capability}: "
+                "leave it out, or choose --runtime tensorrt_rtx"
+            )
         known = {f"{name[2:-1]}.{name[-1]}": name for name in kinds.__members__ if name.startswith("SM")}
-        for capability in capabilities:
-            if capability not in known:
-                raise InvalidInputError(
-                    f"expected compute capabilities that {self.name} {self.version} builds for "
-                    f"({', '.join(sorted(known, key=float))}), got {capability}: choose one of them, or build with "
-                    "tensorrt on the machine itself"
-                )
-        if capabilities:
-            config.num_compute_capabilities = len(capabilities)
-            for index, capability in enumerate(capabilities):
-                config.set_compute_capability(getattr(kinds, known[capability]), index)
+        if capability not in known:
+            raise InvalidInputError(
+                f"expected compute capabilities that {self.name} {self.version} builds for "
+                f"({', '.join(sorted(known, key=float))}), got {capability}: choose one of them, or build with "
+                "tensorrt on the machine itself"
+            )
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(kinds, known[capability]), 0)
 
     def _load_timings(self, config: Any, path: Path | None) -> Any:
         if path is None:
@@ -262,36 +257,36 @@ def _make_logger(trt: Any) -> Any:
             self.last_error = ""
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+            if severity in (trt.ILogger.INFO, trt.ILogger.VERBOSE):
+                return
+            _LOG.debug("%s", message)
+            if severity != trt.ILogger.WARNING:
                 self.last_error = self.last_error or message  # the first tells most
-                _LOG.debug("%s", message)
-            elif severity == trt.ILogger.WARNING:
-                _LOG.debug("%s", message)
 
     return Logger()
 
 
 def _make_monitor(trt: Any, progress: Callable[[float], None]) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Adds up the phases, which nest: a phase's step is worth a share of its parent's."""
+        """Adds up the phases, which nest: all steps of a phase together are worth one step of its parent."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self._lock = threading.Lock()
-            self._phases: dict[str, tuple[str | None, int, int]] = {}
+            self._steps: dict[str, tuple[int, float]] = {}  # {phase that goes on: steps done, what one is worth}
             self._told_s = float("-inf")
             self.stopped_by: Exception | None = None  # what `progress` raised
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             with self._lock:
-                self._phases[phase] = (parent, 0, max(steps, 1))
+                _, whole = self._steps.get(parent or "", (0, 1.0))
+                self._steps[phase] = 0, whole / max(steps, 1)
 
         def step_complete(self, phase: str, step: int) -> bool:
             with self._lock:
-                if phase in self._phases:
-                    parent, _, steps = self._phases[phase]
-                    self._phases[phase] = (parent, step + 1, steps)
-                share = self._share()
+                if phase in self._steps:
+                    self._steps[phase] = step + 1, self._steps[phase][1]
+                share = min(sum(done * worth for done, worth in self._steps.values()), 1.0)
             now = time.monotonic()
             if self.stopped_by is None and now - self._told_s >= _TOLD_PERIOD_S:
                 self._told_s = now
@@ -303,20 +298,6 @@ def _make_monitor(trt: Any, progress: Callable[[float], None]) -> Any:
 
         def phase_finish(self, phase: str) -> None:
             with self._lock:
-                self._phases.pop(phase, None)
-
-        def _share(self) -> float:
-            total = 0.0
-            for phase, (_, done, steps) in self._phases.items():
-                total += done / steps / self._weight(phase)
-            return min(total, 1.0)
-
-        def _weight(self, phase: str) -> float:
-            parent = self._phases[phase][0]
-            weight = 1.0
-            while parent is not None and parent in self._phases:
-                weight *= self._phases[parent][2]
-                parent = self._phases[parent][0]
-            return weight
+                self._steps.pop(phase, None)
 
     return Monitor()

@@ -1,9 +1,9 @@
-"""PyTorch on the CPU or a CUDA GPU: the researcher's engine, the network itself without an export."""
+"""PyTorch on the CPU or a CUDA GPU: the researcher's backend, the network itself without an export."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import warp as wp
@@ -25,6 +25,7 @@ class TorchBackend(Backend):
     """Runs `PanopticNetwork` with the bundle's weights, in float32 or, where it pays, float16."""
 
     name = "torch"
+    lacks: ClassVar = {"int8": ""}
 
     def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> None:
         """Load the network; see `Backend`."""
@@ -33,14 +34,9 @@ class TorchBackend(Backend):
                 f"expected a torch with CUDA for device {device}, got torch {torch.__version__} without: "
                 "install a CUDA build of torch, or choose device cpu"
             )
-        if precision == "int8":
-            raise UnavailableError(
-                "expected precision float32 or float16 for the torch backend, got int8: choose one of them, or "
-                "another backend"
-            )
+        super().__init__(network_size, device, precision)
         if precision == "float16" and device == "cpu":
             _LOGGER.warning("torch takes several times as long in float16 as in float32 on a CPU: choose float32 there")
-        self.device, self.network_size, self.precision = device, network_size, precision
         network = PanopticNetwork(bundle.network, len(bundle.classes), len(bundle.classes.thing_ids))
         network.load_arrays(bundle.load_weights())
         self._network = network.eval().requires_grad_(False).to(device)
@@ -63,7 +59,7 @@ class TorchBackend(Backend):
         )
 
     def close(self) -> None:
-        """Free the network."""
+        """Free the network; see `Backend`."""
         del self._network
 
 

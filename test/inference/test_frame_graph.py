@@ -110,7 +110,7 @@ def pipeline_of(engine: Backend, bundle: ModelBundle) -> PanopticPipeline:
         device="cpu",
         network_size=engine.network_size,
         settings=bundle.settings.replaced({"mask_threshold": 0.1, "score_threshold": 0.1}),
-        engine_opener=lambda *_: engine,
+        backend_opener=lambda *_: engine,
     )
 
 

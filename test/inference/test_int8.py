@@ -45,7 +45,7 @@ def bundle_of(network: NetworkConfig, path: Path) -> ModelBundle:
 )
 def test_int8_stays_near_float(network: NetworkConfig, tmp_path: Path) -> None:
     bundle = bundle_of(network, tmp_path / "m")
-    write_ranges(bundle, calibrate(bundle, [picture(seed) for seed in range(6)], SIZE), "pictures made for a test")
+    write_ranges(bundle, calibrate(bundle, [picture(seed) for seed in range(6)]), "pictures made for a test")
     exact = open_backend("onnxruntime", bundle, SIZE, "cpu").infer(picture(9))
     for engine in ("onnxruntime", "openvino"):
         if importlib.util.find_spec(engine) is None:
@@ -61,7 +61,7 @@ def test_int8_stays_near_float(network: NetworkConfig, tmp_path: Path) -> None:
 
 def test_the_engine_really_computes_in_8_bits(tmp_path: Path) -> None:
     bundle = bundle_of(NetworkConfig("efficientnet_lite0", 16, 16, 16, tower_depth=1), tmp_path / "m")
-    ranges = calibrate(bundle, [picture(0)], SIZE)
+    ranges = calibrate(bundle, [picture(0)])
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
@@ -77,7 +77,7 @@ def test_the_engine_really_computes_in_8_bits(tmp_path: Path) -> None:
 
 def test_ranges_do_not_depend_on_the_size(tmp_path: Path) -> None:
     bundle = bundle_of(NetworkConfig("resnet18", 16, 16, 8, tower_depth=1), tmp_path / "m")
-    write_ranges(bundle, calibrate(bundle, [picture(0)], SIZE), "a picture")
+    write_ranges(bundle, calibrate(bundle, [picture(0)]), "a picture")
     paths = [exported_onnx(bundle, size, "int8") for size in (SIZE, (64, 96))]
     assert paths[0] != paths[1] != exported_onnx(bundle, (64, 96), "float32")
 
@@ -117,14 +117,14 @@ def test_what_int8_needs_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="expected ranges as JSON"):
         open_backend("onnxruntime", bundle, SIZE, "cpu", "int8")
     other = make_untrained_bundle(tmp_path / "o", network=bundle.network, classes=bundle.classes, size=SIZE, seed=6)
-    write_ranges(other, calibrate(bundle, [picture(0)], SIZE), "a picture")
+    write_ranges(other, calibrate(bundle, [picture(0)]), "a picture")
     (bundle.path / RANGES).write_text((other.path / RANGES).read_text())
     with pytest.raises(InvalidInputError, match="of this bundle's weights"):
         open_backend("onnxruntime", read_bundle(bundle.path), SIZE, "cpu", "int8")
     with pytest.raises(InvalidInputError, match="precision to be one of float32, float16, int8"):
         open_backend("onnxruntime", bundle, SIZE, "cpu", "int4")
     with pytest.raises(InvalidInputError, match="at least one frame"):
-        calibrate(bundle, [], SIZE)
+        calibrate(bundle, [])
 
 
 def test_torch_has_no_int8(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_resnet50_at_full_size(precision: str, tmp_path: Path, rtx: Runtime) -> 
     )
     graph = exported_onnx(bundle, (1024, 2048), precision, "tensorrt")
     shares: list[float] = []
-    engines = [rtx.build(graph, BuildOptions((capability,)), shares.append) for capability in CAPABILITIES]
+    engines = [rtx.build(graph, BuildOptions(capability), shares.append) for capability in CAPABILITIES]
     assert len(set(engines)) == 3
     assert min(map(len, engines)) > 50e6
     assert shares and all(0 <= share <= 1 for share in shares)  # noqa: PT018
@@ -62,14 +62,14 @@ def test_a_build_can_be_called_off(rtx: Runtime) -> None:
 
     graph = exported_onnx(read_bundle("camvid_lite0"), (64, 96), "float16", "tensorrt")
     with pytest.raises(CancelledError, match="the node ends"):
-        rtx.build(graph, BuildOptions(("8.9",)), tell)
-    assert rtx.build(graph, BuildOptions(("8.9",)), lambda share: None)
+        rtx.build(graph, BuildOptions("8.9"), tell)
+    assert rtx.build(graph, BuildOptions("8.9"), lambda share: None)
 
 
 def test_a_wrong_compute_capability_is_one_sentence(rtx: Runtime) -> None:
     graph = exported_onnx(read_bundle("camvid_lite0"), (64, 96), "float16", "tensorrt")
     with pytest.raises(InvalidInputError, match=r"builds for \(7.5, .*12.1\), got 8.7.*on the machine itself"):
-        rtx.build(graph, BuildOptions(("8.7",)), lambda share: None)
+        rtx.build(graph, BuildOptions("8.7"), lambda share: None)
 
 
 def test_a_layer_that_is_not_supported_is_named(rtx: Runtime) -> None:
@@ -78,7 +78,7 @@ def test_a_layer_that_is_not_supported_is_named(rtx: Runtime) -> None:
     node.op_type = "Det"
     del node.input[1:]
     with pytest.raises(UnavailableError, match=r"refused layer centered \(Det\).*choose another precision"):
-        rtx.build(graph.SerializeToString(), BuildOptions(("8.9",)), lambda share: None)
+        rtx.build(graph.SerializeToString(), BuildOptions("8.9"), lambda share: None)
 
 
 def test_a_plan_that_is_none_does_not_open(rtx: Runtime) -> None:

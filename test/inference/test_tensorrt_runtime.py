@@ -125,7 +125,7 @@ def test_timings_are_kept_and_those_of_another_version_replaced(tmp_path: Path) 
 
 def test_a_tensorrt_for_the_gpu_at_hand_takes_no_compute_capability() -> None:
     with pytest.raises(InvalidInputError, match=r"no compute capability for tensorrt.*got 8.9.*tensorrt_rtx"):
-        Runtime("tensorrt", FakeTensorRt("10.3")).build(b"graph", BuildOptions(("8.9",)), lambda share: None)
+        Runtime("tensorrt", FakeTensorRt("10.3")).build(b"graph", BuildOptions("8.9"), lambda share: None)
 
 
 @pytest.mark.parametrize(

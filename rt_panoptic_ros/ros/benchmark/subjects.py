@@ -122,7 +122,7 @@ def stand_in_pipeline(
         Path(), "stand-in", NetworkConfig(), load_class_table("cityscapes"), InputSpec(), card, weights_sha256=""
     )
     return PanopticPipeline(
-        bundle, settings=card.replaced(settings), engine_opener=lambda _, *given: StandInBackend(subject, *given),
+        bundle, settings=card.replaced(settings), backend_opener=lambda _, *given: StandInBackend(subject, *given),
         **arguments,
     )  # fmt: skip
 

@@ -39,7 +39,7 @@ class NodeSettings:
         Change.INACTIVE,
     )
     backend: str = setting(
-        "auto", "Inference engine; auto takes the best one of this machine.", Change.INACTIVE, choices=BACKENDS
+        "auto", "What computes the network; auto takes the best one of this machine.", Change.INACTIVE, choices=BACKENDS
     )
     device: str = setting(
         "auto", "Where to compute: cpu, cuda, or auto for a GPU if there is one.", Change.INACTIVE, choices=DEVICES
@@ -56,7 +56,7 @@ class NodeSettings:
     )  # fmt: skip
     camera_size: str = setting(
         "",
-        "Size of the camera's images as HEIGHTxWIDTH in px, to warm the engine up for before the first frame; "
+        "Size of the camera's images as HEIGHTxWIDTH in px, to warm the network up for before the first frame; "
         "empty if unknown. Images of other sizes are accepted all the same.",
         Change.INACTIVE,
     )
@@ -110,7 +110,9 @@ class NodeSettings:
         Change.LIVE,
         choices=PALETTES,
     )
-    build_only: bool = setting(False, "Load or build the engine, then end: for provisioning a robot.", Change.STARTUP)
+    build_only: bool = setting(
+        False, "Load the network (tensorrt: build its engine), then end: for provisioning a robot.", Change.STARTUP
+    )
     autostart: bool = setting(
         True, "Configure and activate at start; false leaves that to a lifecycle manager.", Change.STARTUP
     )

@@ -256,7 +256,7 @@ class PanopticNode(LifecycleNode):
         self._built_for = structure_of(settings)
         self._latencies.clear()
         took_s = time.monotonic() - begin_s
-        self.get_logger().info(f"ready: {self._engine}, engine and warm-up took {took_s:.1f} s")
+        self.get_logger().info(f"ready: {self._engine}, loading and warm-up took {took_s:.1f} s")
 
     def _load(self, settings: NodeSettings) -> None:
         """Open the pipeline, and warm all that a listener can ask for."""

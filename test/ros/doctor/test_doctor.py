@@ -575,7 +575,7 @@ def test_the_command_line_tells_and_its_status_says_whether_there_are_faults(gra
     status, report = run_command(graph, "-m", "rt_panoptic_ros", "doctor")
     assert (status, report.splitlines()[0]) == (0, "/panoptic_node: healthy"), report
     assert call(graph, driver.node, SetBool, "/panoptic_node/enable", SetBool.Request(data=False)).success
-    as_ros2_run = "import sys; from rt_panoptic_ros.cli import doctor; sys.exit(doctor())"
+    as_ros2_run = "import sys; from rt_panoptic_ros.cli import main_of_doctor; sys.exit(main_of_doctor())"
     status, report = run_command(graph, "-c", as_ros2_run, "--node", node.get_name())
     assert (status, report.splitlines()[0]) == (1, "/panoptic_node: 1 fault(s)"), report
     assert "ros2 service call /panoptic_node/enable" in report

@@ -1,4 +1,4 @@
-"""`rt-panoptic build-engine` and `verify`: engines made ahead of time, and whether engines agree."""
+"""`rt-panoptic build-engine` and `verify`: TensorRT's engines made ahead of time, and whether backends agree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from rt_panoptic_ros.commands.options import natural
+from rt_panoptic_ros.commands.options import add_device, add_model, natural
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.settings import parse_size
 
@@ -28,15 +28,12 @@ def _build_engine(options: argparse.Namespace) -> None:
     bundle = read_bundle(options.model)
     size = _network_size(options.size, bundle)
     runtime = tensorrt_runtime.load_runtime(options.runtime)
-    targets: list[tuple[str, ...]] = [(capability,) for capability in options.compute_capability]
-    gpu, named = "any", bool(targets)
-    if not named:
-        gpu, capability = tensorrt_runtime.gpu_identity("cuda:0")
-        targets = [(capability,)]
+    named = [("any", capability) for capability in options.compute_capability]
     folder = options.out or engine_cache.engine_folder()
-    for target in targets:
-        limits = tensorrt_runtime.BuildOptions(target if named else (), options.workspace, options.timing_cache)
-        with tqdm(total=100, desc=f"sm {','.join(target)}", unit="%", leave=False) as bar:
+    for gpu in named or [tensorrt_runtime.gpu_identity("cuda:0")]:
+        _, capability = gpu
+        how = tensorrt_runtime.BuildOptions(capability if named else "", options.workspace, options.timing_cache)
+        with tqdm(total=100, desc=f"sm {capability}", unit="%", leave=False) as bar:
 
             def show(words: str, bar: tqdm[NoReturn] = bar) -> None:
                 share = re.search(r"(\d+) %$", words)
@@ -45,7 +42,7 @@ def _build_engine(options: argparse.Namespace) -> None:
 
             with observing(show):
                 identity, plan, found = build_engine(
-                    bundle, size, _PRECISIONS[options.precision], runtime, gpu, target, limits, folder
+                    bundle, size, _PRECISIONS[options.precision], runtime, gpu, how, folder
                 )
         path = folder / f"{identity.stem}.engine"
         if not path.exists():
@@ -64,8 +61,8 @@ def _verify(options: argparse.Namespace) -> None:
     print(report.format())
     if report.failures:
         raise InvalidInputError(
-            f"expected the engines to agree on {options.model}, got differences beyond rounding: "
-            f"{'; '.join(report.failures)}: see the table, and don't use those engines"
+            f"expected the backends to agree on {options.model}, got differences beyond rounding: "
+            f"{'; '.join(report.failures)}: see the table, and don't use those backends"
         )
 
 
@@ -82,10 +79,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommands."""
     command = commands.add_parser("build-engine", help="build a model's TensorRT engine ahead of time")
     command.set_defaults(run=_build_engine)
-    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    add_model(command)
     command.add_argument("--size", default="", help="HEIGHTxWIDTH px of the network's input (default: the model's own)")
     command.add_argument("--precision", default="fp16", choices=list(_PRECISIONS), help="default: %(default)s")
-    command.add_argument("--runtime", default="auto", choices=["auto", "tensorrt", "tensorrt_rtx"])
+    command.add_argument("--runtime", default="auto", choices=("auto", "tensorrt", "tensorrt_rtx"))
     command.add_argument(
         "--compute-capability", nargs="+", default=[], metavar="X.Y",
         help="GPUs to build for, such as 8.9, one engine each; needs tensorrt_rtx, no GPU (default: the GPU at hand)",
@@ -96,8 +93,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--timing-cache", type=Path, metavar="FILE", help="keep timings here for the next build")
     command.add_argument("--out", type=Path, metavar="DIR", help="default: the cache, where the node finds it")
 
-    command = commands.add_parser("verify", help="run a model with every engine of this machine and compare them")
+    command = commands.add_parser("verify", help="run a model with every backend of this machine and compare them")
     command.set_defaults(run=_verify)
-    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    add_model(command)
     command.add_argument("--image", required=True, help="image to label")
-    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    add_device(command)
