@@ -68,12 +68,6 @@ class InputSpec:
         red, green, blue = map(round, self.mean_rgb)
         return red, green, blue
 
-    @property
-    def fill_rgb(self) -> tuple[int, int, int]:
-        """The colour of padding: the mean's."""
-        red, green, blue = map(round, self.mean_rgb)
-        return red, green, blue
-
 
 @dataclass(frozen=True, slots=True)
 class ModelBundle:
