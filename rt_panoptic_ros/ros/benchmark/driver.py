@@ -100,7 +100,7 @@ class FrameDriver:
         Args:
             cameras: Those that can be played.
             images: (H, W, 3) uint8 RGB, played again and again.
-            outputs: Names of those that belong to a complete answer.
+            outputs: Names of those that belong to a complete answer; detections is one of them.
         """
         self.diagnostics: dict[str, str] = {}
         self._context = Context()
