@@ -50,6 +50,7 @@ _PATIENCE_S = 120.0
 _LAST_ANSWER_S = 10.0
 """For the outputs of the last frame, which were lost if they take longer."""
 _POLL_S = 0.1  # how often processes are looked after
+_MEMORY_HZ = 10.0  # about how often a process's memory is looked at: it costs too much for each image of a flood
 _STAMP, _STAMP_PLACE = struct.Struct("<iI"), 4  # of a serialised image, behind the encapsulation's four bytes
 
 
@@ -70,7 +71,7 @@ class Camera:
     process: Process  # of the node that answers
     sent_ns: list[int] = field(default_factory=list)  # stamps of the frames that count
     answers: dict[int, Answer] = field(default_factory=dict)  # by stamp, ns; also to frames that don't count
-    resident_mb: list[float] = field(default_factory=list)  # of the process, before each frame that counts
+    resident_mb: list[float] = field(default_factory=list)  # of the process, evenly spread over the frames that count
 
     def reset(self) -> None:
         """Begin anew with what is seen."""
@@ -98,7 +99,7 @@ class FrameDriver:
         Args:
             cameras: Those that can be played.
             images: (H, W, 3) uint8 RGB, played again and again.
-            outputs: Names of those that belong to a complete answer.
+            outputs: Names of those that belong to a complete answer; detections is one of them.
         """
         self.diagnostics: dict[str, str] = {}
         self._context = Context()
@@ -142,7 +143,8 @@ class FrameDriver:
         expected = min(frames, seconds * sum(rates_hz.values()))
         with tqdm(total=round(expected), desc="frames", unit="frame", leave=False) as bar:
             for camera in self._due(rates_hz, seconds):
-                camera.resident_mb.append(memory_mb(camera.process, "VmRSS"))
+                if len(camera.sent_ns) % max(1, round(rates_hz[camera] / _MEMORY_HZ)) == 0:
+                    camera.resident_mb.append(memory_mb(camera.process, "VmRSS"))
                 stamp = self._send(camera)
                 if stamp is not None:
                     camera.sent_ns.append(stamp)

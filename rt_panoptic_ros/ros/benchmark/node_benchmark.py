@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 NOT_OWN = ("input", "network", "query_boxes", "masks", "fusion")
 """Stages that are the pipeline's, not the ROS side's."""
 
+_OF_THE_RELAY = ("age_at_turn_p50_ms", "age_at_turn_p95_ms", "frames_sent", "frames_answered")
 _OUTPUTS = ("semantic", "instance", "detections")
 _LEAST_ENDURANCE = 10
 
@@ -97,14 +98,9 @@ def compare_node_with_relay(benchmark: NodeBenchmark) -> Comparison:
         {
             "node_over_relay": round(node.median_ms / relay.median_ms, 3),
             "own_cost_over_relay": round(node.own_cost_ms / relay.own_cost_ms, 3),
-            "own_cost_ms": round(node.own_cost_ms, 3),
             "own_cost_leaves_out": list(NOT_OWN),
-            **node.ages,
-            **{f"relay_{name}": value for name, value in relay.ages.items()},
-            **node.counts,
-            "relay_frames_sent": relay.counts["frames_sent"],
-            "relay_frames_answered": relay.counts["frames_answered"],
-            **node.memory,
+            **node.figures,
+            **{f"relay_{name}": relay.figures[name] for name in _OF_THE_RELAY},
         },
     )
 
@@ -123,18 +119,22 @@ def endure(benchmark: NodeBenchmark, frames: int) -> Endurance:
         )
     (node,) = _measure(benchmark, (NODE_NAME,), frames, 1)
     figures = {
-        **node.counts,
+        **node.figures,
         "sent_rate_hz": round(node.sent_rate_hz, 2),
         "median_ms": round(node.median_ms, 3),
-        "own_cost_ms": round(node.own_cost_ms, 3),
-        **node.ages,
-        **node.memory,
     }
     return Endurance(f"node alone, {frames} frames: {benchmark.describe()}", figures, median_stages(node.stages_ms))
 
 
 class Outcome:
-    """What the driver and the subject itself saw of the frames that count."""
+    """What the driver and the subject itself saw of the frames that count.
+
+    Attributes:
+        stages_ms: Of each answered frame; they add up to its age.
+        median_ms: Of the ages.
+        own_cost_ms: Median of the ages without the stages `NOT_OWN`.
+        figures: The other figures by name.
+    """
 
     def __init__(self, camera: Camera, log: Path, peak_mb: float) -> None:
         """Join both.
@@ -155,7 +155,7 @@ class Outcome:
         came, stages_ms = read_log(log)
         arrived, processed = came & sent, stages_ms.keys() & sent
         ages_ms = {stamp: camera.answers[stamp].age_ms for stamp in answered}
-        self.stages_ms = [  # of each answered frame; they add up to its age
+        self.stages_ms = [
             {**stages_ms[stamp], "deliver": age - sum(stages_ms[stamp].values())} for stamp, age in ages_ms.items()
         ]
         self.median_ms = float(np.median(list(ages_ms.values())))
@@ -163,16 +163,16 @@ class Outcome:
         self.own_cost_ms = float(np.median(own_costs_ms))
         turns_ms = np.array([row["receive"] + row.get("hand_over", 0.0) for row in self.stages_ms])
         turn_p50, turn_p95 = percentiles_ms(turns_ms)
-        self.ages = {"age_at_turn_p50_ms": round(turn_p50, 1), "age_at_turn_p95_ms": round(turn_p95, 1)}
-        self.counts = {
+        self.figures = {
             "frames_sent": len(sent),
             "frames_received_by_node": len(arrived),
             "frames_not_received": len(sent - arrived),  # lost, or replaced in the middleware by a newer one
             "frames_dropped": len(arrived - processed),  # by the node, for a newer one
             "frames_answered": len(answered),
             "objects_per_frame": float(np.mean([camera.answers[stamp].objects for stamp in answered])),
-        }
-        self.memory = {
+            "own_cost_ms": round(self.own_cost_ms, 3),
+            "age_at_turn_p50_ms": round(turn_p50, 1),
+            "age_at_turn_p95_ms": round(turn_p95, 1),
             "peak_memory_mb": round(peak_mb, 1),
             "memory_growth_mb": round(camera.memory_growth_mb(), 1),
         }

@@ -58,11 +58,11 @@ class FrameLog:
 
     def __init__(self, path: str) -> None:
         """Begin the file; from then on, any thread may note."""
-        self._file = Path(path).open("w", buffering=1, encoding="utf-8")  # noqa: SIM115 - open as long as the process
+        self._file = Path(path).open("wb", buffering=0)  # noqa: SIM115 - open as long as the process
 
     def note(self, stamp_ns: int, stages_ms: Mapping[str, float] | None = None) -> None:
         """Note that a frame reached the callback, or, with what its stages took, that its outputs were published."""
-        self._file.write(json.dumps([stamp_ns, stages_ms]) + "\n")
+        self._file.write(json.dumps([stamp_ns, stages_ms]).encode() + b"\n")
 
 
 def read_log(path: Path) -> tuple[set[int], dict[int, dict[str, float]]]:

@@ -40,13 +40,14 @@ def run_demo(source: str, out: Path, *, model: str | None, max_frames: int) -> N
         UnavailableError: ROS is not installed here, or one of the processes failed (the end of its log is quoted).
     """
     require_ros("the demo")
-    from rt_panoptic_ros.ros.node import panoptic_node
-    from rt_panoptic_ros.ros.tools import image_player, output_recorder
-
     exit_on_sigterm()
     with open_source(source):
         pass  # a wrong source should be said before anything starts
     bundle = str(read_bundle(model or DEFAULT_MODEL).path)
+    # Not before: they need ROS, and load slowly.
+    from rt_panoptic_ros.ros.node import panoptic_node
+    from rt_panoptic_ros.ros.tools import image_player, output_recorder
+
     environment = local_environment(os.environ, DOMAIN)
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)

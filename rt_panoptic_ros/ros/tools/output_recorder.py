@@ -92,7 +92,10 @@ class OutputRecorder(Node):
         self._wait = _Wait("patience", time.monotonic(), self.settings.patience_s)
         self._matcher = StampMatcher(tuple(TOPICS))
         self.messages: Counter[str] = Counter()
-        self._frames: list[_Frame] = []
+        self._latencies_ms: list[float] = []  # from an image's stamp to the arrival of its last output
+        self._first_s = self._last_s = 0.0  # arrivals of complete sets, monotonic
+        self._objects = 0
+        self._image_size: tuple[int, int] | None = None
         self._node_values: dict[str, str] = {}
         self._progress = tqdm(
             total=self.settings.max_frames or None, unit="frame", desc="recording", disable=not self.settings.progress
@@ -140,7 +143,7 @@ class OutputRecorder(Node):
             problem = problem or str(error)
         if problem:
             self.get_logger().error(problem)
-        if not self._frames:
+        if not self._latencies_ms:
             self.get_logger().error(
                 f"expected outputs of {self.settings.node}, but no complete set of {', '.join(TOPICS)} came: "
                 f"messages by topic {dict(self.messages)}; check that the node is active and receives images"
@@ -169,13 +172,13 @@ class OutputRecorder(Node):
             self._matcher.incomplete += 1
             self.get_logger().warning(f"frame left out: {error}", throttle_duration_sec=_LOG_PERIOD_S)
             return
-        latency_ms = (self.get_clock().now().nanoseconds - stamp) / 1e6
-        detections = outputs["detections"]
-        size = detections.height, detections.width
-        self._frames.append(_Frame(now_s, latency_ms, len(detections.detections), size))
+        self._latencies_ms.append((self.get_clock().now().nanoseconds - stamp) / 1e6)
+        self._first_s, self._last_s = self._first_s or now_s, now_s
+        self._objects += len(outputs["detections"].detections)
+        self._image_size = outputs["detections"].height, outputs["detections"].width
         self._progress.update()
         self._pictures.put((overlay, stamp / 1e9))  # waits where the encoder is far behind
-        if len(self._frames) == self.settings.max_frames:
+        if len(self._latencies_ms) == self.settings.max_frames:
             self._ended_by = _ENOUGH
             self._wait = _Wait(_ENOUGH, now_s, _LAST_DIAGNOSTICS_S)
 
@@ -193,36 +196,24 @@ class OutputRecorder(Node):
             self._finished.set()
 
     def _summary(self, files: dict[str, str]) -> dict[str, Any]:
-        frames = self._frames
+        frames = len(self._latencies_ms)
         latency: dict[str, float] = {}
-        rate_hz = 0.0
         if frames:
-            latencies_ms = np.array([frame.latency_ms for frame in frames])
-            p50, p95 = percentiles_ms(latencies_ms)
-            latency = {"p50": p50, "p95": p95, "max": float(latencies_ms.max())}
-            elapsed_s = frames[-1].arrival_s - frames[0].arrival_s
-            rate_hz = (len(frames) - 1) / elapsed_s if elapsed_s > 0 else 0.0
+            p50, p95 = percentiles_ms(np.array(self._latencies_ms))
+            latency = {"p50": p50, "p95": p95, "max": max(self._latencies_ms)}
+        elapsed_s = self._last_s - self._first_s
         return {
-            "frames": len(frames),  # complete sets
+            "frames": frames,  # complete sets
             "incomplete": self._matcher.incomplete,
             "messages": {topic: self.messages[topic] for topic in TOPICS},
-            "rate_hz": rate_hz,
+            "rate_hz": (frames - 1) / elapsed_s if elapsed_s > 0 else 0.0,
             "latency_ms": latency,
-            "objects": sum(frame.objects for frame in frames),
-            "image_size": frames[-1].size if frames else None,
+            "objects": self._objects,
+            "image_size": self._image_size,
             "ended_by": self._ended_by,
             "files": files,
             "node": self._node_values,  # what the node last said in its diagnostics
         }
-
-
-class _Frame(NamedTuple):
-    """A complete set of outputs."""
-
-    arrival_s: float  # monotonic
-    latency_ms: float  # from the image's stamp to the arrival of its last output
-    objects: int
-    size: tuple[int, int]  # (height, width) of the image, px
 
 
 class _Wait(NamedTuple):

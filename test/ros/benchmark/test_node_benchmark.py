@@ -88,12 +88,14 @@ def test_lost_dropped_and_unheard_frames_are_told_apart(tmp_path):
     camera.resident_mb = [50.0, 60.0, 60.0, 60.0, 60.0, 62.0]
 
     outcome = Outcome(camera, tmp_path / "node.jsonl", 70.0)
-    assert [outcome.counts[name] for name in COUNTS] == [5, 4, 1, 1, 2]
-    assert outcome.counts["objects_per_frame"] == 1.5
+    assert [outcome.figures[name] for name in COUNTS] == [5, 4, 1, 1, 2]
+    assert outcome.figures["objects_per_frame"] == 1.5
     assert [stages["deliver"] for stages in outcome.stages_ms] == pytest.approx([1.0, 3.0])
     assert (outcome.median_ms, outcome.own_cost_ms) == pytest.approx((15.25, 5.25))
-    assert outcome.ages == {"age_at_turn_p50_ms": 1.2, "age_at_turn_p95_ms": 1.4}
-    assert outcome.memory == {"peak_memory_mb": 70.0, "memory_growth_mb": 12.0}
+    ages = {name: value for name, value in outcome.figures.items() if "age_at_turn" in name}
+    assert ages == {"age_at_turn_p50_ms": 1.2, "age_at_turn_p95_ms": 1.4}
+    memory = {name: value for name, value in outcome.figures.items() if "memory" in name}
+    assert memory == {"peak_memory_mb": 70.0, "memory_growth_mb": 12.0}
 
     camera.answers = {90: Answer(99.0, 7)}
     with pytest.raises(UnavailableError, match="outputs of the node for some of 5 frames, got none: lower --rate"):
