@@ -29,28 +29,28 @@ from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
 from rt_panoptic_ros.ros.doctor.node_rules import diagnose
-from rt_panoptic_ros.ros.doctor.observation import examine
-from rt_panoptic_ros.ros.doctor.records import format_report
+from rt_panoptic_ros.ros.doctor.observation import Waits, examine
+from rt_panoptic_ros.ros.doctor.verdicts import format_report
 from rt_panoptic_ros.ros.node.panoptic_node import PanopticNode
 from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES, shipped_profile
 
 TIMEOUT_S = 60.0
-SECONDS = 2.0
+SECONDS = 1.0
+QUICK = Waits(settle_s=0.5)  # all nodes of this process are discovered together
+IN_VAIN = Waits(discovery_s=4.0)  # participants announce themselves every 3 s
 
 DEACTIVATE, ACTIVATE = (f"ros2 lifecycle set /panoptic_node {word}" for word in ("deactivate", "activate"))
 
 
 @pytest.fixture(autouse=True)
-def _own_graph(request, monkeypatch):
-    """Have nodes of earlier tests gone, and don't wait for processes that would be discovered late."""
+def _own_graph():
+    """Have nodes of earlier tests gone."""
     gc.collect()  # rclpy's lifecycle nodes hold themselves, and their names stay on the graph meanwhile
-    if "programs" not in request.fixturenames:
-        monkeypatch.setattr("rt_panoptic_ros.ros.doctor.observation._SETTLE_S", 1.0)
 
 
 @pytest.fixture
 def stranger(graph):
-    """A node of a participant of its own: one of another type's topic can't share one."""
+    """A node of a participant of its own, as one can't have two types on a topic; the doctor may find it late."""
     other = type(graph)()
     yield other.node("stranger")
     other.close()
@@ -76,10 +76,10 @@ def started(node):
     node._worker.run(lambda: None)
 
 
-def see_doctor(graph, seconds=SECONDS, **options):
+def see_doctor(graph, seconds=SECONDS, waits=QUICK, **options):
     """Return all verdicts of a doctor that looks at the graph while it lives on."""
     with ThreadPoolExecutor(1) as pool:
-        seen = pool.submit(examine, seconds, **options)
+        seen = pool.submit(examine, seconds, waits=waits, **options)
         graph.spin_until(seen.done, "for the doctor")
     verdicts = diagnose(seen.result())
     print(format_report(verdicts, seen.result()))
@@ -172,7 +172,7 @@ def test_nobody_listening_is_said_and_no_fault(graph, fake_node):
 
 def test_no_node(graph):
     Driver(graph, "/camera/image_raw")
-    verdict = first_fault(graph, seconds=1.5)
+    verdict = first_fault(graph, waits=IN_VAIN)
     assert "no panoptic node on this graph" in verdict.cause
     assert "1 other node(s): /camera" in verdict.cause
     assert f"ROS_DOMAIN_ID = {os.environ['ROS_DOMAIN_ID']}" in verdict.cause
@@ -182,7 +182,7 @@ def test_no_node(graph):
 
 def test_no_node_of_that_name(graph, fake_node):
     fake_node()
-    verdict = first_fault(graph, seconds=1.5, wanted="/robot/panoptic_node")
+    verdict = first_fault(graph, waits=IN_VAIN, wanted="/robot/panoptic_node")
     assert "no node called /robot/panoptic_node" in verdict.cause
     assert "/panoptic_node" in verdict.cause.split("other node(s)")[1]
 
@@ -218,7 +218,7 @@ def test_two_nodes_of_one_name(graph, fake_node):
         activated(fake_node(f"image:={camera}"))
         Driver(graph, camera, name=camera[1:])
     planner(graph)
-    verdict = first_fault(graph, seconds=3.0)
+    verdict = first_fault(graph, seconds=2.0)
     assert verdict.cause.startswith("2 nodes are called /panoptic_node:")
     assert verdict.commands[-1].endswith("panoptic_node --ros-args -r __node:=panoptic_node_2")
 
@@ -228,7 +228,7 @@ def test_another_kind_of_node_of_the_same_name_is_noted(graph, fake_node):
     Driver(graph)
     planner(graph)
     graph.node("panoptic_node")
-    verdicts = see_doctor(graph, seconds=3.0)  # the other may answer the question for parameters
+    verdicts = see_doctor(graph)  # the other may answer the question for parameters
     words = "The graph knows 2 nodes called /panoptic_node, of which one alone reports"
     assert any(words in verdict.cause for verdict in verdicts)
     assert not any(verdict.is_fault for verdict in verdicts)
@@ -238,7 +238,7 @@ def test_nodes_of_one_name_in_two_namespaces_are_healthy(graph, fake_node):
     for space in ("/front", "/rear"):
         activated(fake_node(f"__ns:={space}", lazy=False))
         Driver(graph, f"{space}/image", name=space[1:])
-    verdicts = see_doctor(graph, seconds=3.0)
+    verdicts = see_doctor(graph, seconds=2.0)
     assert [verdict.is_fault for verdict in verdicts] == [False, False]  # nobody listens to either
 
 
@@ -307,7 +307,7 @@ def test_an_engine_that_is_being_built(graph, programs, tmp_path):
     )
     try:
         reports.await_report(lambda status: status.message.endswith("40 %"))
-        verdict = first_fault(graph)
+        verdict = first_fault(graph, waits=Waits())
         assert "building the tensorrt engine of fake at 64x96 in float16: 40 %" in verdict.cause
         assert verdict.remedy.startswith("Wait")
     finally:
@@ -366,7 +366,7 @@ def test_the_camera_publishes_compressed_images_only(graph, fake_node):
 def test_the_camera_publishes_another_type_on_that_topic(graph, fake_node, stranger):
     activated(fake_node())
     stranger.create_publisher(CompressedImage, "image", 1)
-    verdict = first_fault(graph)
+    verdict = first_fault(graph, waits=Waits())
     assert "/stranger publishes sensor_msgs/msg/CompressedImage on /image" in verdict.cause
     assert verdict.commands[0] == "ros2 run topic_tools relay /image /image/compressed"
     assert "ros2 param set /panoptic_node image_transport compressed" in verdict.commands
@@ -387,7 +387,7 @@ def test_a_topic_of_two_types(graph, fake_node, stranger):
     Driver(graph)
     planner(graph)
     stranger.create_publisher(CompressedImage, "image", 1)
-    (verdict,) = see_doctor(graph)
+    (verdict,) = see_doctor(graph, waits=Waits())
     assert not verdict.is_fault
     assert "/stranger publishes sensor_msgs/msg/CompressedImage on /image" in verdict.cause
 
@@ -421,7 +421,7 @@ def test_stamps_in_the_future(graph, fake_node):
     activated(fake_node())
     Driver(graph, ahead_s=5.0)
     verdict = first_fault(graph)
-    assert "are 5.00 s in the future by the node's clock: the clocks of two machines differ" in verdict.cause
+    assert re.search(r"are [45]\.\d\d s in the future by the node's clock: the clocks of two m", verdict.cause)
     assert verdict.commands[0].startswith("timedatectl")
 
 
@@ -470,9 +470,9 @@ def test_large_images_without_the_profile_are_lost(graph, programs, small_bundle
     programs.environment = without if sender == "/image_player" else environment
     programs.start("play_images", source=tmp_path / "frame.bmp", rate_hz=5.0, loop=True)
     reports.await_report(
-        lambda status: {value(status, f"frames {fate}") for fate in ("received", "lost")} != {"0"}, index=1
+        lambda status: {value(status, f"frames {outcome}") for outcome in ("received", "lost")} != {"0"}, index=1
     )
-    lost = next(verdict for verdict in see_doctor(graph, seconds=3.0) if "lost" in verdict.cause)
+    lost = next(verdict for verdict in see_doctor(graph, 3.0, Waits()) if "lost" in verdict.cause)
     assert lost.is_fault
     assert f"in the terminal of the {'node' if sender == '/panoptic_node' else 'camera'} {sender}" in lost.remedy
     assert lost.commands[0] == f"export {PROFILE_VARIABLES[0]}={shipped_profile()}"
@@ -516,23 +516,23 @@ def test_a_listener_of_another_type(graph, fake_node, stranger):
     activated(fake_node())
     Driver(graph)
     stranger.create_subscription(Image, "/panoptic_node/detections", lambda _: None, 1)
-    verdict = first_fault(graph)
+    verdict = first_fault(graph, waits=Waits())
     assert "/stranger expects sensor_msgs/msg/Image on /panoptic_node/detections" in verdict.cause
 
 
-@pytest.mark.parametrize("fate", ["refused", "failed"])
-def test_frames_that_the_pipeline_cannot_label(graph, fake_node, monkeypatch, fate):
+@pytest.mark.parametrize("outcome", ["refused", "failed"])
+def test_frames_that_the_pipeline_cannot_label(graph, fake_node, monkeypatch, outcome):
     node = activated(fake_node())
-    error = {"refused": "expected a GPU with free memory", "failed": "surprise"}[fate]
+    error = {"refused": "expected a GPU with free memory", "failed": "surprise"}[outcome]
 
     def fail(*_, **__):
-        raise {"refused": UnavailableError, "failed": ZeroDivisionError}[fate](error)
+        raise {"refused": UnavailableError, "failed": ZeroDivisionError}[outcome](error)
 
     monkeypatch.setattr(type(node.pipelines[0]), "__call__", fail)
     Driver(graph)
     planner(graph)
-    verdict = first_fault(graph, seconds=3.0)
-    assert fate in verdict.cause
+    verdict = first_fault(graph)
+    assert outcome in verdict.cause
     assert error in verdict.remedy  # from the node's log
 
 
@@ -544,8 +544,8 @@ def test_a_machine_that_cannot_keep_up(graph, fake_node, monkeypatch):
     monkeypatch.setattr(kind, "__call__", lambda *image, **options: never.wait(0.15) or label(*image, **options))
     Driver(graph)
     planner(graph)
-    verdict = first_fault(graph, seconds=3.0)
-    assert re.search(r"overloaded \(period \d+.\d+ ms, median time 1\d\d.\d+ ms\)", verdict.cause)
+    verdict = first_fault(graph, seconds=2.0)
+    assert re.search(r"overloaded \(period \d+.\d+ ms, median time [1-9]\d\d.\d+ ms\)", verdict.cause)
     assert verdict.commands[:2] == (DEACTIVATE, "ros2 param set /panoptic_node precision int8")
 
 
