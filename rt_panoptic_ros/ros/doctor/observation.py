@@ -163,12 +163,13 @@ class _Examination:
         starts_s = {node.name: self._told[node.name].times_s[-1:] for node in active}
         for node in active:
             self._listen(node)
-        begin_s = time.monotonic()
         if active:
+            begin_s = time.monotonic()
+            until_s = begin_s + seconds
             self._spin(
                 seconds + self._waits.last_report_s,
                 f"listening to {', '.join(self._listeners) or '/diagnostics'}",
-                lambda: all(max(self._told[node.name].times_s, default=0.0) > begin_s + seconds for node in active),
+                lambda: all(max(self._told[node.name].times_s, default=0.0) > until_s for node in active),
             )
         # The counts are those between two reports.
         spans_s = [self._told[name].times_s[-1] - start_s for name, times_s in starts_s.items() for start_s in times_s]

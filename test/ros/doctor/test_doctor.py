@@ -174,7 +174,7 @@ def test_nobody_listening_is_said_and_no_fault(graph, fake_node):
 def test_no_node(graph):
     Driver(graph, "/camera/image_raw")
     verdict = first_fault(graph, waits=IN_VAIN)
-    assert "no panoptic node on this graph" in verdict.cause
+    assert re.search(r"no panoptic node on this graph within [4-9] s", verdict.cause)
     assert "1 other node(s): /camera" in verdict.cause
     assert f"ROS_DOMAIN_ID = {os.environ['ROS_DOMAIN_ID']}" in verdict.cause
     assert "ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST" in verdict.cause
