@@ -216,7 +216,7 @@ def _overloaded(case: Case) -> Iterator[Verdict]:
     if new("received") >= _FEW and not any(map(new, ("processed", "refused", "failed", "skipped"))):
         yield Verdict(
             f"{new('received')} images of {camera.topic} arrived, but none was labelled {case.within}: the first image "
-            "of a size loads the engine, or a frame takes longer than that.",
+            "of a size sets the backend up, or a frame takes longer than that.",
             *_less_work(case),
         )
     elif new("late") > LATE_SHARE * new("processed"):

@@ -73,10 +73,10 @@ class CameraSeen:
     def describe(self) -> str:
         """Return one line on what the doctor received."""
         images = self.images
-        heard = [f"{output.received} of {output.topic}" for output in self.outputs if output.received is not None]
+        counts = [f"{output.received} of {output.topic}" for output in self.outputs if output.received is not None]
         return (
             f"{self.topic}: {images.received} images of {images.layout}, {images.largest / 1e6:.1f} MB, at "
-            f"{images.rate_hz:.1f} Hz; outputs: {', '.join(heard) or 'not listened to'}"
+            f"{images.rate_hz:.1f} Hz; outputs: {', '.join(counts) or 'not listened to'}"
         )
 
     def number(self, key: str) -> float | None:

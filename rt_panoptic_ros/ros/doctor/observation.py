@@ -110,7 +110,7 @@ class _Question:
 
 
 class _Told:
-    """What one name's owner has told; any logger's may be noted, and some prove to be panoptic nodes."""
+    """What a node has told; of any node, as some prove to be panoptic ones later."""
 
     def __init__(self) -> None:
         self.reports: dict[str, Status] = {}  # the latest, by part: panoptic, camera or camera NAME
@@ -121,7 +121,7 @@ class _Told:
 
     def answers(self) -> tuple[Any, Any]:
         """Return the answers to the questions for state and parameters, None until they are there."""
-        state, parameters = (question.answer() for question in self.questions) if self.questions else (None, None)
+        state, parameters = [question.answer() for question in self.questions] or (None, None)
         return state, parameters
 
     @property
@@ -139,7 +139,7 @@ class _Examination:
         self._told: dict[str, _Told] = defaultdict(_Told)  # by full name
         self._listeners: dict[str, OutputListener] = {}  # by topic
         self._report_topics: set[str] = set()
-        self._hear_reports("/diagnostics")
+        self._read_reports("/diagnostics")
         # What was said before is wanted too, as far as the publishers keep it.
         kept = QoSProfile(
             depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -185,7 +185,7 @@ class _Examination:
 
     # What is told --------------------------------------------------------------------------------------------------
 
-    def _hear_reports(self, topic: str) -> None:
+    def _read_reports(self, topic: str) -> None:
         if topic not in self._report_topics:
             self._report_topics.add(topic)
             self._node.create_subscription(DiagnosticArray, topic, self._on_diagnostics, 50)
@@ -199,7 +199,7 @@ class _Examination:
             return
         for topic, kinds in topics:
             if _REPORT in kinds:
-                self._hear_reports(topic)
+                self._read_reports(topic)
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
         for status in array.status:
@@ -245,15 +245,15 @@ class _Examination:
         """Subscribe to a node's cameras, and to some outputs, so that a lazy node works."""
         for camera in node.cameras:
             if any(publisher.kind == node.expects for publisher in camera.publishers):
-                self._hear(ImageListener, node.expects, camera.topic)
+                self._add_listener(ImageListener, node.expects, camera.topic)
             # The small detections, and an image if there is one: preferably what others listen to as well.
             outputs = sorted(camera.outputs, key=lambda output: (not output.subscribers, _COST.get(output.name, 0)))
             for kind in (_DETECTIONS, IMAGE):
                 fit = [output for output in outputs if output.publisher.kind == kind and output.name in node.enabled]
                 if fit:
-                    self._hear(OutputListener, kind, fit[0].topic)
+                    self._add_listener(OutputListener, kind, fit[0].topic)
 
-    def _hear(self, listener: type[OutputListener], kind: str, topic: str) -> None:
+    def _add_listener(self, listener: type[OutputListener], kind: str, topic: str) -> None:
         if topic not in self._listeners:  # cameras may be shared
             self._listeners[topic] = listener(self._node, _MESSAGES[kind], topic)
 
@@ -265,7 +265,7 @@ class _Examination:
         report = told.reports.get("panoptic")
         return NodeSeen(
             name,
-            state=str(state.current_state.label) if state else report.values.get("state", "") if report else "",
+            state=str(state.current_state.label) if state else (report.values if report else {}).get("state", ""),
             parameters=dict(zip(_PARAMETERS, values, strict=True)) if len(values) == len(_PARAMETERS) else {},
             status=report,
             cameras=tuple(self._camera(name, part) for part in told.reports if part != "panoptic"),
@@ -289,9 +289,9 @@ class _Examination:
         for output, place in places.items():
             own = [publisher for publisher in self._publishers(place) if publisher.node == name]
             listener = self._listeners.get(place)
-            heard = (None, 0) if listener is None else (listener.received, listener.lost)
+            counts = (None, 0) if listener is None else (listener.received, listener.lost)
             if own:
-                outputs.append(OutputSeen(output, place, own[0], tuple(self._subscriptions(place)), *heard))
+                outputs.append(OutputSeen(output, place, own[0], tuple(self._subscriptions(place)), *counts))
         images = self._listeners.get(topic)
         return CameraSeen(
             name=part.removeprefix("camera").strip(),
