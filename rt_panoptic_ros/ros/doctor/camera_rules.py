@@ -41,7 +41,7 @@ def judge_camera(case: Case) -> list[Verdict]:
 
 
 def _unseen(case: Case) -> Iterator[Verdict]:
-    counted = case.camera.number("camera publishers")
+    counted = case.camera.after.number("camera publishers")
     if counted and not case.camera.publishers:
         yield Verdict(
             f"The node counts {counted:.0f} publisher(s) of {case.camera.topic}, but none is seen from here.",
@@ -101,7 +101,7 @@ def _no_publisher(case: Case) -> Iterator[Verdict]:
 
 def _nothing_arrives(case: Case) -> Iterator[Verdict]:
     camera, images = case.camera, case.camera.images
-    if camera.new("received") or (images.received and (camera.subscription is None or camera.after is None)):
+    if camera.new("received") or (images.received and (camera.subscription is None or not camera.after.values)):
         return  # without a subscription the outputs' rules say why
     if lost := max(camera.new("lost"), images.lost):
         cause = f"All images of {camera.topic} are lost in transport: {lost} {case.within}."
@@ -161,7 +161,7 @@ def _unstamped(case: Case) -> Iterator[Verdict]:
 def _other_clock(case: Case) -> Iterator[Verdict]:
     node, camera = case.node, case.camera
     simulated, has_clock = bool(node.parameters.get("use_sim_time", False)), bool(case.graph.clock_publishers)
-    age_ms = camera.number("age at arrival p50 (ms)") if camera.new("received") else None
+    age_ms = camera.after.number("age at arrival p50 (ms)") if camera.new("received") else None
     if age_ms is None and not simulated:
         age_ms = camera.images.age_ms
     if age_ms is None or FUTURE_MS <= age_ms <= _PAST_MS or camera.images.unstamped:
@@ -220,8 +220,7 @@ def _overloaded(case: Case) -> Iterator[Verdict]:
             *_less_work(case),
         )
     elif new("late") > LATE_SHARE * new("processed"):
-        values = camera.after.values if camera.after is not None else {}
-        names = {"period": "period (ms)", "median time": "arrival to outputs p50 (ms)"}
+        names, values = {"period": "period (ms)", "median time": "arrival to outputs p50 (ms)"}, camera.after.values
         figures = ", ".join(f"{words} {values[name]} ms" for words, name in names.items() if name in values)
         yield Verdict(
             f"{new('late')} of {new('processed')} frames were labelled later than the next image of {camera.topic} "

@@ -17,11 +17,11 @@ OK, WARN, ERROR = 0, 1, 2
 
 @dataclass(frozen=True)
 class Status:
-    """One status of /diagnostics."""
+    """One status of /diagnostics; without values where none came."""
 
-    level: int
-    message: str
-    values: Mapping[str, str]
+    level: int = OK
+    message: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
 
     def number(self, key: str) -> float | None:
         """Return a value as a number, None where there is none."""
@@ -67,8 +67,8 @@ class CameraSeen:
     subscription: Endpoint | None = None  # the node's
     images: ImagesSeen = ImagesSeen()
     outputs: tuple[OutputSeen, ...] = ()
-    before: Status | None = None  # its status before the doctor listened
-    after: Status | None = None  # and at the end
+    before: Status = Status()  # before the doctor listened
+    after: Status = Status()  # and at the end
 
     def describe(self) -> str:
         """Return one line on what the doctor received."""
@@ -79,14 +79,10 @@ class CameraSeen:
             f"{images.rate_hz:.1f} Hz; outputs: {', '.join(counts) or 'not listened to'}"
         )
 
-    def number(self, key: str) -> float | None:
-        """Return a number of its last status, None where there is none."""
-        return None if self.after is None else self.after.number(key)
-
     def new(self, outcome: str) -> int:
         """Return how many frames had this outcome, a field of `FrameCounts`, while the doctor listened."""
-        count, before = self.number(f"frames {outcome}"), self.before and self.before.number(f"frames {outcome}")
-        return 0 if count is None else int(count - (before or 0.0))
+        before, after = (status.number(f"frames {outcome}") for status in (self.before, self.after))
+        return 0 if after is None else int(after - (before or 0.0))
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ class NodeSeen:
     name: str  # full name
     state: str = ""  # of its lifecycle; empty where neither its service nor /diagnostics tells
     parameters: Mapping[str, Any] = field(default_factory=dict)  # empty where its service does not answer
-    status: Status | None = None
+    status: Status = Status()
     cameras: tuple[CameraSeen, ...] = ()
     namesakes: int = 0  # other nodes of its full name that the graph knows
     reports_overlap: bool = False  # whether they come so often that they are of more than one node
@@ -105,14 +101,6 @@ class NodeSeen:
     def setting(self, name: str) -> Any:
         """Return one of `NodeSettings`, the default where the node did not tell."""
         return self.parameters.get(name, getattr(NodeSettings(), name))
-
-    def told(self, key: str) -> str:
-        """Return a value of its last status, empty where there is none."""
-        return "" if self.status is None else self.status.values.get(key, "")
-
-    def message_of(self, level: int) -> str | None:
-        """Return the words of its last status, None where there is none or it has another level."""
-        return self.status.message if self.status is not None and self.status.level == level else None
 
     @property
     def expects(self) -> str:

@@ -91,7 +91,7 @@ def _finalized(case: Case) -> Iterator[Verdict]:
 
 
 def _mute(case: Case) -> Iterator[Verdict]:
-    if case.node.status is None:
+    if not case.node.status.values:
         state = case.node.state
         said = f"Its lifecycle is {state}" if state else "Its lifecycle service does not answer"
         yield Verdict(
@@ -103,12 +103,12 @@ def _mute(case: Case) -> Iterator[Verdict]:
 
 
 def _building(case: Case) -> Iterator[Verdict]:
-    node, warning = case.node, case.node.message_of(WARN)
-    # Of a node that is not active, only work on its engine is a warning.
-    if node.told("state") != "active" and (warning is not None or node.state in ("configuring", "activating")):
+    node, status = case.node, case.node.status
+    is_work = status.level == WARN  # of a node that is not active, only work on its engine is a warning
+    if status.values.get("state") != "active" and (is_work or node.state in ("configuring", "activating")):
         start = "ros2 run rt_panoptic_ros panoptic_node --ros-args"
         yield Verdict(
-            f"Its engine is not ready: {node.state if warning is None else warning}. It goes on by itself.",
+            f"Its engine is not ready: {status.message if is_work else node.state}. It goes on by itself.",
             "Wait; provision an engine ahead next time",
             ("ros2 topic echo /diagnostics", f"{start} -p build_only:=true -p model:={node.setting('model')}"),
         )
@@ -121,7 +121,7 @@ def _not_active(case: Case) -> Iterator[Verdict]:
     if node.state not in ("unconfigured", "inactive"):
         yield Verdict(f"It is {node.state} at this moment.", "Look again", (f"ros2 lifecycle get {node.name}",))
         return
-    problem = node.message_of(ERROR)
+    problem = node.status.message if node.status.level == ERROR else ""
     cause = f"It is {node.state}: {problem}."
     if not problem:
         undone = "deactivated it" if node.state == "inactive" else "cleaned it up"
@@ -149,7 +149,7 @@ def _unanswered(case: Case) -> Iterator[Verdict]:
 
 
 def _disabled(case: Case) -> Iterator[Verdict]:
-    if case.node.told("enabled") == "False":
+    if case.node.status.values.get("enabled") == "False":
         yield Verdict(
             "It was disabled through its service ~/enable.",
             "Enable it again",
@@ -168,5 +168,5 @@ def _no_outputs(case: Case) -> Iterator[Verdict]:
 
 def _own_words(case: Case) -> Iterator[Verdict]:
     status = case.node.status
-    if status is not None and status.level >= WARN:
+    if status.level >= WARN:
         yield Verdict(f"The node itself says: {status.message}", *case.see_log())

@@ -262,10 +262,10 @@ class _Examination:
         told = self._told[name]
         state, parameters = told.answers()
         values = [] if parameters is None else [parameter_value_to_python(value) for value in parameters.values]
-        report = told.reports.get("panoptic")
+        report = told.reports.get("panoptic", Status())
         return NodeSeen(
             name,
-            state=str(state.current_state.label) if state else (report.values if report else {}).get("state", ""),
+            state=str(state.current_state.label) if state else report.values.get("state", ""),
             parameters=dict(zip(_PARAMETERS, values, strict=True)) if len(values) == len(_PARAMETERS) else {},
             status=report,
             cameras=tuple(self._camera(name, part) for part in told.reports if part != "panoptic"),
@@ -300,7 +300,7 @@ class _Examination:
             subscription=next((one for one in self._subscriptions(topic) if one.node == name), None),
             images=images.seen() if isinstance(images, ImageListener) else ImagesSeen(),
             outputs=tuple(outputs),
-            before=told.before.get(part),
+            before=told.before.get(part, Status()),
             after=report,
         )
 

@@ -81,7 +81,7 @@ def test_each_policy_that_keeps_messages_away_is_named():
 
 
 def test_a_node_that_tells_nothing():
-    verdict = first(node=replace(NODE, state="", status=None))
+    verdict = first(node=replace(NODE, state="", status=Status()))
     assert "lifecycle service does not answer" in verdict.cause
 
 
@@ -92,7 +92,7 @@ def test_a_transition_is_no_state_to_be_mended(state):
 
 
 def test_a_finalized_node_that_tells_nothing_more_is_explained():
-    verdict = first(node=replace(NODE, state="finalized", status=None))
+    verdict = first(node=replace(NODE, state="finalized", status=Status()))
     assert "no transition leads out" in verdict.cause
     assert verdict.commands == ("ros2 run rt_panoptic_ros panoptic_node --ros-args -r __ns:=/robot -r __node:=front",)
 
