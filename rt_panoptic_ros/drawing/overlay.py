@@ -140,13 +140,14 @@ def contact_sheet(
         cells = [
             _scaled(image, edges[k + 1] - gap - edges[k]) for k, image in enumerate(images[first : first + columns])
         ]
-        bottom = max(map(len, cells)) + gap
-        strip = np.full((bottom + (2 * text_height if captions else 0), width_px, 3), _SHEET_BACKGROUND, np.uint8)
+        picture_height = max(map(len, cells))
+        height = picture_height + gap + (2 * text_height if captions else 0)
+        strip = np.full((height, width_px, 3), _SHEET_BACKGROUND, np.uint8)
         for k, cell in enumerate(cells):
             strip[: len(cell), edges[k] : edges[k] + cell.shape[1]] = cell
             if captions:
                 line = _shortened(captions[first + k], cell.shape[1], scale, thickness)
-                baseline = (int(edges[k]), bottom - gap + gap // 2 + text_height + text_height // 3)
+                baseline = (int(edges[k]), picture_height + gap // 2 + text_height + text_height // 3)
                 cv2.putText(strip, line, baseline, FONT, scale, _SHEET_TEXT, thickness, cv2.LINE_AA)
         strips.append(strip)
     return np.concatenate(strips)
