@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import warp as wp
-from node_cases import Camera, activated, call, set_parameters, value
+from node_cases import FAILURE, Camera, activated, call, set_parameters, value
 from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
@@ -65,15 +65,10 @@ def without_gpu(graph, small_bundle):
     def start(**given):
         values = {"model": str(small_bundle.path), "device": "cuda", **given}
         overrides = [Parameter(name, value=value) for name, value in values.items()]
-        started(graph.add(PanopticNode(context=graph.context, parameter_overrides=overrides)))
+        node = graph.add(PanopticNode(context=graph.context, parameter_overrides=overrides))
+        assert node.trigger_configure() == FAILURE
 
     return start
-
-
-def started(node):
-    """Have a node start, and wait until it has done so or failed."""
-    node.start()
-    node._worker.run(lambda: None)
 
 
 def see_doctor(graph, seconds=SECONDS, waits=QUICK, **options):
@@ -189,7 +184,7 @@ def test_no_node_of_that_name(graph, fake_node):
 
 
 def test_not_configured(graph, fake_node):
-    started(fake_node(autostart=False))
+    fake_node(autostart=False).start()
     verdict = first_fault(graph)
     assert verdict.cause.startswith("It is unconfigured")
     assert verdict.commands == ("ros2 lifecycle set /panoptic_node configure", ACTIVATE)
@@ -244,7 +239,7 @@ def test_nodes_of_one_name_in_two_namespaces_are_healthy(graph, fake_node):
 
 
 def test_a_missing_model(graph, fake_node):
-    started(fake_node(model="missing"))
+    assert fake_node(model="missing").trigger_configure() == FAILURE
     verdict = first_fault(graph)
     assert "It is unconfigured: cannot configure: expected a model bundle at 'missing', found none" in verdict.cause
     assert verdict.commands[0] == "ros2 param set /panoptic_node model camvid_lite0"
