@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import SHARED
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
@@ -165,11 +165,13 @@ class TestFolder:
         assert source.count == 4
         assert [frame.stem for frame in source] == ["F1", "f2", "f2b", "f10"]  # again from the start
 
+    @settings(deadline=None)
     @given(numbers=st.lists(st.integers(0, 10**12), unique=True))
     def test_numbers_sort_by_value(self, numbers: list[int]) -> None:
         ordered = sorted((Path(f"run7_{number}.png") for number in numbers), key=natural_key)
         assert [int(path.stem.split("_")[1]) for path in ordered] == sorted(numbers)
 
+    @settings(deadline=None)
     @given(names=st.lists(st.text("aB1²-0._", min_size=1), unique=True))
     def test_any_names_have_one_order(self, names: list[str]) -> None:
         paths = [Path(name) for name in names]
