@@ -13,7 +13,7 @@ def _doctor(options: argparse.Namespace) -> int:
     require_ros("the doctor")
     from rt_panoptic_ros.ros.doctor.node_rules import diagnose
     from rt_panoptic_ros.ros.doctor.observation import examine
-    from rt_panoptic_ros.ros.doctor.records import format_report
+    from rt_panoptic_ros.ros.doctor.verdicts import format_report
 
     if not options.seconds > 0:
         raise InvalidInputError(f"expected --seconds above 0, got {options.seconds:g}")

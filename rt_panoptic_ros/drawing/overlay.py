@@ -74,13 +74,10 @@ def render_overlay(
 
 def warm_overlay(classes: ClassTable) -> None:
     """Draw an object of these classes in every palette, so that no later picture waits for palettes or fonts."""
-    corner = np.array([[0, 0, 31, 31]])
     things = np.array(classes.thing_ids[:1], np.uint8)
     rows = len(things)  # 0 where nothing is countable
-    table = DetectionTable(
-        things, np.ones(rows, np.float32), corner[:rows].astype(np.float32), corner[:rows].astype(np.int32),
-        np.full(rows, 1024, np.uint32),
-    )  # fmt: skip
+    boxes = np.array([[0, 0, 31, 31]], np.int32)[:rows]
+    table = DetectionTable(things, np.ones(rows, np.float32), boxes.astype(np.float32), boxes, np.ones(rows, np.uint32))
     result = PanopticResult(np.zeros((32, 32), np.uint8), np.full((32, 32), rows, np.uint16), table)
     for palette in PALETTES:
         render_overlay(np.zeros((32, 32, 3), np.uint8), result, classes, palette=palette)
@@ -103,11 +100,8 @@ def instance_colors(
     colors = recolored(classes, palette).colors
     if palette == "colorblind":
         return _close_shades(colors[class_ids], instance_ids)
-    shades = [
-        _shade(*(int(channel) for channel in colors[class_id]), int(instance_id))
-        for class_id, instance_id in zip(class_ids, instance_ids, strict=True)
-    ]
-    return np.array(shades, np.uint8).reshape(-1, 3)
+    rows = zip(colors[class_ids].tolist(), instance_ids.tolist(), strict=True)
+    return np.array([_shade(*color, instance_id) for color, instance_id in rows], np.uint8).reshape(-1, 3)
 
 
 def contact_sheet(
@@ -140,17 +134,18 @@ def contact_sheet(
     edges = np.linspace(gap, width_px, columns + 1).round().astype(int)  # each cell's left edge and the end
     text_height = max(9, width_px // 125)
     scale, thickness = text_scale(text_height), max(1, text_height // 12)
-    strips = [_blank(gap, width_px)]
+    strips = [np.full((gap, width_px, 3), _SHEET_BACKGROUND, np.uint8)]
     for first in range(0, len(images), columns):
         cells = [
             _scaled(image, edges[k + 1] - gap - edges[k]) for k, image in enumerate(images[first : first + columns])
         ]
-        picture_height = max(len(cell) for cell in cells)
-        strip = _blank(picture_height + gap + (2 * text_height if captions else 0), width_px)
+        picture_height = max(map(len, cells))
+        height = picture_height + gap + (2 * text_height if captions else 0)
+        strip = np.full((height, width_px, 3), _SHEET_BACKGROUND, np.uint8)
         for k, cell in enumerate(cells):
             strip[: len(cell), edges[k] : edges[k] + cell.shape[1]] = cell
             if captions:
-                line = _shortened(_ascii(captions[first + k]), cell.shape[1], scale, thickness)
+                line = _shortened(captions[first + k], cell.shape[1], scale, thickness)
                 baseline = (int(edges[k]), picture_height + gap // 2 + text_height + text_height // 3)
                 cv2.putText(strip, line, baseline, FONT, scale, _SHEET_TEXT, thickness, cv2.LINE_AA)
         strips.append(strip)
@@ -198,14 +193,9 @@ def _draw_outlines(overlay: np.ndarray, instance: np.ndarray, shade_of: np.ndarr
     overlay.reshape(-1, 3)[places] = light.astype(np.uint8)[instance.ravel()[places]]
 
 
-def _ascii(text: str) -> str:
-    """Replace what OpenCV's font cannot draw."""
-    return text.encode("ascii", "replace").decode()
-
-
 def _shortened(text: str, width_px: int, scale: float, thickness: int) -> str:
-    """Cut a line to a width, with dots for what is gone."""
-    kept = text
+    """Return a line in what letters OpenCV's font has, cut to a width, with dots for what is gone."""
+    text = kept = text.encode("ascii", "replace").decode()
     while kept and cv2.getTextSize(kept, FONT, scale, thickness)[0][0] > width_px:
         text = text[:-1]
         kept = f"{text.rstrip()}..." if text else ""
@@ -214,15 +204,9 @@ def _shortened(text: str, width_px: int, scale: float, thickness: int) -> str:
 
 def _scaled(image: np.ndarray, width_px: int) -> np.ndarray:
     height_px = max(1, round(image.shape[0] * width_px / image.shape[1]))
-    shrinks = width_px < image.shape[1]
-    scaled: np.ndarray = cv2.resize(
-        image, (int(width_px), height_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    )
+    method = cv2.INTER_AREA if width_px < image.shape[1] else cv2.INTER_CUBIC
+    scaled: np.ndarray = cv2.resize(image, (int(width_px), height_px), interpolation=method)
     return scaled
-
-
-def _blank(height_px: int, width_px: int) -> np.ndarray:
-    return np.full((height_px, width_px, 3), _SHEET_BACKGROUND, np.uint8)
 
 
 def _require_rgb(image: np.ndarray) -> None:

@@ -9,8 +9,8 @@ import os
 import re
 import stat
 import time
-from abc import ABC, abstractmethod
-from contextlib import contextmanager
+from abc import abstractmethod
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,6 @@ from rt_panoptic_ros.frames.encoded_image import MAX_MEGAPIXELS, decode_image_fi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
-
-    from typing_extensions import Self
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -53,7 +50,7 @@ class Frame:
     time_s: float  # since the first frame; images count one second each, a camera real time
 
 
-class FrameSource(ABC):
+class FrameSource(AbstractContextManager["FrameSource"]):
     """An iterable of frames.
 
     Iterating again starts again (a camera goes on). The source belongs to one thread; closing it ends its iterators.
@@ -72,26 +69,29 @@ class FrameSource(ABC):
         self.on_broken: Callable[[InvalidInputError], None] | None = None
         self._closed = False
 
-    @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """Return an iterator that decodes each frame when it is asked for.
+        """Give frames, each decoded when it is asked for.
 
         Raises:
-            InvalidInputError: While iterating: a frame cannot be decoded, or no image of a folder, or a video ends
-                early.
-            UnavailableError: While iterating: a camera delivers no more frames.
+            InvalidInputError: A frame cannot be decoded, or no image of a folder, or a video ends early.
+            UnavailableError: A camera delivers no more frames.
         """
+        if self._closed:
+            raise ValueError("the source is closed")
+        for frame in self._frames():
+            yield frame
+            if self._closed:
+                return
+
+    @abstractmethod
+    def _frames(self) -> Iterator[Frame]:
+        """Give frames, as `__iter__` says, from the start or, of a camera, from now on."""
 
     def close(self) -> None:
         """Release the device or file; harmless when repeated."""
         self._closed = True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -176,13 +176,10 @@ class _ImageFiles(FrameSource):
         # a.jpg and a.png must not overwrite each other's results
         self._named = list(zip(paths, stems if len(set(stems)) == len(stems) else names, names, strict=True))
 
-    def __iter__(self) -> Iterator[Frame]:
-        _refuse_closed(self._closed)
+    def _frames(self) -> Iterator[Frame]:
         named = itertools.cycle(self._named) if self._loop else self._named
         broken = 0  # in a row
         for number, (path, stem, name) in enumerate(named):
-            if self._closed:
-                return
             try:
                 image = read_image(path)
             except InvalidInputError as error:
@@ -223,28 +220,20 @@ class _VideoFile(FrameSource):
             rate_hz=claimed_hz if believed else seen_hz, count=None if loop else self._claimed, timed=bool(gaps)
         )
 
-    def __iter__(self) -> Iterator[Frame]:
-        _refuse_closed(self._closed)
+    def _frames(self) -> Iterator[Frame]:
         period_s = 1 / self.rate_hz if self.rate_hz else 1.0
         longest_s = max(_LONGEST_STEP_S, _RATE_TOLERANCE * period_s)
-        numbers = itertools.count()
-        time_s = -period_s
+        number, time_s = 0, -period_s
         while True:
-            decoded, last_s, begin_s = 0, math.inf, time_s
+            first, begin_s, last_s = number, time_s, math.inf
             with _opened_video(self._path) as capture:
-                while not self._closed:
-                    there, image = capture.read()
-                    if not there:
-                        break
-                    decoded += 1
+                while (picture := capture.read())[0]:
                     position_s = _position_s(capture)
                     step_s, last_s = position_s - last_s, position_s
                     time_s += step_s if 0 < step_s <= longest_s else period_s
-                    stem = f"{self._path.stem}_{next(numbers):06d}"
-                    yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), stem, f"{stem}.png", time_s)
-            if self._closed:
-                return
-            self._check_end(decoded, round((time_s - begin_s) / period_s))
+                    yield _numbered(picture[1], self._path.stem, number, time_s)
+                    number += 1
+            self._check_end(number - first, round((time_s - begin_s) / period_s))
             if not self._loop:
                 return
 
@@ -298,10 +287,9 @@ class _Camera(FrameSource):
         self._start_s: float | None = None
         super().__init__(rate_hz=rate_hz if math.isfinite(rate_hz) and rate_hz > 0 else None, count=None)
 
-    def __iter__(self) -> Iterator[Frame]:
-        _refuse_closed(self._closed)
-        while not self._closed:
-            there, image = self._capture.read()
+    def _frames(self) -> Iterator[Frame]:
+        while True:
+            there, picture = self._capture.read()
             now_s = time.monotonic()
             if not there:
                 raise UnavailableError(
@@ -309,9 +297,8 @@ class _Camera(FrameSource):
                     "check its cable and that no other program took it"
                 )
             self._start_s = now_s if self._start_s is None else self._start_s
-            stem = f"camera_{self._number:06d}"
-            self._number += 1
-            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), stem, f"{stem}.png", now_s - self._start_s)
+            number, self._number = self._number, self._number + 1  # now: the iterator may be left at any frame
+            yield _numbered(picture, "camera", number, now_s - self._start_s)
 
     def close(self) -> None:
         super().close()
@@ -349,10 +336,10 @@ def _images_in(folder: Path) -> list[Path]:
             f"expected images ({', '.join(IMAGE_SUFFIXES)}) in the folder {folder} or below it, got none: "
             "name the folder that holds them"
         )
-    return sorted(found, key=_natural_key)
+    return sorted(found, key=natural_key)
 
 
-def _natural_key(path: Path) -> tuple[list[list[tuple[int, str]]], str]:
+def natural_key(path: Path) -> tuple[list[list[tuple[int, str]]], str]:
     """Sort by folder and name, runs of digits by value and the rest as text without case; the path breaks ties."""
     parts = [re.findall(r"([0-9]+)|([^0-9]+)", part.casefold()) for part in path.parts]
     return [[(int(digits), "") if digits else (-1, text) for digits, text in runs] for runs in parts], str(path)
@@ -382,6 +369,7 @@ def _position_s(capture: Any) -> float:
     return float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
 
 
-def _refuse_closed(closed: bool) -> None:
-    if closed:
-        raise ValueError("the source is closed")
+def _numbered(picture: np.ndarray, name: str, number: int, time_s: float) -> Frame:
+    """Return a frame of a picture as OpenCV gives it, (H, W, 3) uint8 BGR."""
+    stem = f"{name}_{number:06d}"
+    return Frame(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), stem, f"{stem}.png", time_s)

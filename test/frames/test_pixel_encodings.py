@@ -256,7 +256,7 @@ def test_the_inconsistent_is_refused_in_one_short_sentence(sent: Message, words:
 SIZES = st.one_of(st.integers(0, 9), st.sampled_from([2**16, 2**31 - 1, 2**32 - 1]))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     height=SIZES, width=SIZES, data=st.data(), bigendian=st.integers(0, 255),
     encoding=st.one_of(st.sampled_from([*COLORS, *GREY, *NUMBERS, "nv16", "jpeg"]), st.text(max_size=20)),

@@ -1,4 +1,4 @@
-"""The doctor's own ears: what arrives on a camera's topic and on a node's outputs."""
+"""What arrives on a camera's topic and on a node's outputs, as the doctor itself receives it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from rt_panoptic_ros.errors import RtPanopticError
 from rt_panoptic_ros.frames.message_layout import decode_message
-from rt_panoptic_ros.ros.doctor.records import ImagesSeen
+from rt_panoptic_ros.ros.doctor.graph import ImagesSeen
 from rt_panoptic_ros.ros.node.camera_subscription import subscribe_noticing_loss
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ class OutputListener:
 
     def __init__(self, node: Node, kind: Any, topic: str) -> None:
         """Subscribe, asking for so little that every publisher offers it."""
-        self.topic = topic
-        self.received = 0
-        self.lost = 0
+        self.received = self.lost = 0
         subscribe_noticing_loss(node, kind, topic, self._on_message, _MODEST, self._on_loss)
 
     def _on_message(self, _msg: Any) -> None:
@@ -45,18 +43,17 @@ class ImageListener(OutputListener):
 
     def __init__(self, node: Node, kind: Any, topic: str) -> None:
         """Subscribe as its base does."""
-        super().__init__(node, kind, topic)
-        self._begin_s = self._end_s = time.monotonic()
+        self._span_s = (0.0, 0.0)  # when the first and the last arrived
         self._ages_ms: deque[float] = deque(maxlen=100)
         self._layout = ""
         self._largest = self._unstamped = 0
         self._judged: dict[tuple[object, ...], list[str]] = {}  # layout: why images are unfit, empty for fit ones
+        super().__init__(node, kind, topic)
 
     def _on_message(self, msg: Image | CompressedImage) -> None:
         super()._on_message(msg)
-        self._end_s = time.monotonic()
-        if self.received == 1:
-            self._begin_s = self._end_s
+        now_s = time.monotonic()
+        self._span_s = (now_s if self.received == 1 else self._span_s[0], now_s)
         stamp = msg.header.stamp
         if stamp.sec == 0 and stamp.nanosec == 0:
             self._unstamped += 1
@@ -67,9 +64,9 @@ class ImageListener(OutputListener):
 
     def _judge(self, msg: Image | CompressedImage) -> None:
         """Find out whether the node would refuse an image; raw ones of a known layout are alike."""
+        key: tuple[object, ...]
         if isinstance(msg, CompressedImage):
-            key: tuple[object, ...] = (msg.format,)
-            self._layout, trials = msg.format, _DECODED
+            key, self._layout, trials = (msg.format,), msg.format, _DECODED
         else:
             key = (msg.encoding, msg.height, msg.width, msg.step, len(msg.data))
             self._layout, trials = f"{msg.encoding} {msg.width}x{msg.height}", 1
@@ -83,7 +80,7 @@ class ImageListener(OutputListener):
 
     def seen(self) -> ImagesSeen:
         """Return what was seen up to now."""
-        span_s = self._end_s - self._begin_s
+        span_s = self._span_s[1] - self._span_s[0]
         reasons = [reason for found in self._judged.values() for reason in found]
         return ImagesSeen(
             received=self.received,

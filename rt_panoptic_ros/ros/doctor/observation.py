@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict, deque
-from dataclasses import replace
-from functools import partial
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import rclpy
@@ -26,53 +26,51 @@ from tqdm import tqdm
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.frames.outputs import OUTPUTS
 from rt_panoptic_ros.ros.conversions import output_classes
+from rt_panoptic_ros.ros.doctor.graph import CameraSeen, GraphSeen, ImagesSeen, NodeSeen, OutputSeen, Status
 from rt_panoptic_ros.ros.doctor.listening import ImageListener, OutputListener
-from rt_panoptic_ros.ros.doctor.records import (
-    CameraSeen,
-    GraphSeen,
-    ImagesSeen,
-    NodeSeen,
-    OutputSeen,
-    Status,
-)
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint
 from rt_panoptic_ros.ros.logs import find_log_directory
 from rt_panoptic_ros.ros.node.diagnostics import OUTPUT_TOPIC, PERIOD_S
-from rt_panoptic_ros.ros.node.node_settings import NodeSettings, parse_outputs
+from rt_panoptic_ros.ros.node.node_settings import NodeSettings
 from rt_panoptic_ros.settings import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from rclpy.node import Node
 
-    _Listener = ImageListener | OutputListener
-    _Reports = dict[tuple[str, str], Status]  # by node and part: panoptic, camera or camera NAME
-
-_ENVIRONMENT = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")
+_ENVIRONMENT = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")  # told in any case, and if set:
 _ENVIRONMENT_IF_SET = ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "RMW_IMPLEMENTATION")
 _OWN_NAME = "panoptic_doctor_"  # and a number: several may look at once, and none counts as a listener
-_DISCOVERY_S = 10.0  # after which there is no node: Fast DDS may miss a new process's first announcements
-_SETTLE_S = 3.2  # in which further nodes may be discovered: its participants announce themselves every 3 s
-_ANSWER_S = 5.0  # after which a node that does not answer is busy or gone
-_LAST_WORDS_S = 3.0  # in which the reports, at 1 Hz, are waited for that cover all the time of listening
 _OVERLAP = 0.75  # of their period: reports that come more often than this are of two nodes
 _SPIN_S = 0.1
 _WARN = 30  # level of rcl_interfaces/msg/Log
 _MARK = "/reset_tracking"  # a service that only a panoptic node has
 _REPORT = "diagnostic_msgs/msg/DiagnosticArray"
-_HEARD = {OUTPUTS[name].type: kind for name, kind in output_classes(("detections", "semantic")).items()}
+_DETECTIONS = OUTPUTS["detections"].type
+_MESSAGES = {IMAGE: Image, COMPRESSED: CompressedImage, _DETECTIONS: output_classes(["detections"])["detections"]}
 _COST = {"confidence": 1, "overlay": 2}  # of making an output that nobody has asked for yet
 _PARAMETERS = [*(one.name for one in settings_of(NodeSettings)), "use_sim_time"]
 
 
-def examine(seconds: float, wanted: str = "", ros_arguments: Sequence[str] = ()) -> GraphSeen:
+@dataclass(frozen=True)
+class Waits:
+    """How long the doctor waits for a graph to tell of itself, in seconds."""
+
+    discovery_s: float = 10.0  # after which there is no node: Fast DDS may miss a new process's first announcements
+    settle_s: float = 3.2  # in which further nodes may be discovered: its participants announce themselves every 3 s
+    answer_s: float = 5.0  # after which a node that does not answer is busy or gone
+    last_report_s: float = 3.0  # in which the reports, at 1 Hz, are waited for that cover all the time of listening
+
+
+def examine(seconds: float, wanted: str = "", ros_arguments: Sequence[str] = (), waits: Waits = Waits()) -> GraphSeen:
     """Look at the graph of this terminal.
 
     Args:
         seconds: How long images and outputs are listened to.
         wanted: Name of the only panoptic node to look at, in full or its last part; empty for all.
         ros_arguments: What ROS is told on the command line, from --ros-args on.
+        waits: For a graph that is known to be quick, shorter ones.
 
     Raises:
         InvalidInputError: `ros_arguments` are none.
@@ -85,19 +83,16 @@ def examine(seconds: float, wanted: str = "", ros_arguments: Sequence[str] = ())
         raise InvalidInputError(
             f"expected valid arguments after --ros-args, got some that are not: {first_line(error)}"
         ) from None
-    try:
+    with ExitStack() as stack:
+        stack.callback(rclpy.shutdown, context=context)
         node = rclpy.create_node(
             f"{_OWN_NAME}{os.getpid()}", context=context, enable_rosout=False, start_parameter_services=False
         )
+        stack.callback(node.destroy_node)
         executor = SingleThreadedExecutor(context=context)
+        stack.callback(executor.shutdown)
         executor.add_node(node)
-        try:
-            return _Examination(node, executor, wanted).run(seconds)
-        finally:
-            executor.shutdown()
-            node.destroy_node()
-    finally:
-        rclpy.shutdown(context=context)
+        return _Examination(node, executor, wanted, waits).run(seconds)
 
 
 class _Question:
@@ -115,19 +110,37 @@ class _Question:
         return self._future.result() if self._future is not None and self._future.done() else None
 
 
+class _Told:
+    """What a node has told; of any node, as some prove to be panoptic ones later."""
+
+    def __init__(self) -> None:
+        self.reports: dict[str, Status] = {}  # the latest, by part: panoptic, camera or camera NAME
+        self.before: dict[str, Status] = {}  # those from before listening began
+        self.times_s: list[float] = []  # when it reported
+        self.log: deque[str] = deque(maxlen=5)
+        self.questions: tuple[_Question, ...] = ()  # for its state and its parameters
+
+    def answers(self) -> tuple[Any, Any]:
+        """Return the answers to the questions for state and parameters, None until they are there."""
+        state, parameters = [question.answer() for question in self.questions] or (None, None)
+        return state, parameters
+
+    @property
+    def reports_overlap(self) -> bool:
+        """Whether reports come so often that they are of more than one node."""
+        times_s = self.times_s
+        return len(times_s) > 3 and (times_s[-1] - times_s[0]) / (len(times_s) - 1) < _OVERLAP * PERIOD_S
+
+
 class _Examination:
     """The doctor's node, its questions, and what they brought."""
 
-    def __init__(self, node: Node, executor: SingleThreadedExecutor, wanted: str) -> None:
-        self._node, self._executor, self._wanted = node, executor, wanted
-        self._names: list[str] = []  # of the nodes that are looked at
-        self._reports: _Reports = {}  # the latest
-        self._reported_s: dict[str, list[float]] = defaultdict(list)  # when, by node
-        self._log: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=5))
-        self._states: dict[str, _Question] = {}
-        self._parameters: dict[str, _Question] = {}
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, wanted: str, waits: Waits) -> None:
+        self._node, self._executor, self._wanted, self._waits = node, executor, wanted, waits
+        self._told: dict[str, _Told] = defaultdict(_Told)  # by full name
+        self._listeners: dict[str, OutputListener] = {}  # by topic
         self._report_topics: set[str] = set()
-        self._hear_reports("/diagnostics")
+        self._read_reports("/diagnostics")
         # What was said before is wanted too, as far as the publishers keep it.
         kept = QoSProfile(
             depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -137,33 +150,31 @@ class _Examination:
     def run(self, seconds: float) -> GraphSeen:
         """Find the nodes, listen, and return all that was seen."""
         begin_s = time.monotonic()
-        self._spin(_DISCOVERY_S, "looking for panoptic nodes", lambda: bool(self._found()))
+        self._spin(self._waits.discovery_s, "looking for panoptic nodes", lambda: bool(self._found()))
 
         def settled() -> bool:
             answered = [self._answered(name) for name in self._found()]
-            return all(answered) and _since(begin_s) > _SETTLE_S
+            return all(answered) and _since(begin_s) > self._waits.settle_s
 
-        self._spin(_ANSWER_S, "asking them", settled)
-        self._names = self._found()
-        before = dict(self._reports)
-        before_s = {name: times_s[-1] for name, times_s in self._reported_s.items()}
-        cameras = {name: self._cameras(name, before) for name in self._names if self._state(name) == "active"}
-        listeners: dict[str, _Listener] = {}
-        for name, seen in cameras.items():
-            for topic, listen in self._to_hear(name, seen):
-                if topic not in listeners:  # cameras may be shared
-                    listeners[topic] = listen()
-        if cameras:
+        self._spin(self._waits.answer_s, "asking them", settled)
+        names = self._found()
+        for told in self._told.values():
+            told.before = dict(told.reports)
+        active = [node for node in map(self._seen, names) if node.state == "active"]
+        starts_s = {node.name: self._told[node.name].times_s[-1:] for node in active}
+        for node in active:
+            self._listen(node)
+        if active:
             begin_s = time.monotonic()
-            until_s = time.monotonic() + seconds
+            until_s = begin_s + seconds
             self._spin(
-                seconds + _LAST_WORDS_S,
-                f"listening to {', '.join(listeners) or '/diagnostics'}",
-                lambda: all(max(self._reported_s[name], default=0.0) > until_s for name in cameras),
+                seconds + self._waits.last_report_s,
+                f"listening to {', '.join(self._listeners) or '/diagnostics'}",
+                lambda: all(max(self._told[node.name].times_s, default=0.0) > until_s for node in active),
             )
         # The counts are those between two reports.
-        spans_s = [self._reported_s[name][-1] - before_s[name] for name in cameras if name in before_s]
-        return self._seen(before, listeners, max(spans_s, default=_since(begin_s)))
+        spans_s = [self._told[name].times_s[-1] - start_s for name, times_s in starts_s.items() for start_s in times_s]
+        return self._graph(names, max(spans_s, default=_since(begin_s)))
 
     def _spin(self, limit_s: float, words: str, enough: Callable[[], bool]) -> None:
         begin_s = time.monotonic()
@@ -175,7 +186,7 @@ class _Examination:
 
     # What is told --------------------------------------------------------------------------------------------------
 
-    def _hear_reports(self, topic: str) -> None:
+    def _read_reports(self, topic: str) -> None:
         if topic not in self._report_topics:
             self._report_topics.add(topic)
             self._node.create_subscription(DiagnosticArray, topic, self._on_diagnostics, 50)
@@ -189,89 +200,110 @@ class _Examination:
             return
         for topic, kinds in topics:
             if _REPORT in kinds:
-                self._hear_reports(topic)
+                self._read_reports(topic)
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
         for status in array.status:
             node, found, part = status.name.rpartition(": ")
             if found and (part in ("panoptic", "camera") or part.startswith("camera ")):
-                level = int.from_bytes(status.level, "little")
+                told = self._told[f"/{node}"]
                 values = {item.key: item.value for item in status.values}
-                self._reports[f"/{node}", part] = Status(level, status.message, values)
+                told.reports[part] = Status(int.from_bytes(status.level, "little"), status.message, values)
                 if part == "panoptic":
-                    self._reported_s[f"/{node}"].append(time.monotonic())
+                    told.times_s.append(time.monotonic())
 
     def _on_log(self, log: Log) -> None:
         if log.level >= _WARN:
-            self._log[log.name].append(log.msg)
+            self._told["/" + log.name.replace(".", "/")].log.append(log.msg)
 
-    def _found(self, *, all_of_them: bool = False) -> list[str]:
+    def _panoptic_nodes(self) -> list[str]:
         """Return the panoptic nodes' full names, by what they serve and what they tell."""
         services = {name for name, _ in self._node.get_service_names_and_types()}
         serving = {name.removesuffix(_MARK) for name in services if name.endswith(_MARK)}
-        telling = {node for node, part in self._reports if part == "panoptic"}
-        names = sorted({name for name in serving if f"{name}/get_state" in services} | telling)
-        return [name for name in names if all_of_them or self._wanted in ("", name, name.rpartition("/")[2])]
+        telling = {name for name, told in self._told.items() if "panoptic" in told.reports}
+        return sorted({name for name in serving if f"{name}/get_state" in services} | telling)
+
+    def _found(self) -> list[str]:
+        """Return those that are looked for."""
+        return [name for name in self._panoptic_nodes() if self._wanted in ("", name, name.rpartition("/")[2])]
 
     def _answered(self, name: str) -> bool:
         """Return whether a node has told all it is asked for; ask it when it is new."""
-        if name not in self._states:
-            self._states[name] = _Question(self._node, GetState, f"{name}/get_state", GetState.Request())
-            request = GetParameters.Request(names=_PARAMETERS)
-            self._parameters[name] = _Question(self._node, GetParameters, f"{name}/get_parameters", request)
-        if (name, "panoptic") not in self._reports:
-            self._find_reports(name)
-        told = self._states[name].answer() is not None and self._parameters[name].answer() is not None
-        return told and (name, "panoptic") in self._reports
-
-    def _state(self, name: str) -> str:
-        answer = self._states[name].answer() if name in self._states else None
-        report = self._reports.get((name, "panoptic"))
-        return str(answer.current_state.label) if answer else report.values.get("state", "") if report else ""
-
-    def _settings(self, name: str) -> dict[str, Any]:
-        answer = self._parameters[name].answer() if name in self._parameters else None
-        values = [] if answer is None else [parameter_value_to_python(value) for value in answer.values]
-        return dict(zip(_PARAMETERS, values, strict=True)) if len(values) == len(_PARAMETERS) else {}
-
-    def _reports_overlap(self, name: str) -> bool:
-        """Return whether reports of a name come so often that they are of more than one node."""
-        times_s = self._reported_s[name]
-        return len(times_s) > 3 and (times_s[-1] - times_s[0]) / (len(times_s) - 1) < _OVERLAP * PERIOD_S
-
-    # What is connected ---------------------------------------------------------------------------------------------
-
-    def _cameras(self, name: str, before: _Reports) -> list[CameraSeen]:
-        """Return a node's cameras, as far as the graph shows them."""
-        reports = {
-            part: status for (node, part), status in self._reports.items() if node == name and part != "panoptic"
-        }
-        cameras = []
-        for part, after in reports.items():
-            camera = part.removeprefix("camera").strip()
-            places = {
-                key.removesuffix(OUTPUT_TOPIC): place
-                for key, place in after.values.items()
-                if key.endswith(OUTPUT_TOPIC)
-            }
-            topic = after.values.get("topic", "")
-            subscriptions = [endpoint for endpoint in self._subscriptions(topic) if endpoint.node == name]
-            cameras.append(
-                CameraSeen(
-                    name=camera,
-                    topic=topic,
-                    publishers=tuple(self._publishers(topic)),
-                    subscription=subscriptions[0] if subscriptions else None,
-                    outputs=tuple(
-                        OutputSeen(output, place, publisher, tuple(self._subscriptions(place)))
-                        for output, place in places.items()
-                        for publisher in [own for own in self._publishers(place) if own.node == name][:1]
-                    ),
-                    before=before.get((name, part)),
-                    after=after,
-                )
+        told = self._told[name]
+        if not told.questions:
+            parameters = GetParameters.Request(names=_PARAMETERS)
+            told.questions = (
+                _Question(self._node, GetState, f"{name}/get_state", GetState.Request()),
+                _Question(self._node, GetParameters, f"{name}/get_parameters", parameters),
             )
-        return cameras
+        if "panoptic" not in told.reports:
+            self._find_reports(name)
+        return None not in told.answers() and "panoptic" in told.reports
+
+    # What is connected, and what arrives ---------------------------------------------------------------------------
+
+    def _listen(self, node: NodeSeen) -> None:
+        """Subscribe to a node's cameras, and to some outputs, so that a lazy node works."""
+        for camera in node.cameras:
+            if any(publisher.kind == node.expects for publisher in camera.publishers):
+                self._add_listener(ImageListener, node.expects, camera.topic)
+            # The small detections, and an image if there is one: preferably what others listen to as well.
+            outputs = sorted(camera.outputs, key=lambda output: (not output.subscribers, _COST.get(output.name, 0)))
+            for kind in (_DETECTIONS, IMAGE):
+                fit = [output for output in outputs if output.publisher.kind == kind and output.name in node.enabled]
+                if fit:
+                    self._add_listener(OutputListener, kind, fit[0].topic)
+
+    def _add_listener(self, listener: type[OutputListener], kind: str, topic: str) -> None:
+        if topic not in self._listeners:  # cameras may be shared
+            self._listeners[topic] = listener(self._node, _MESSAGES[kind], topic)
+
+    def _seen(self, name: str) -> NodeSeen:
+        """Return a node, as far as it has told of itself and the graph shows it."""
+        told = self._told[name]
+        state, parameters = told.answers()
+        values = [] if parameters is None else [parameter_value_to_python(value) for value in parameters.values]
+        report = told.reports.get("panoptic", Status())
+        return NodeSeen(
+            name,
+            state=str(state.current_state.label) if state else report.values.get("state", ""),
+            parameters=dict(zip(_PARAMETERS, values, strict=True)) if len(values) == len(_PARAMETERS) else {},
+            status=report,
+            cameras=tuple(self._camera(name, part) for part in told.reports if part != "panoptic"),
+            namesakes=max(self._everyone().count(name) - 1, 0),
+            reports_overlap=told.reports_overlap,
+            log=tuple(told.log),
+        )
+
+    def _camera(self, name: str, part: str) -> CameraSeen:
+        """Return the camera that a part of a node's reports is about.
+
+        Which topics are its own the node alone knows, as they may be remapped: it names them in its report. Who is on
+        them the graph alone knows: the node's own endpoint is the one of its name. Of two nodes of that name, which is
+        a fault of its own, it is the first; and an output that no such endpoint publishes is not there (any more).
+        """
+        told = self._told[name]
+        report = told.reports[part]
+        topic = report.values.get("topic", "")
+        places = {key.removesuffix(OUTPUT_TOPIC): at for key, at in report.values.items() if key.endswith(OUTPUT_TOPIC)}
+        outputs = []
+        for output, place in places.items():
+            own = [publisher for publisher in self._publishers(place) if publisher.node == name]
+            listener = self._listeners.get(place)
+            counts = (None, 0) if listener is None else (listener.received, listener.lost)
+            if own:
+                outputs.append(OutputSeen(output, place, own[0], tuple(self._subscriptions(place)), *counts))
+        images = self._listeners.get(topic)
+        return CameraSeen(
+            name=part.removeprefix("camera").strip(),
+            topic=topic,
+            publishers=tuple(self._publishers(topic)),
+            subscription=next((one for one in self._subscriptions(topic) if one.node == name), None),
+            images=images.seen() if isinstance(images, ImageListener) else ImagesSeen(),
+            outputs=tuple(outputs),
+            before=told.before.get(part, Status()),
+            after=report,
+        )
 
     def _publishers(self, topic: str) -> list[Endpoint]:
         return [Endpoint.of(info) for info in self._node.get_publishers_info_by_topic(topic)]
@@ -281,47 +313,12 @@ class _Examination:
         endpoints = map(Endpoint.of, self._node.get_subscriptions_info_by_topic(topic))
         return [endpoint for endpoint in endpoints if not _is_doctor(endpoint.node)]
 
-    # What arrives --------------------------------------------------------------------------------------------------
+    def _everyone(self) -> list[str]:
+        return [f"{space.rstrip('/')}/{name}" for name, space in self._node.get_node_names_and_namespaces()]
 
-    def _to_hear(self, name: str, cameras: Sequence[CameraSeen]) -> Iterator[tuple[str, Callable[[], _Listener]]]:
-        """Yield topics and what subscribes to them: a node's cameras, and some outputs, so that a lazy node works."""
-        node = NodeSeen(name, parameters=self._settings(name))
-        kind, message = (COMPRESSED, CompressedImage) if node.takes_compressed else (IMAGE, Image)
-        enabled = parse_outputs(node.setting("enabled_outputs"))
-        for camera in cameras:
-            if any(publisher.kind == kind for publisher in camera.publishers):
-                yield camera.topic, partial(ImageListener, self._node, message, camera.topic)
-            # The small detections, and an image if there is one: preferably what others listen to as well.
-            outputs = sorted(camera.outputs, key=lambda output: (not output.subscribers, _COST.get(output.name, 0)))
-            for wanted, output_message in _HEARD.items():
-                fit = [o for o in outputs if o.publisher.kind == wanted and o.name in enabled]
-                if fit:
-                    yield fit[0].topic, partial(OutputListener, self._node, output_message, fit[0].topic)
-
-    def _seen(self, before: _Reports, listeners: Mapping[str, _Listener], seconds: float) -> GraphSeen:
+    def _graph(self, names: list[str], seconds: float) -> GraphSeen:
         """Put together what was seen."""
-        everyone = [f"{space.rstrip('/')}/{name}" for name, space in self._node.get_node_names_and_namespaces()]
-        nodes = []
-        for name in self._names:
-            cameras = []
-            for camera in self._cameras(name, before):
-                images = listeners.get(camera.topic)
-                heard = [(output, listeners.get(output.topic)) for output in camera.outputs]
-                outputs = [
-                    output if listener is None else replace(output, received=listener.received, lost=listener.lost)
-                    for output, listener in heard
-                ]
-                seen = images.seen() if isinstance(images, ImageListener) else ImagesSeen()
-                cameras.append(replace(camera, images=seen, outputs=tuple(outputs)))
-            nodes.append(
-                NodeSeen(
-                    name, self._state(name), self._settings(name), self._reports.get((name, "panoptic")),
-                    tuple(cameras), max(everyone.count(name) - 1, 0), self._reports_overlap(name),
-                    tuple(self._log[name.strip("/").replace("/", ".")]),
-                )
-            )  # fmt: skip
-        panoptic = set(self._found(all_of_them=True))
-        others = set(everyone) - {node.name for node in nodes}
+        panoptic = self._panoptic_nodes()
         image_topics = {
             topic: kind
             for topic, kinds in self._node.get_topic_names_and_types()
@@ -329,16 +326,15 @@ class _Examination:
             if kind in kinds
             and any(publisher.kind == kind and publisher.node not in panoptic for publisher in self._publishers(topic))
         }
-        environment: dict[str, str | None] = {name: os.environ.get(name) for name in _ENVIRONMENT}
-        environment |= {name: os.environ[name] for name in _ENVIRONMENT_IF_SET if name in os.environ}
+        named = [*_ENVIRONMENT, *(name for name in _ENVIRONMENT_IF_SET if name in os.environ)]
         return GraphSeen(
-            nodes=tuple(nodes),
+            nodes=tuple(map(self._seen, names)),
             wanted=self._wanted,
-            others=tuple(sorted(name for name in others if not _is_doctor(name))),
+            others=tuple(sorted(name for name in set(self._everyone()) - set(names) if not _is_doctor(name))),
             image_topics=image_topics,
             clock_publishers=self._node.count_publishers("/clock"),
             rmw=get_rmw_implementation_identifier(),
-            environment=environment,
+            environment={name: os.environ.get(name) for name in named},
             seconds=seconds,
         )
 

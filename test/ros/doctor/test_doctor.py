@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import warp as wp
-from node_cases import Camera, activated, call, set_parameters, value
+from node_cases import FAILURE, Camera, activated, call, set_parameters, value
 from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
@@ -29,28 +29,28 @@ from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
 from rt_panoptic_ros.ros.doctor.node_rules import diagnose
-from rt_panoptic_ros.ros.doctor.observation import examine
-from rt_panoptic_ros.ros.doctor.records import format_report
+from rt_panoptic_ros.ros.doctor.observation import Waits, examine
+from rt_panoptic_ros.ros.doctor.verdicts import format_report
 from rt_panoptic_ros.ros.node.panoptic_node import PanopticNode
 from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES, shipped_profile
 
 TIMEOUT_S = 60.0
-SECONDS = 2.0
+SECONDS = 1.0
+QUICK = Waits(settle_s=0.5)  # all nodes of this process are discovered together
+IN_VAIN = Waits(discovery_s=4.0)  # participants announce themselves every 3 s
 
 DEACTIVATE, ACTIVATE = (f"ros2 lifecycle set /panoptic_node {word}" for word in ("deactivate", "activate"))
 
 
 @pytest.fixture(autouse=True)
-def _own_graph(request, monkeypatch):
-    """Have nodes of earlier tests gone, and don't wait for processes that would be discovered late."""
+def _own_graph():
+    """Have nodes of earlier tests gone."""
     gc.collect()  # rclpy's lifecycle nodes hold themselves, and their names stay on the graph meanwhile
-    if "programs" not in request.fixturenames:
-        monkeypatch.setattr("rt_panoptic_ros.ros.doctor.observation._SETTLE_S", 1.0)
 
 
 @pytest.fixture
 def stranger(graph):
-    """A node of a participant of its own: one of another type's topic can't share one."""
+    """A node of a participant of its own, as one can't have two types on a topic; the doctor may find it late."""
     other = type(graph)()
     yield other.node("stranger")
     other.close()
@@ -65,21 +65,16 @@ def without_gpu(graph, small_bundle):
     def start(**given):
         values = {"model": str(small_bundle.path), "device": "cuda", **given}
         overrides = [Parameter(name, value=value) for name, value in values.items()]
-        started(graph.add(PanopticNode(context=graph.context, parameter_overrides=overrides)))
+        node = graph.add(PanopticNode(context=graph.context, parameter_overrides=overrides))
+        assert node.trigger_configure() == FAILURE
 
     return start
 
 
-def started(node):
-    """Have a node start, and wait until it has done so or failed."""
-    node.start()
-    node._worker.run(lambda: None)
-
-
-def see_doctor(graph, seconds=SECONDS, **options):
+def see_doctor(graph, seconds=SECONDS, waits=QUICK, **options):
     """Return all verdicts of a doctor that looks at the graph while it lives on."""
     with ThreadPoolExecutor(1) as pool:
-        seen = pool.submit(examine, seconds, **options)
+        seen = pool.submit(examine, seconds, waits=waits, **options)
         graph.spin_until(seen.done, "for the doctor")
     verdicts = diagnose(seen.result())
     print(format_report(verdicts, seen.result()))
@@ -96,13 +91,14 @@ class Driver:
     """A camera that sends images by itself, spoilt as told."""
 
     def __init__(self, graph, topic="image", *, kind=Image, reliability="reliable", encoding="rgb8", ahead_s=0.0,
-                 stamped=True, name="camera"):  # fmt: skip
+                 stamped=True, period_s=0.05, silent=False, name="camera"):  # fmt: skip
         self.node = graph.node(name)
         self.ahead, self.stamped, self.kind = Duration(nanoseconds=int(ahead_s * 1e9)), stamped, kind
         self.pixels = np.full((48, 64, 3), 7, np.uint8)
         self.encoding = encoding
         self.publisher = self.node.create_publisher(kind, topic, qos.stream(reliability))
-        self.node.create_timer(0.05, self.send)
+        if not silent:
+            self.node.create_timer(period_s, self.send)
 
     def send(self):
         header = Header(frame_id="camera")
@@ -115,12 +111,12 @@ class Driver:
             self.publisher.publish(image_to_msg(self.pixels, self.encoding, header))
 
 
-def planner(graph, output="detections", kind=PanopticDetectionArray, profile=None):
-    """A node that wants an output."""
-    node = graph.node("planner")
-    profile = profile or qos.stream("best_effort")
-    node.create_subscription(kind, f"/panoptic_node/{output}", lambda _: None, profile)
-    return node
+def planner(graph):
+    """A node that wants the detections."""
+    profile = qos.stream("best_effort")
+    graph.node("planner").create_subscription(
+        PanopticDetectionArray, "/panoptic_node/detections", lambda _: None, profile
+    )
 
 
 def test_healthy(graph, fake_node):
@@ -172,8 +168,8 @@ def test_nobody_listening_is_said_and_no_fault(graph, fake_node):
 
 def test_no_node(graph):
     Driver(graph, "/camera/image_raw")
-    verdict = first_fault(graph, seconds=1.5)
-    assert "no panoptic node on this graph" in verdict.cause
+    verdict = first_fault(graph, waits=IN_VAIN)
+    assert re.search(r"no panoptic node on this graph within [4-9] s", verdict.cause)
     assert "1 other node(s): /camera" in verdict.cause
     assert f"ROS_DOMAIN_ID = {os.environ['ROS_DOMAIN_ID']}" in verdict.cause
     assert "ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST" in verdict.cause
@@ -182,13 +178,13 @@ def test_no_node(graph):
 
 def test_no_node_of_that_name(graph, fake_node):
     fake_node()
-    verdict = first_fault(graph, seconds=1.5, wanted="/robot/panoptic_node")
+    verdict = first_fault(graph, waits=IN_VAIN, wanted="/robot/panoptic_node")
     assert "no node called /robot/panoptic_node" in verdict.cause
     assert "/panoptic_node" in verdict.cause.split("other node(s)")[1]
 
 
 def test_not_configured(graph, fake_node):
-    started(fake_node(autostart=False))
+    fake_node(autostart=False).start()
     verdict = first_fault(graph)
     assert verdict.cause.startswith("It is unconfigured")
     assert verdict.commands == ("ros2 lifecycle set /panoptic_node configure", ACTIVATE)
@@ -218,7 +214,7 @@ def test_two_nodes_of_one_name(graph, fake_node):
         activated(fake_node(f"image:={camera}"))
         Driver(graph, camera, name=camera[1:])
     planner(graph)
-    verdict = first_fault(graph, seconds=3.0)
+    verdict = first_fault(graph, seconds=2.0)
     assert verdict.cause.startswith("2 nodes are called /panoptic_node:")
     assert verdict.commands[-1].endswith("panoptic_node --ros-args -r __node:=panoptic_node_2")
 
@@ -228,7 +224,7 @@ def test_another_kind_of_node_of_the_same_name_is_noted(graph, fake_node):
     Driver(graph)
     planner(graph)
     graph.node("panoptic_node")
-    verdicts = see_doctor(graph, seconds=3.0)  # the other may answer the question for parameters
+    verdicts = see_doctor(graph)  # the other may answer the question for parameters
     words = "The graph knows 2 nodes called /panoptic_node, of which one alone reports"
     assert any(words in verdict.cause for verdict in verdicts)
     assert not any(verdict.is_fault for verdict in verdicts)
@@ -238,12 +234,12 @@ def test_nodes_of_one_name_in_two_namespaces_are_healthy(graph, fake_node):
     for space in ("/front", "/rear"):
         activated(fake_node(f"__ns:={space}", lazy=False))
         Driver(graph, f"{space}/image", name=space[1:])
-    verdicts = see_doctor(graph, seconds=3.0)
+    verdicts = see_doctor(graph, seconds=2.0)
     assert [verdict.is_fault for verdict in verdicts] == [False, False]  # nobody listens to either
 
 
 def test_a_missing_model(graph, fake_node):
-    started(fake_node(model="missing"))
+    assert fake_node(model="missing").trigger_configure() == FAILURE
     verdict = first_fault(graph)
     assert "It is unconfigured: cannot configure: expected a model bundle at 'missing', found none" in verdict.cause
     assert verdict.commands[0] == "ros2 param set /panoptic_node model camvid_lite0"
@@ -307,7 +303,7 @@ def test_an_engine_that_is_being_built(graph, programs, tmp_path):
     )
     try:
         reports.await_report(lambda status: status.message.endswith("40 %"))
-        verdict = first_fault(graph)
+        verdict = first_fault(graph, waits=Waits())
         assert "building the tensorrt engine of fake at 64x96 in float16: 40 %" in verdict.cause
         assert verdict.remedy.startswith("Wait")
     finally:
@@ -327,24 +323,6 @@ def test_disabled_by_the_service(graph, fake_node):
     assert verdict.commands == ("ros2 service call /panoptic_node/enable std_srvs/srv/SetBool '{data: true}'",)
 
 
-def test_all_outputs_off(graph, fake_node):
-    activated(fake_node(enabled_outputs=""))
-    Driver(graph)
-    planner(graph)
-    verdict = first_fault(graph)
-    assert "enabled_outputs is empty" in verdict.cause
-    assert verdict.commands[0].startswith("ros2 param set /panoptic_node enabled_outputs semantic,instance,detections")
-
-
-def test_an_output_that_someone_wants_is_off(graph, fake_node):
-    activated(fake_node(enabled_outputs="semantic"))
-    Driver(graph)
-    planner(graph)
-    (verdict,) = see_doctor(graph)
-    assert "/planner listens to /panoptic_node/detections, which enabled_outputs leaves out" in verdict.cause
-    assert verdict.commands == ("ros2 param set /panoptic_node enabled_outputs semantic,detections",)
-
-
 def test_nobody_publishes_on_the_camera_topic(graph, fake_node):
     activated(fake_node())
     Driver(graph, "/front/image_raw")
@@ -355,74 +333,147 @@ def test_nobody_publishes_on_the_camera_topic(graph, fake_node):
     assert verdict.commands == ("ros2 run rt_panoptic_ros panoptic_node --ros-args -r image:=/front/image_raw",)
 
 
-def test_the_camera_publishes_compressed_images_only(graph, fake_node):
-    activated(fake_node())
-    Driver(graph, "image/compressed", kind=CompressedImage)
-    verdict = first_fault(graph)
-    assert "/image/compressed has the images as JPEG or PNG" in verdict.cause
-    assert verdict.commands == (DEACTIVATE, "ros2 param set /panoptic_node image_transport compressed", ACTIVATE)
+RELIABLE, BEST_EFFORT = qos.stream("reliable"), qos.stream("best_effort")
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+ALIVE = QoSProfile(depth=1, liveliness=LivelinessPolicy.MANUAL_BY_TOPIC)
+UNFIT = r"64x48\) are none that the node can use: expected"
+
+# {namespace: (the node's parameters, its camera, the cause, the commands; X ... Y stands for X, set Y, activate)}
+CAMERAS = {
+    "jpegs": (
+        {}, {"topic": "image/compressed", "kind": CompressedImage},
+        "/jpegs/image/compressed has the images as JPEG or PNG", ["deactivate ... image_transport compressed"],
+    ),
+    "modest": (
+        {"image_reliability": "reliable"}, {"reliability": "best_effort"},
+        r"The camera /camera_of_modest offers less on /modest/image .*"
+        r"reliability \(offered best_effort, asked for reliable\)",
+        ["deactivate ... image_reliability best_effort"],
+    ),
+    "silent": (
+        {}, {"silent": True}, "/camera_of_silent is there as publisher of /silent/image but sent nothing",
+        ["ros2 topic hz /silent/image", "ros2 node info /camera_of_silent"],
+    ),
+    "unstamped": (
+        {}, {"stamped": False}, "images on /unstamped/image have a stamp of zero",
+        ["ros2 topic echo --once --field header /unstamped/image", "ros2 param list /camera_of_unstamped"],
+    ),
+    "ahead": (
+        {}, {"ahead_s": 5.0},
+        r"are [45]\.\d\d s in the future by the node's clock: the clocks of two machines differ",
+        ["timedatectl timesync-status   # or: chronyc tracking", "ros2 bag play --clock 100 BAG",
+         "ros2 param set /ahead/panoptic_node use_sim_time true"],
+    ),
+    "simulated": (
+        {"use_sim_time": True}, {}, "use_sim_time is true, but nobody publishes /clock",
+        ["ros2 bag play --clock 100 BAG", "ros2 param set /simulated/panoptic_node use_sim_time false"],
+    ),
+    "purple": ({}, {"encoding": "purple7"}, f"purple7 {UNFIT}", ["ros2 param list /camera_of_purple"]),
+    "depth": ({}, {"encoding": "32FC1"}, f"32FC1 {UNFIT}", ["ros2 param list /camera_of_depth"]),
+}  # fmt: skip
 
 
-def test_the_camera_publishes_another_type_on_that_topic(graph, fake_node, stranger):
-    activated(fake_node())
-    stranger.create_publisher(CompressedImage, "image", 1)
-    verdict = first_fault(graph)
-    assert "/stranger publishes sensor_msgs/msg/CompressedImage on /image" in verdict.cause
-    assert verdict.commands[0] == "ros2 run topic_tools relay /image /image/compressed"
-    assert "ros2 param set /panoptic_node image_transport compressed" in verdict.commands
+def verdicts_by_namespace(graph, namespaces, **options):
+    verdicts = see_doctor(graph, **options)
+    return {space: [one for one in verdicts if one.node == f"/{space}/panoptic_node"] for space in namespaces}
 
 
-def test_the_camera_offers_less_than_the_node_asks_for(graph, fake_node):
-    activated(fake_node(image_reliability="reliable"))
-    Driver(graph, reliability="best_effort")
-    planner(graph)
-    verdict = first_fault(graph)
-    assert "The camera /camera offers less on /image" in verdict.cause
-    assert "reliability (offered best_effort, asked for reliable)" in verdict.cause
-    assert verdict.commands == (DEACTIVATE, "ros2 param set /panoptic_node image_reliability best_effort", ACTIVATE)
+def commands_of(space, short):
+    """Return commands in full; those that set a parameter of a node that must not be active are given in one."""
+    node, found = f"/{space}/panoptic_node", []
+    for command in short:
+        before, is_setting, setting = command.partition("deactivate ... ")
+        found += [f"ros2 lifecycle set {node} deactivate", f"ros2 param set {node} {setting}",
+                  f"ros2 lifecycle set {node} activate"] if is_setting else [before]  # fmt: skip
+    return tuple(found)
 
 
-def test_a_topic_of_two_types(graph, fake_node, stranger):
-    activated(fake_node())
-    Driver(graph)
-    planner(graph)
-    stranger.create_publisher(CompressedImage, "image", 1)
-    (verdict,) = see_doctor(graph)
-    assert not verdict.is_fault
-    assert "/stranger publishes sensor_msgs/msg/CompressedImage on /image" in verdict.cause
+def test_what_is_wrong_with_a_camera_is_the_first_that_is_said(graph, fake_node):
+    for space, (parameters, camera, _, _) in CAMERAS.items():
+        activated(fake_node(f"__ns:=/{space}", **parameters))
+        options = {"topic": "image", **camera}
+        Driver(graph, f"/{space}/{options.pop('topic')}", name=f"camera_of_{space}", period_s=0.1, **options)
+    told = verdicts_by_namespace(graph, CAMERAS, seconds=2.0)
+    for space, (_, _, cause, commands) in CAMERAS.items():
+        verdict = told[space][0]
+        assert verdict.is_fault
+        assert re.search(cause, verdict.cause)
+        assert verdict.commands == commands_of(space, commands)
 
 
-def test_a_listener_that_wants_signs_of_life(graph, fake_node):
-    activated(fake_node())
-    Driver(graph)
-    asked = QoSProfile(depth=1, liveliness=LivelinessPolicy.MANUAL_BY_TOPIC)
-    planner(graph, "semantic", Image, asked)
-    verdict = first_fault(graph)
-    assert "liveliness (offered automatic, asked for manual_by_topic)" in verdict.cause
+# {namespace: (the node's parameters, output, its listener's type and profile, the cause, remedy, commands)}
+LISTENERS = {
+    "all_off": (
+        {"enabled_outputs": ""}, "detections", PanopticDetectionArray, BEST_EFFORT, "enabled_outputs is empty",
+        "Name the outputs",
+        ["ros2 param set /all_off/panoptic_node enabled_outputs "
+         "semantic,instance,detections,detections_2d,confidence,overlay"],
+    ),
+    "off": (
+        {"enabled_outputs": "semantic"}, "detections", PanopticDetectionArray, BEST_EFFORT,
+        "/listener_of_off listens to /off/panoptic_node/detections, which enabled_outputs leaves out", "Enable it",
+        ["ros2 param set /off/panoptic_node enabled_outputs semantic,detections"],
+    ),
+    "alive": (
+        {}, "semantic", Image, ALIVE, r"liveliness \(offered automatic, asked for manual_by_topic\)",
+        "Have /listener_of_alive ask for", ["ros2 topic info -v /alive/panoptic_node/semantic"],
+    ),
+    "modest": (
+        {"output_reliability": "best_effort"}, "detections", PanopticDetectionArray, RELIABLE,
+        r"/listener_of_modest receives nothing on /modest/panoptic_node/detections.*"
+        r"reliability \(offered best_effort, asked for reliable\)",
+        "Have the node offer more", ["deactivate ... output_reliability reliable"],
+    ),
+    "latched": (
+        {}, "semantic", Image, LATCHED,
+        r"/listener_of_latched receives nothing on /latched/panoptic_node/semantic.*"
+        r"durability \(offered volatile, asked for transient_local\)",
+        "Have /listener_of_latched ask for durability volatile",
+        ["ros2 topic info -v /latched/panoptic_node/semantic"],
+    ),
+}  # fmt: skip
 
 
-def test_a_camera_that_sends_nothing(graph, fake_node):
-    activated(fake_node())
-    graph.node("camera").create_publisher(Image, "image", qos.stream("reliable"))
-    verdict = first_fault(graph)
-    assert "/camera is there as publisher of /image but sent nothing" in verdict.cause
-    assert verdict.commands[0] == "ros2 topic hz /image"
+def test_why_a_listener_receives_nothing_is_all_that_is_said(graph, fake_node):
+    for space, (parameters, output, kind, profile, *_) in LISTENERS.items():
+        activated(fake_node(f"__ns:=/{space}", **parameters))
+        Driver(graph, f"/{space}/image", name=f"camera_of_{space}", period_s=0.1)
+        listener = graph.node(f"listener_of_{space}")
+        listener.create_subscription(kind, f"/{space}/panoptic_node/{output}", lambda _: None, profile)
+    told = verdicts_by_namespace(graph, LISTENERS, seconds=2.0)
+    for space, (*_, cause, remedy, commands) in LISTENERS.items():
+        (verdict,) = told[space]
+        assert verdict.is_fault
+        assert re.search(cause, verdict.cause)
+        assert verdict.remedy.startswith(remedy)
+        assert verdict.commands == commands_of(space, commands)
 
 
-def test_stamps_of_zero(graph, fake_node):
-    activated(fake_node())
-    Driver(graph, stamped=False)
-    verdict = first_fault(graph)
-    assert "images on /image have a stamp of zero" in verdict.cause
-    assert "Have /camera set header.stamp" in verdict.remedy
-
-
-def test_stamps_in_the_future(graph, fake_node):
-    activated(fake_node())
-    Driver(graph, ahead_s=5.0)
-    verdict = first_fault(graph)
-    assert "are 5.00 s in the future by the node's clock: the clocks of two machines differ" in verdict.cause
-    assert verdict.commands[0].startswith("timedatectl")
+def test_other_types_than_the_nodes(graph, fake_node, stranger):
+    """On its camera's topic, alone and beside a camera, and on an output's."""
+    namespaces = ("alone", "beside", "output")
+    for space in namespaces:
+        activated(fake_node(f"__ns:=/{space}"))
+        if space != "alone":
+            Driver(graph, f"/{space}/image", name=f"camera_of_{space}")
+        if space != "output":
+            stranger.create_publisher(CompressedImage, f"/{space}/image", 1)
+    graph.node("planner").create_subscription(
+        PanopticDetectionArray, "/beside/panoptic_node/detections", lambda _: None, BEST_EFFORT
+    )
+    stranger.create_subscription(Image, "/output/panoptic_node/detections", lambda _: None, 1)
+    told = verdicts_by_namespace(graph, namespaces, waits=Waits())
+    alone = told["alone"][0]
+    assert alone.is_fault
+    assert "/stranger publishes sensor_msgs/msg/CompressedImage on /alone/image" in alone.cause
+    assert alone.commands[0] == "ros2 run topic_tools relay /alone/image /alone/image/compressed"
+    assert "ros2 param set /alone/panoptic_node image_transport compressed" in alone.commands
+    (beside,) = told["beside"]
+    assert not beside.is_fault
+    assert "/stranger publishes sensor_msgs/msg/CompressedImage on /beside/image" in beside.cause
+    output = told["output"][0]
+    assert output.is_fault
+    assert "/stranger expects sensor_msgs/msg/Image on /output/panoptic_node/detections" in output.cause
 
 
 def test_a_bag_with_its_clock_and_a_node_without_simulated_time(graph, fake_node):
@@ -433,23 +484,6 @@ def test_a_bag_with_its_clock_and_a_node_without_simulated_time(graph, fake_node
     verdict = first_fault(graph)
     assert "30 days old when they arrive by the node's clock, which is the time of day" in verdict.cause
     assert verdict.commands == ("ros2 param set /panoptic_node use_sim_time true",)
-
-
-def test_simulated_time_without_a_clock(graph, fake_node):
-    activated(fake_node(use_sim_time=True))
-    Driver(graph)
-    verdict = first_fault(graph)
-    assert "use_sim_time is true, but nobody publishes /clock" in verdict.cause
-    assert verdict.commands[-1] == "ros2 param set /panoptic_node use_sim_time false"
-
-
-@pytest.mark.parametrize("encoding", ["purple7", "32FC1"])
-def test_an_encoding_that_is_no_cameras(graph, fake_node, encoding):
-    activated(fake_node())
-    Driver(graph, encoding=encoding)
-    verdict = first_fault(graph)
-    assert f"{encoding} 64x48) are none that the node can use: expected" in verdict.cause
-    assert verdict.commands == ("ros2 param list /camera",)
 
 
 @pytest.mark.slow
@@ -470,9 +504,10 @@ def test_large_images_without_the_profile_are_lost(graph, programs, small_bundle
     programs.environment = without if sender == "/image_player" else environment
     programs.start("play_images", source=tmp_path / "frame.bmp", rate_hz=5.0, loop=True)
     reports.await_report(
-        lambda status: {value(status, f"frames {fate}") for fate in ("received", "lost")} != {"0"}, index=1
+        lambda status: {value(status, f"frames {outcome}") for outcome in ("received", "lost")} != {"0"}, index=1
     )
-    lost = next(verdict for verdict in see_doctor(graph, seconds=3.0) if "lost" in verdict.cause)
+    looks = (see_doctor(graph, 3.0, Waits()) for _ in range(5))  # a loss is noticed when a later message arrives
+    lost = next(verdict for verdicts in looks for verdict in verdicts if "lost" in verdict.cause)
     assert lost.is_fault
     assert f"in the terminal of the {'node' if sender == '/panoptic_node' else 'camera'} {sender}" in lost.remedy
     assert lost.commands[0] == f"export {PROFILE_VARIABLES[0]}={shipped_profile()}"
@@ -492,47 +527,19 @@ def test_a_rate_limit_that_lets_nothing_through(graph, fake_node):
     assert "max_rate_hz is 5.0" in verdicts[0].cause
 
 
-def test_a_listener_that_wants_more_reliability(graph, fake_node):
-    activated(fake_node(output_reliability="best_effort"))
-    Driver(graph)
-    planner(graph, profile=qos.stream("reliable"))
-    verdict = first_fault(graph)
-    assert "/planner receives nothing on /panoptic_node/detections" in verdict.cause
-    assert "reliability (offered best_effort, asked for reliable)" in verdict.cause
-    assert verdict.commands == (DEACTIVATE, "ros2 param set /panoptic_node output_reliability reliable", ACTIVATE)
-
-
-def test_a_listener_that_wants_what_was_published_before(graph, fake_node):
-    activated(fake_node())
-    Driver(graph)
-    planner(graph, "semantic", Image, QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
-    verdict = first_fault(graph)
-    assert "/planner receives nothing on /panoptic_node/semantic" in verdict.cause
-    assert "durability (offered volatile, asked for transient_local)" in verdict.cause
-    assert "Have /planner ask for durability volatile" in verdict.remedy
-
-
-def test_a_listener_of_another_type(graph, fake_node, stranger):
-    activated(fake_node())
-    Driver(graph)
-    stranger.create_subscription(Image, "/panoptic_node/detections", lambda _: None, 1)
-    verdict = first_fault(graph)
-    assert "/stranger expects sensor_msgs/msg/Image on /panoptic_node/detections" in verdict.cause
-
-
-@pytest.mark.parametrize("fate", ["refused", "failed"])
-def test_frames_that_the_pipeline_cannot_label(graph, fake_node, monkeypatch, fate):
+@pytest.mark.parametrize("outcome", ["refused", "failed"])
+def test_frames_that_the_pipeline_cannot_label(graph, fake_node, monkeypatch, outcome):
     node = activated(fake_node())
-    error = {"refused": "expected a GPU with free memory", "failed": "surprise"}[fate]
+    error = {"refused": "expected a GPU with free memory", "failed": "surprise"}[outcome]
 
     def fail(*_, **__):
-        raise {"refused": UnavailableError, "failed": ZeroDivisionError}[fate](error)
+        raise {"refused": UnavailableError, "failed": ZeroDivisionError}[outcome](error)
 
     monkeypatch.setattr(type(node.pipelines[0]), "__call__", fail)
     Driver(graph)
     planner(graph)
-    verdict = first_fault(graph, seconds=3.0)
-    assert fate in verdict.cause
+    verdict = first_fault(graph)
+    assert outcome in verdict.cause
     assert error in verdict.remedy  # from the node's log
 
 
@@ -544,8 +551,8 @@ def test_a_machine_that_cannot_keep_up(graph, fake_node, monkeypatch):
     monkeypatch.setattr(kind, "__call__", lambda *image, **options: never.wait(0.15) or label(*image, **options))
     Driver(graph)
     planner(graph)
-    verdict = first_fault(graph, seconds=3.0)
-    assert re.search(r"overloaded \(period \d+.\d+ ms, median time 1\d\d.\d+ ms\)", verdict.cause)
+    verdict = first_fault(graph, seconds=2.0)
+    assert re.search(r"overloaded \(period \d+.\d+ ms, median time [1-9]\d\d.\d+ ms\)", verdict.cause)
     assert verdict.commands[:2] == (DEACTIVATE, "ros2 param set /panoptic_node precision int8")
 
 
@@ -561,7 +568,7 @@ def test_a_pipeline_that_never_returns(graph, fake_node):
 
 def run_command(graph, *arguments):
     """Return the exit status and the output of the command line in a process of its own."""
-    command = [sys.executable, *arguments, "--seconds", "2"]
+    command = [sys.executable, *arguments, "--seconds", "1"]
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(subprocess.run, command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
         graph.spin_until(done.done, "for the command")

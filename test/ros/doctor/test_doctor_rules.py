@@ -1,4 +1,4 @@
-"""The doctor's rules on made-up records: each fault is named with its cure, and root causes come alone."""
+"""The doctor's rules on made-up records: each fault is named with its remedy, and root causes come alone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rt_panoptic_ros.ros.doctor.node_rules import diagnose
-from rt_panoptic_ros.ros.doctor.records import (
+from rt_panoptic_ros.ros.doctor.graph import (
     ERROR,
     OK,
     WARN,
@@ -17,8 +16,9 @@ from rt_panoptic_ros.ros.doctor.records import (
     NodeSeen,
     OutputSeen,
     Status,
-    format_report,
 )
+from rt_panoptic_ros.ros.doctor.node_rules import diagnose
+from rt_panoptic_ros.ros.doctor.verdicts import format_report
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint
 
 DETECTIONS = "rt_panoptic_ros/msg/PanopticDetectionArray"
@@ -26,7 +26,7 @@ NAME = "/robot/front"
 
 
 def status(level=OK, message="", **frames):
-    counts = {f"frames {fate}": str(number) for fate, number in frames.items()}
+    counts = {f"frames {outcome}": str(number) for outcome, number in frames.items()}
     return Status(level, message, {"state": "active", "enabled": "True", "age at arrival p50 (ms)": "4.0", **counts})
 
 
@@ -81,7 +81,7 @@ def test_each_policy_that_keeps_messages_away_is_named():
 
 
 def test_a_node_that_tells_nothing():
-    verdict = first(node=replace(NODE, state="", status=None))
+    verdict = first(node=replace(NODE, state="", status=Status()))
     assert "lifecycle service does not answer" in verdict.cause
 
 
@@ -91,8 +91,8 @@ def test_a_transition_is_no_state_to_be_mended(state):
     assert verdict.cause == f"It is {state} at this moment."
 
 
-def test_a_finalized_node_that_tells_nothing_more_is_no_riddle():
-    verdict = first(node=replace(NODE, state="finalized", status=None))
+def test_a_finalized_node_that_tells_nothing_more_is_explained():
+    verdict = first(node=replace(NODE, state="finalized", status=Status()))
     assert "no transition leads out" in verdict.cause
     assert verdict.commands == ("ros2 run rt_panoptic_ros panoptic_node --ros-args -r __ns:=/robot -r __node:=front",)
 
@@ -284,7 +284,7 @@ def test_parameters_that_were_not_told_are_said_to_be_assumed():
         ({"precision": "int8", "max_rate_hz": 1.0}, ()),
     ],
 )
-def test_an_overloaded_node_is_eased_below_what_it_labels(given, commands):
+def test_an_overloaded_node_is_given_less_than_what_it_labels(given, commands):
     """Ten frames in five seconds, all late."""
     camera = replace(CAMERA, after=status(received=150, processed=110, late=10, dropped=40))
     verdict = first(camera, **given)
