@@ -12,12 +12,8 @@ import cv2
 import numpy as np
 import pytest
 from conftest import SHARED
-<<<<<<< HEAD
 from film_cases import matroska
-from hypothesis import given
-=======
 from hypothesis import given, settings
->>>>>>> doctor
 from hypothesis import strategies as st
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
