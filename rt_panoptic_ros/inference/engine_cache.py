@@ -180,19 +180,15 @@ def _try_lock(handle: int) -> bool:
 
 def _progress_teller(identity: EngineIdentity) -> Callable[[float], None]:
     tell_observer = observer()  # of this thread: the builder may call from another
-    name = f"{identity.model} at {identity.size} in {identity.precision}"
-    first = f"building the {identity.runtime} engine of {name}, once for this GPU and version"
-    _LOG.info("%s", first)
-    tell_observer(first)
+    work = f"building the {identity.runtime} engine of {identity.model} at {identity.size} in {identity.precision}"
+    logged_s = float("-inf")
 
-    told_s = time.monotonic()
-
-    def tell(share: float) -> None:
-        nonlocal told_s
-        words = f"building the {identity.runtime} engine of {name}: {100 * share:.0f} %"
+    def tell(words: str) -> None:
+        nonlocal logged_s
         tell_observer(words)
-        if time.monotonic() - told_s >= _LOG_PERIOD_S:
-            told_s = time.monotonic()
+        if time.monotonic() - logged_s >= _LOG_PERIOD_S:
+            logged_s = time.monotonic()
             _LOG.info("%s", words)
 
-    return tell
+    tell(f"{work}, once for this GPU and version")
+    return lambda share: tell(f"{work}: {100 * share:.0f} %")
