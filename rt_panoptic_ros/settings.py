@@ -224,8 +224,8 @@ def settings_of(record: type) -> tuple[Setting, ...]:
     found: list[Setting] = []
     for item in fields(record):
         kind = kinds[item.name]
-        if is_dataclass(kind):
-            found += settings_of(kind)  # type: ignore[arg-type]
+        if isinstance(kind, type) and is_dataclass(kind):
+            found += settings_of(kind)
         else:
             found.append(Setting(item.name, kind, item.default, **item.metadata))
     return tuple(found)
@@ -253,10 +253,10 @@ def record_from(record: type[Record], document: object, name: str) -> Record:
                 f"expected {name} to have entries named {', '.join(known)}, got {name}.{entry}: {value!r:.80}"
             )
         kind, place = kinds[entry], f"{name}.{entry}"
-        if not is_dataclass(kind):
-            values[entry] = Setting(place, kind, known[entry].default).parsed(value)
-        else:
+        if isinstance(kind, type) and is_dataclass(kind):
             values[entry] = value if isinstance(value, kind) else record_from(kind, value, place)
+        else:
+            values[entry] = Setting(place, kind, known[entry].default).parsed(value)
     return record(**values)
 
 
