@@ -117,7 +117,6 @@ class PanopticPipeline:
         self._backend_name, self._device, self._precision = backend, device, precision
         self._network_size = network_size
         self._networks: OrderedDict[tuple[int, int], _LoadedNetwork] = OrderedDict()
-        self._newest: _LoadedNetwork | None = None  # the one used last
         self._last: tuple[_LoadedNetwork, ImageGeometry, PostprocessSettings] | None = None
 
     @property
@@ -195,14 +194,14 @@ class PanopticPipeline:
         }
 
     def describe(self) -> str:
-        """Return one line that says which model runs with which backend where, as far as it is loaded.
+        """Return one line that says which model the last image was labelled with, by which backend and where.
 
         Unlike all else here, it may be asked for in another thread meanwhile.
         """
-        newest = self._newest
-        if newest is None:
+        last = self._last
+        if last is None:
             return f"{self._bundle.name}, backend {self._backend_name}, device {self._device}, not loaded yet"
-        backend = newest.backend
+        backend = last[0].backend
         height, width = backend.network_size
         return f"{self._bundle.name} with {backend.name} in {backend.precision} on {backend.device} at {height}x{width}"
 
@@ -212,7 +211,7 @@ class PanopticPipeline:
         In the node that is the worker thread, also when a transition or a signal, which come in others, asks for it.
         The pipeline opens its backend again when it is called again.
         """
-        self._last = self._newest = None
+        self._last = None
         while self._networks:
             self._networks.popitem()[1].backend.close()
 
@@ -223,8 +222,7 @@ class PanopticPipeline:
             backend = self._open_backend(self._backend_name, self._bundle, network_size, self._device, self._precision)
             self._networks[network_size] = _LoadedNetwork(backend, self._bundle.classes.thing_ids)
         self._networks.move_to_end(network_size)
-        self._newest = self._networks[network_size]
-        return self._newest
+        return self._networks[network_size]
 
 
 def open_pipeline(

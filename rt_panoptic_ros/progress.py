@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_observer: ContextVar[Callable[[str], None] | None] = ContextVar("observer of long work", default=None)
+_observer: ContextVar[Callable[[str], None]] = ContextVar("observer of long work", default=lambda _words: None)
 
 
 @contextmanager
@@ -28,13 +28,9 @@ def observing(tell: Callable[[str], None]) -> Iterator[None]:
 
 def observer() -> Callable[[str], None]:
     """Return what this thread's steps are told to, for work that goes on in other threads."""
-    return _observer.get() or _tell_nobody
+    return _observer.get()
 
 
 def report(words: str) -> None:
     """Tell this thread's observer, if it has one, what is done next."""
     observer()(words)
-
-
-def _tell_nobody(_words: str) -> None:
-    pass

@@ -75,26 +75,20 @@ class Setting:
             parsed = _parsed(self.kind, value)
         except (TypeError, ValueError, OverflowError):
             raise self._refusal(value) from None
-        if self.choices and parsed not in self.choices:
-            raise self._refusal(value)
-        if self.kind in (int, float) and not self.low <= parsed <= self.high:
+        low, high = self._limits
+        if (self.choices and parsed not in self.choices) or (self.kind in (int, float) and not low <= parsed <= high):
             raise self._refusal(value)
         return parsed
 
     @property
-    def low(self) -> float:
-        """The least number, perhaps minus infinity."""
-        return -math.inf if self.minimum is None else self.minimum
-
-    @property
-    def high(self) -> float:
-        """The largest number, perhaps infinity."""
-        return math.inf if self.maximum is None else self.maximum
+    def _limits(self) -> tuple[float, float]:
+        low = -math.inf if self.minimum is None else self.minimum
+        return low, math.inf if self.maximum is None else self.maximum
 
     def _refusal(self, value: object) -> InvalidInputError:
         expected = f"one of {', '.join(self.choices)}" if self.choices else _in_words(self.kind)
         if self.minimum is not None or self.maximum is not None:
-            expected += f" from {self.low:g} to {self.high:g}"
+            expected += " from {:g} to {:g}".format(*self._limits)
         remedy = ": put it in quotes" if self.kind is str and not isinstance(value, str) else ""
         return InvalidInputError(f"expected {self.name} to be {expected}, got {value!r}{remedy}")
 
@@ -231,7 +225,7 @@ def settings_of(record: type) -> tuple[Setting, ...]:
     found: list[Setting] = []
     for item in fields(record):
         kind = kinds[item.name]
-        if _is_record(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             found += settings_of(kind)
         else:
             found.append(Setting(item.name, kind, item.default, **item.metadata))
@@ -260,15 +254,11 @@ def record_from(record: type[Record], document: object, name: str) -> Record:
                 f"expected {name} to have entries named {', '.join(known)}, got {name}.{entry}: {value!r:.80}"
             )
         kind, place = kinds[entry], f"{name}.{entry}"
-        if not _is_record(kind):
-            values[entry] = Setting(place, kind, known[entry].default).parsed(value)
-        else:
+        if isinstance(kind, type) and is_dataclass(kind):
             values[entry] = value if isinstance(value, kind) else record_from(kind, value, place)
+        else:
+            values[entry] = Setting(place, kind, known[entry].default).parsed(value)
     return record(**values)
-
-
-def _is_record(kind: Any) -> bool:
-    return is_dataclass(kind)
 
 
 def plain(record: Any) -> dict[str, Any]:

@@ -124,7 +124,7 @@ for size in ((90, 130), (64, 96)):
     assert "Module" not in after
 
 
-def test_more_sizes_than_engines_stay_loaded(small_bundle: ModelBundle) -> None:
+def test_more_sizes_than_networks_stay_loaded(small_bundle: ModelBundle) -> None:
     pipeline = open_pipeline(small_bundle.path, backend="onnxruntime", device="cpu", settings=VISIBLE)
     first = pipeline(CameraImage(picture(40, 60), "rgb"))
     for width in (64, 68, 72, 76):

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from rt_panoptic_ros import files
 from rt_panoptic_ros.model.bundle import ModelBundle
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
@@ -39,6 +38,14 @@ load_kernels([kernels], "cpu")
 values = wp.array([1.0, 2.0], dtype=wp.float32, device="cpu")
 wp.launch(kernels.double, 2, inputs=[values], device="cpu")
 print(values.numpy(), len(exported_onnx(read_bundle(sys.argv[1]), (40, 48), "float32")) > 10000)
+"""
+
+NO_HOME = """
+import os, pwd
+def unknown(uid):
+    raise KeyError(uid)
+pwd.getpwuid = unknown  # as for a user of a container that its image doesn't know
+os.environ.pop("HOME", None)
 """
 
 
@@ -110,21 +117,16 @@ warp_runtime.wp.config.log_level = warp_runtime.wp.LOG_INFO
     assert python(USE, str(small_bundle.path), **environment).stdout == first.stdout  # what was linked is still there
 
 
-def test_a_user_without_a_home_has_a_cache_for_the_process(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def missing() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "home", missing)
-    files._default_cache.cache_clear()
-    try:
-        assert files.cache_directory() == files.cache_directory()
-        assert files.why_unwritable(files.cache_directory()) is None
-    finally:
-        files._default_cache.cache_clear()
-    assert caplog.text.count("set XDG_CACHE_HOME to a folder") == 1
+def test_a_user_without_a_home_has_a_cache_for_the_process(folder: Path) -> None:
+    code = f"""
+{NO_HOME}
+from rt_panoptic_ros.files import cache_directory, why_unwritable
+print(cache_directory() == cache_directory(), why_unwritable(cache_directory()))
+"""
+    run = python(code, TMPDIR=str(folder / "tmp"))
+    assert run.stdout == "True None\n"
+    assert run.stderr.count("set XDG_CACHE_HOME to a folder") == 1
+    assert list((folder / "tmp").iterdir()) == []
 
 
 def test_a_first_start_is_quiet(tmp_path: Path) -> None:
@@ -147,11 +149,7 @@ def test_a_real_error_of_the_compiler_is_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", pytest.param("torch", marks=needs_torch), "auto"])
 def test_each_backend_opens_first_in_a_process_and_without_a_home(backend: str, small_bundle: ModelBundle) -> None:
     code = f"""
-import os, pwd
-def unknown(uid):
-    raise KeyError(uid)
-pwd.getpwuid = unknown  # as for a user of a container that its image doesn't know
-os.environ.pop("HOME", None)
+{NO_HOME}
 import numpy as np
 from rt_panoptic_ros.inference.backends import open_backend
 from rt_panoptic_ros.model.bundle import read_bundle

@@ -95,18 +95,10 @@ def sidecar(path: Path) -> Path:
 
 def _load(path: Path, identity: EngineIdentity) -> bytes | None:
     """Return the engine's bytes if it is ours and whole; otherwise say why not."""
-    reason, plan = "", b""
     try:
         if not path.exists() and not sidecar(path).exists():
             return None
-        for file in (path, sidecar(path)):
-            status = file.lstat()
-            if not stat.S_ISREG(status.st_mode):
-                reason = f"{file.name} is not a regular file"
-            elif status.st_uid != os.geteuid():
-                reason = f"{file.name} belongs to another user"
-            elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                reason = f"others may write {file.name}"
+        reason = _distrust(path) or _distrust(sidecar(path))
         if not reason:
             document: dict[str, Any] = json.loads(sidecar(path).read_text(encoding="utf-8"))
             plan = path.read_bytes()
@@ -116,14 +108,24 @@ def _load(path: Path, identity: EngineIdentity) -> bytes | None:
                 reason = f"it has {len(plan)} bytes instead of {document.get('bytes')}"
             elif hashlib.sha256(plan).hexdigest() != document.get("sha256"):
                 reason = "its bytes are damaged"
+            else:
+                return plan
     except FileNotFoundError as error:
         reason = f"{error.filename} is missing"
     except (OSError, ValueError, AttributeError) as error:
         reason = f"it can't be read ({' '.join(str(error).split())[:120]})"
-    if reason:
-        _LOG.warning("not loading the cached engine %s: %s; building it again", path, reason)
-        return None
-    return plan
+    _LOG.warning("not loading the cached engine %s: %s; building it again", path, reason)
+    return None
+
+
+def _distrust(file: Path) -> str:
+    """Return why others may have made a file what it is, or nothing."""
+    status = file.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        return f"{file.name} is not a regular file"
+    if status.st_uid != os.geteuid():
+        return f"{file.name} belongs to another user"
+    return f"others may write {file.name}" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else ""
 
 
 def _store(path: Path, identity: EngineIdentity, plan: bytes) -> None:
@@ -180,19 +182,15 @@ def _try_lock(handle: int) -> bool:
 
 def _progress_teller(identity: EngineIdentity) -> Callable[[float], None]:
     tell_observer = observer()  # of this thread: the builder may call from another
-    name = f"{identity.model} at {identity.size} in {identity.precision}"
-    first = f"building the {identity.runtime} engine of {name}, once for this GPU and version"
-    _LOG.info("%s", first)
-    tell_observer(first)
+    work = f"building the {identity.runtime} engine of {identity.model} at {identity.size} in {identity.precision}"
+    logged_s = float("-inf")
 
-    told_s = time.monotonic()
-
-    def tell(share: float) -> None:
-        nonlocal told_s
-        words = f"building the {identity.runtime} engine of {name}: {100 * share:.0f} %"
+    def tell(words: str) -> None:
+        nonlocal logged_s
         tell_observer(words)
-        if time.monotonic() - told_s >= _LOG_PERIOD_S:
-            told_s = time.monotonic()
+        if time.monotonic() - logged_s >= _LOG_PERIOD_S:
+            logged_s = time.monotonic()
             _LOG.info("%s", words)
 
-    return tell
+    tell(f"{work}, once for this GPU and version")
+    return lambda share: tell(f"{work}: {100 * share:.0f} %")

@@ -114,10 +114,10 @@ class GraphBuilder:
     ) -> str:
         """Add a convolution, in the fewest bits that both it and the graph allow.
 
-        A graph has, beside float32, either 8 bits or float16. An 8-bit convolution is written as one in float32 of a
-        rounded input and rounded weights, which backends fuse into integers; its input counts as one to measure in
-        float graphs too. Any other takes its input in float16 where the graph has that, and float32 weights then
-        become float16 as well, as an operator's inputs are of one type.
+        Beside float32, a graph has either 8 bits or float16. In 8 bits, a convolution is written as one in float32 of
+        an input and weights that passed through 8 bits, which backends fuse into one of integers; its input is noted
+        in `rounds` in float graphs too, where its range is measured. In float16, it takes the input as float16, and
+        the weights are stored in the input's type, since an operator's inputs must be of one type.
 
         Args:
             x: The input.

@@ -1,4 +1,4 @@
-"""The contract of the inference engines, run over each; the graph against the network."""
+"""The contract of the backends, run over each; the graph against the network."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rt_panoptic_ros.files import cache_directory
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
 from rt_panoptic_ros.inference.tensorrt_runtime import gpu_identity, load_runtime
-from rt_panoptic_ros.model.architecture import NetworkConfig
+from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
 from rt_panoptic_ros.model.bundle import InputSpec, ModelBundle, write_bundle
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.model.untrained import make_untrained_bundle, untrained_weights
 from rt_panoptic_ros.records import STRIDES
 from rt_panoptic_ros.settings import PostprocessSettings
 
-ENGINES = [
+BACKENDS = [
     pytest.param(
         name, marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
     )
@@ -38,12 +38,12 @@ def image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
-@pytest.mark.parametrize("engine", [*ENGINES, "tensorrt"])
+@pytest.mark.parametrize("name", [*BACKENDS, "tensorrt"])
 class TestContract:
     @pytest.fixture
-    def device(self, engine: str, monkeypatch: pytest.MonkeyPatch) -> str:
-        """Where the engine runs: TensorRT on the GPU where there are both, else a stand-in for it on the CPU."""
-        if engine != "tensorrt":
+    def device(self, name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+        """Where the backend runs: TensorRT on the GPU where there are both, else a stand-in for it on the CPU."""
+        if name != "tensorrt":
             return "cpu"
         try:
             gpu_identity("cuda:0")
@@ -56,10 +56,10 @@ class TestContract:
 
     @pytest.mark.parametrize("size", [(64, 96), (50, 70)])
     def test_shapes_dtype_and_device(
-        self, engine: str, device: str, small_bundle: ModelBundle, size: tuple[int, int]
+        self, name: str, device: str, small_bundle: ModelBundle, size: tuple[int, int]
     ) -> None:
-        backend = open_backend(engine, small_bundle, size, device)
-        assert (backend.name, backend.device, backend.network_size) == (engine, resolve_device(device), size)
+        backend = open_backend(name, small_bundle, size, device)
+        assert (backend.name, backend.device, backend.network_size) == (name, resolve_device(device), size)
         dense = backend.infer(image(size))
         height, width = -(-size[0] // 8), -(-size[1] // 8)
         assert dense.semantic_logits.shape == (11, height, width)
@@ -76,17 +76,17 @@ class TestContract:
             assert np.isfinite(array.numpy()).all()
         backend.close()
 
-    def test_same_image_same_bits(self, engine: str, device: str, small_bundle: ModelBundle) -> None:
-        backend = open_backend(engine, small_bundle, (64, 96), device)
+    def test_same_image_same_bits(self, name: str, device: str, small_bundle: ModelBundle) -> None:
+        backend = open_backend(name, small_bundle, (64, 96), device)
         first = backend.infer(image((64, 96))).host_arrays()
         other = backend.infer(image((64, 96), seed=1)).host_arrays()
         again = backend.infer(image((64, 96))).host_arrays()
-        assert any(not np.array_equal(first[name], other[name]) for name in first)
-        for name, value in first.items():
-            np.testing.assert_array_equal(value, again[name])
+        assert any(not np.array_equal(first[output], other[output]) for output in first)
+        for output, value in first.items():
+            np.testing.assert_array_equal(value, again[output])
 
     def test_damaged_weights_are_refused(
-        self, engine: str, device: str, small_network: NetworkConfig, tmp_path: Path
+        self, name: str, device: str, small_network: NetworkConfig, tmp_path: Path
     ) -> None:
         classes = load_class_table("camvid")
         bundle = make_untrained_bundle(tmp_path / "m", network=small_network, classes=classes, size=None, seed=3)
@@ -94,7 +94,7 @@ class TestContract:
         content[-5] ^= 1
         (bundle.path / "weights.safetensors").write_bytes(content)
         with pytest.raises(InvalidInputError, match="SHA-256"):
-            open_backend(engine, bundle, (32, 32), device)
+            open_backend(name, bundle, (32, 32), device)
 
 
 @both
@@ -109,21 +109,20 @@ class TestContract:
     ids=str,
 )
 @pytest.mark.parametrize("spec", [InputSpec(), InputSpec((120, 110, 100), (58, 57, 55), "rgb")], ids=["bgr", "rgb"])
-def test_engines_agree(network: NetworkConfig, spec: InputSpec, tmp_path: Path) -> None:
+def test_backends_agree(network: NetworkConfig, spec: InputSpec, tmp_path: Path) -> None:
     classes = load_class_table("camvid")
-    layout = make_untrained_bundle(tmp_path / "a", network=network, classes=classes, size=None, seed=2).layout
+    weights = untrained_weights(state_dict_layout(network, len(classes), len(classes.thing_ids)), 2)
     bundle = write_bundle(
-        tmp_path / "b", untrained_weights(layout, 2), network=network, classes=classes, spec=spec,
-        settings=PostprocessSettings(), about={},
-    )  # fmt: skip
+        tmp_path / "m", weights, network=network, classes=classes, spec=spec, settings=PostprocessSettings(), about={}
+    )
     size = (72, 104)
     torch = open_backend("torch", bundle, size, "cpu").infer(image(size)).host_arrays()
-    for engine in ("onnxruntime", "openvino"):
-        if importlib.util.find_spec(engine) is not None:
-            ours = open_backend(engine, bundle, size, "cpu").infer(image(size)).host_arrays()
+    for name in ("onnxruntime", "openvino"):
+        if importlib.util.find_spec(name) is not None:
+            ours = open_backend(name, bundle, size, "cpu").infer(image(size)).host_arrays()
             assert ours.keys() == torch.keys()
-            for name, value in ours.items():
-                np.testing.assert_allclose(value, torch[name], atol=2e-4, rtol=2e-4, err_msg=f"{engine} {name}")
+            for output, value in ours.items():
+                np.testing.assert_allclose(value, torch[output], atol=2e-4, rtol=2e-4, err_msg=f"{name} {output}")
 
 
 def test_export_is_cached_and_a_damaged_one_made_again(

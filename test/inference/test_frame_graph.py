@@ -1,6 +1,6 @@
-"""The whole frame as one graph, network included: what the pipeline does with an engine that can be captured.
+"""The whole frame as one graph, network included: what the pipeline does with a backend that can be captured.
 
-The engine is a small one in Warp; Warp records and replays graphs on the CPU as on a GPU.
+The backend is a small one in Warp; Warp records and replays graphs on the CPU as on a GPU.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def brighten(
     brightened[c, y, x] = outputs[c, y, x] + 0.02 * wp.float32(image[y, x, c % 3])
 
 
-class WarpEngine(CapturableBackend):
+class WarpBackend(CapturableBackend):
     """Adds the image to fixed outputs."""
 
     name, precision, device = "warp", "float32", "cpu"
@@ -69,16 +69,16 @@ class WarpEngine(CapturableBackend):
 
 
 class StageByStage(Backend):
-    """The same engine as one that can't be captured."""
+    """The same backend as one that can't be captured."""
 
     name, precision, device = "warp", "float32", "cpu"
 
     def __init__(self, network_size: tuple[int, int]) -> None:
         self.network_size = network_size
-        self._engine = WarpEngine(network_size)
+        self._backend = WarpBackend(network_size)
 
     def infer(self, image: np.ndarray) -> DenseDetections:
-        return self._engine.infer(image)
+        return self._backend.infer(image)
 
     def close(self) -> None:
         pass
@@ -103,14 +103,14 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postprocess, "QueryBoxSelector", Selector)
 
 
-def pipeline_of(engine: Backend, bundle: ModelBundle) -> PanopticPipeline:
+def pipeline_of(backend: Backend, bundle: ModelBundle) -> PanopticPipeline:
     return PanopticPipeline(
         bundle,
         backend="auto",
         device="cpu",
-        network_size=engine.network_size,
+        network_size=backend.network_size,
         settings=bundle.settings.replaced({"mask_threshold": 0.1, "score_threshold": 0.1}),
-        backend_opener=lambda *_: engine,
+        backend_opener=lambda *_: backend,
     )
 
 
@@ -126,8 +126,8 @@ def assert_same(ours: PanopticResult, expected: PanopticResult) -> None:
 
 
 def test_frames_after_the_first_are_one_launch(seven_classes: ModelBundle) -> None:
-    engine = WarpEngine(SIZE)
-    captured, plain = pipeline_of(engine, seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    backend = WarpBackend(SIZE)
+    captured, plain = pipeline_of(backend, seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
     seen = []
     for frame in frames(4):
         ours = captured(frame)
@@ -136,11 +136,11 @@ def test_frames_after_the_first_are_one_launch(seven_classes: ModelBundle) -> No
     assert seen[0][0] == ["input", "network", "query_boxes", "masks", "fusion"]
     assert [stages for stages, _ in seen[1:]] == [["input", "graph"]] * 3
     assert not np.array_equal(seen[1][1], seen[2][1])
-    assert engine.enqueued == 3  # to warm it, for the first frame, and captured
+    assert backend.enqueued == 3  # to warm it, for the first frame, and captured
 
 
 def test_other_settings_or_image_size_make_another_graph(seven_classes: ModelBundle) -> None:
-    captured, plain = pipeline_of(WarpEngine(SIZE), seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    captured, plain = pipeline_of(WarpBackend(SIZE), seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
     first, second = frames(2)
     objects = []
     for threshold in (0.1, 0.5, 0.1):
@@ -158,30 +158,30 @@ def test_other_settings_or_image_size_make_another_graph(seven_classes: ModelBun
 
 
 def test_two_cameras_in_turn_keep_their_graphs(seven_classes: ModelBundle) -> None:
-    engine = WarpEngine(SIZE)
-    captured, plain = pipeline_of(engine, seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    backend = WarpBackend(SIZE)
+    captured, plain = pipeline_of(backend, seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
     first, second = frames(2)
     wide = CameraImage(np.ascontiguousarray(np.tile(second.pixels, (1, 2, 1))), "rgb")
     for turn in range(4):
         for image, confidence in ((first, False), (wide, False), (second, True)):
             assert_same(captured(image, confidence=confidence), plain(image))
             assert ("graph" in captured.timings_ms) == (turn > 0)
-    assert engine.enqueued == 1 + 2 * 3  # to warm it; then each first frame, and captured
+    assert backend.enqueued == 1 + 2 * 3  # to warm it; then each first frame, and captured
 
 
 def test_where_capture_fails_frames_go_stage_by_stage(
     seven_classes: ModelBundle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = WarpEngine(SIZE)
-    captured, plain = pipeline_of(engine, seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
-    launch = engine.enqueue
+    backend = WarpBackend(SIZE)
+    captured, plain = pipeline_of(backend, seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    launch = backend.enqueue
 
     def enqueue() -> DenseDetections:
         if wp.get_device("cpu").is_capturing:
             raise RuntimeError("operation not permitted when stream is capturing")
         return launch()
 
-    engine.enqueue = enqueue  # type: ignore[method-assign]
+    backend.enqueue = enqueue  # type: ignore[method-assign]
     with caplog.at_level(logging.WARNING):
         for frame in frames(3):
             assert_same(captured(frame), plain(frame))
@@ -192,7 +192,7 @@ def test_where_capture_fails_frames_go_stage_by_stage(
 
 
 def test_confidence_comes_only_when_asked_for(seven_classes: ModelBundle) -> None:
-    captured, plain = pipeline_of(WarpEngine(SIZE), seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    captured, plain = pipeline_of(WarpBackend(SIZE), seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
     for frame in frames(2):
         assert captured(frame).confidence is None
     for frame in frames(3):
@@ -251,7 +251,7 @@ def test_what_a_graph_reads_lives_as_long_as_it(
     monkeypatch.setattr(frame_graph.wp, "ScopedCapture", Recorder)
     for module, function in ((wp, "launch"), (wp, "copy"), (wp.utils, "radix_sort_pairs")):
         monkeypatch.setattr(module, function, Recorder.watched(getattr(module, function)))
-    pipeline = pipeline_of(WarpEngine(SIZE), seven_classes)
+    pipeline = pipeline_of(WarpBackend(SIZE), seven_classes)
     pipeline.settings = pipeline.settings.replaced({"pre_nms_top_k": 50})
     frame = frames(1)[0]
     pipeline(frame)

@@ -47,10 +47,10 @@ def test_int8_stays_near_float(network: NetworkConfig, tmp_path: Path) -> None:
     bundle = bundle_of(network, tmp_path / "m")
     write_ranges(bundle, calibrate(bundle, [picture(seed) for seed in range(6)]), "pictures made for a test")
     exact = open_backend("onnxruntime", bundle, SIZE, "cpu").infer(picture(9))
-    for engine in ("onnxruntime", "openvino"):
-        if importlib.util.find_spec(engine) is None:
+    for name in ("onnxruntime", "openvino"):
+        if importlib.util.find_spec(name) is None:
             continue
-        rounded = open_backend(engine, bundle, SIZE, "cpu", "int8").infer(picture(9))
+        rounded = open_backend(name, bundle, SIZE, "cpu", "int8").infer(picture(9))
         for mine, other in zip(
             (rounded.semantic_logits, *rounded.box_offsets), (exact.semantic_logits, *exact.box_offsets), strict=True
         ):
@@ -59,7 +59,7 @@ def test_int8_stays_near_float(network: NetworkConfig, tmp_path: Path) -> None:
             assert np.abs(got - want).mean() < 0.15 * want.std() + 0.02 * np.abs(want).mean()
 
 
-def test_the_engine_really_computes_in_8_bits(tmp_path: Path) -> None:
+def test_the_backend_really_computes_in_8_bits(tmp_path: Path) -> None:
     bundle = bundle_of(NetworkConfig("efficientnet_lite0", 16, 16, 16, tower_depth=1), tmp_path / "m")
     ranges = calibrate(bundle, [picture(0)])
     options = onnxruntime.SessionOptions()
@@ -88,18 +88,8 @@ def test_the_command_calibrates_a_bundle(tmp_path: Path, capsys: pytest.CaptureF
     frames.mkdir()
     for seed in range(5):
         cv2.imwrite(str(frames / f"{seed}.png"), picture(seed))
-    arguments = [
-        "calibrate",
-        "--model",
-        str(bundle.path),
-        "--source",
-        str(frames),
-        "--frames",
-        "3",
-        "--origin",
-        "noise",
-    ]
-    assert main(arguments) == 0
+    assert main(["calibrate", "--model", str(bundle.path), "--source", str(frames), "--frames", "3", "--origin",
+                 "noise"]) == 0  # fmt: skip
     assert "ranges" in capsys.readouterr().out
     assert json.loads((bundle.path / RANGES).read_text())["origin"] == "noise"
     ranges = bundle.load_ranges()

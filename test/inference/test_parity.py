@@ -1,4 +1,4 @@
-"""`rt-panoptic verify`: what it compares, and that a wrong engine doesn't pass."""
+"""`rt-panoptic verify`: what it compares, and that a wrong backend doesn't pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def frame(tmp_path: Path) -> str:
     return str(tmp_path / "frame.png")
 
 
-def test_engines_and_precisions_are_compared(
+def test_backends_and_precisions_are_compared(
     small_bundle: ModelBundle, frame: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", "--model", str(small_bundle.path), "--image", frame, "--device", "cpu"]) == 0
@@ -36,7 +36,7 @@ def test_engines_and_precisions_are_compared(
     assert any(line.startswith("not run: onnxruntime in int8: expected ") for line in lines)
 
 
-def test_a_wrong_engine_does_not_pass(
+def test_a_wrong_backend_does_not_pass(
     small_bundle: ModelBundle, frame: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     infer = TorchBackend.infer

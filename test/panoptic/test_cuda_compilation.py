@@ -14,7 +14,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("arch", [87, 90], ids=["Orin", "Hopper"])
+@pytest.mark.parametrize(
+    "arch", [pytest.param(87, id="Orin"), pytest.param(90, id="Hopper", marks=pytest.mark.exhaustive)]
+)
 @pytest.mark.parametrize("module", ["query_boxes", "suppression", "masks", "fusion_kernels", "semantics"])
 def test_kernels_compile(module: str, arch: int, tmp_path: Path) -> None:
     kernels = importlib.import_module(f"rt_panoptic_ros.panoptic.{module}")
