@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rosbags.serde import SerdeError
 
-from rt_panoptic_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, read_image_message
+from rt_panoptic_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, message_store
 from rt_panoptic_ros.bags.storage import CDR
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.frames.outputs import OUTPUTS
@@ -176,7 +176,7 @@ def _first(bag: Bag, numbers: Sequence[int]) -> Any:
     if message is None:
         return None
     try:
-        return read_image_message(message.data, bag.channels[message.channel].type_name)
+        return message_store().deserialize_cdr(message.data, bag.channels[message.channel].type_name)
     except SerdeError as error:
         return error
 

@@ -17,10 +17,11 @@ from mcap.writer import Writer as McapWriter
 
 from rt_panoptic_ros.bags.bag import INFORMATION, METADATA
 from rt_panoptic_ros.bags.mcap_file import ROSBAG2, SERIALIZED
-from rt_panoptic_ros.bags.messages import BAG_OUTPUTS, CLASS_NAMES, class_names_message, output_channel, qos_text
+from rt_panoptic_ros.bags.messages import CLASS_NAMES, class_names_message, output_channel, qos_text
 from rt_panoptic_ros.bags.reading import NODE, Camera, find_cameras, find_copied, is_image
 from rt_panoptic_ros.bags.storage import QOS, TYPE_HASH
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
