@@ -6,7 +6,7 @@ import shutil
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rosbags.serde import SerdeError
 
@@ -143,7 +143,7 @@ def _label_frame(
     """Return what a camera's next image gives; one that is broken or not a camera's gives why it is skipped."""
     problem, outputs = "", dict[str, memoryview]()
     try:
-        message = message_store().deserialize_cdr(data, message_type)
+        message: Any = message_store().deserialize_cdr(data, message_type)
         image = decode_message(message)
     except (InvalidInputError, SerdeError) as error:
         problem = first_line(error)

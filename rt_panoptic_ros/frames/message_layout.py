@@ -1,6 +1,6 @@
 """How camera images and results lie in messages, whoever's message classes hold them: rclpy's or those of `rosbags`.
 
-Fields have the same names in both; a message's data is an `array.array` there and an ndarray here, both buffers of bytes.
+Fields have the same names in both; a message's data, a buffer of bytes, is an `array.array` there and an ndarray here.
 """
 
 from __future__ import annotations
