@@ -6,13 +6,13 @@ import shutil
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rosbags.serde import SerdeError
 
 from rt_panoptic_ros.bags.bag import METADATA, SCRATCH, open_bag
 from rt_panoptic_ros.bags.journal import FrameRecord, Journal
-from rt_panoptic_ros.bags.messages import frame_messages, read_image_message
+from rt_panoptic_ros.bags.messages import frame_messages, message_store
 from rt_panoptic_ros.bags.topics import plan_bag
 from rt_panoptic_ros.bags.writing import is_made_of, publish_bag, write_bag
 from rt_panoptic_ros.errors import InvalidInputError, first_line
@@ -94,7 +94,8 @@ def label_bag(source: Path, out: Path, options: BagOptions, report: Report) -> B
                 f"expected a new place for the bag, got {out}, which exists and was not made with these arguments: "
                 "choose another, or replace it with --force"
             )
-        if partial.is_dir() and all(_is_ours(path.name) for path in partial.iterdir()):
+        ours = (_JOURNAL, _FOLDER)
+        if partial.is_dir() and all(path.name in ours or path.name.startswith(SCRATCH) for path in partial.iterdir()):
             shutil.rmtree(partial)  # the earlier run was killed before it could
         return BagSummary(out)
     with open_bag(source, partial) as bag:
@@ -141,30 +142,24 @@ def _label_frame(
     labeller: FrameLabeller, camera: int, data: bytes, message_type: str, options: BagOptions
 ) -> FrameRecord:
     """Return what a camera's next image gives; one that is broken or not a camera's gives why it is skipped."""
-
-    def record(problem: str = "", outputs: Mapping[str, memoryview] | None = None) -> FrameRecord:
-        state = labeller.tracker(camera).state() if options.tracking else b""
-        return FrameRecord(zlib.crc32(data), problem, outputs or {}, state)
-
+    problem, outputs = "", dict[str, memoryview]()
     try:
-        message = read_image_message(data, message_type)
+        message: Any = message_store().deserialize_cdr(data, message_type)
         image = decode_message(message)
     except (InvalidInputError, SerdeError) as error:
-        return record(problem=first_line(error))
-    frame = labeller.label(
-        image,
-        stamp_ns(message.header),
-        camera=camera,
-        class_ids=options.model.wanted_classes,
-        tracking=options.tracking,
-        confidence="confidence" in options.outputs,
-    )
-    messages = frame_messages(options.outputs, frame, message.header, options.opacity, options.palette)
-    return record(outputs=messages)
-
-
-def _is_ours(name: str) -> bool:
-    return name in (_JOURNAL, _FOLDER) or name.startswith(SCRATCH)
+        problem = first_line(error)
+    else:
+        frame = labeller.label(
+            image,
+            stamp_ns(message.header),
+            camera=camera,
+            class_ids=options.model.wanted_classes,
+            tracking=options.tracking,
+            confidence="confidence" in options.outputs,
+        )
+        outputs = frame_messages(options.outputs, frame, message.header, options.opacity, options.palette)
+    state = labeller.tracker(camera).state() if options.tracking else b""
+    return FrameRecord(zlib.crc32(data), problem, outputs, state)
 
 
 def _check_places(source: Path, out: Path, options: BagOptions) -> None:

@@ -14,7 +14,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rt_panoptic_ros.bags.storage import CDR, QOS, Channel, Schema
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.frames.message_layout import class_names_text, detection_fields, image_layout
-from rt_panoptic_ros.frames.outputs import OUTPUTS
+from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, OUTPUTS
 from rt_panoptic_ros.resources import share_directory
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CLASS_NAMES = "class_names"
 """The output that comes once for a bag, not with every frame."""
-
-BAG_OUTPUTS = ("semantic", "instance", "confidence", "detections", "overlay", CLASS_NAMES)
-"""Names of those that a bag can have, in the order in which they are written."""
 
 
 def qos_text(profiles: Any) -> str:
@@ -79,15 +76,6 @@ def message_store() -> Typestore:
         text = (share_directory() / "msg" / f"{name}.msg").read_text(encoding="utf-8")
         store.register(get_types_from_msg(text, f"rt_panoptic_ros/msg/{name}"))
     return store
-
-
-def read_image_message(data: bytes, message_type: str) -> Any:
-    """Return the message that `data`, CDR, holds.
-
-    Raises:
-        rosbags.serde.SerdeError: It holds none of that type.
-    """
-    return message_store().deserialize_cdr(data, message_type)
 
 
 def class_names_message(classes: ClassTable) -> memoryview:

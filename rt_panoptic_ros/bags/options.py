@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from rt_panoptic_ros.bags.messages import BAG_OUTPUTS
 from rt_panoptic_ros.bags.sqlite_file import JOURNALS
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import file_sha256
+from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, DEFAULT_BAG_OUTPUTS
 from rt_panoptic_ros.inference.backends import check_choice
 from rt_panoptic_ros.model.bundle import RANGES, read_bundle
 from rt_panoptic_ros.panoptic.class_filter import parse_class_names
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.settings import PostprocessSettings
-
-DEFAULT_OUTPUTS = tuple(name for name in BAG_OUTPUTS if name != "overlay")
 
 _PACKAGES = (
     "mcap", "numpy", "onnx", "onnxruntime", "openvino", "rosbags", "scipy", "tensorrt", "torch", "warp-lang",
@@ -43,7 +41,7 @@ class BagOptions:
     pipeline: Mapping[str, Any]  # the arguments of `open_pipeline`
     images: tuple[str, ...] = ()  # topics to label; none: all that may be a camera's
     topics: tuple[str, ...] | None = None  # topics to copy; None: all
-    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+    outputs: tuple[str, ...] = DEFAULT_BAG_OUTPUTS
     tracking: bool = False
     object_classes: str = ""
     opacity: float = OVERLAY_OPACITY  # of the overlay

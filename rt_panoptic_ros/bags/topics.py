@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rosbags.serde import SerdeError
 
-from rt_panoptic_ros.bags.messages import BAG_OUTPUTS, CLASS_NAMES, COMPRESSED_IMAGE, IMAGE, read_image_message
+from rt_panoptic_ros.bags.messages import CLASS_NAMES, COMPRESSED_IMAGE, IMAGE, message_store
 from rt_panoptic_ros.bags.storage import CDR
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.frames.outputs import OUTPUTS
+from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, OUTPUTS
 from rt_panoptic_ros.frames.pixel_encodings import is_color_encoding
 from rt_panoptic_ros.model.class_table import parse_class_table
 
@@ -197,7 +197,7 @@ def _first(bag: Bag, numbers: Sequence[int]) -> Any:
     if message is None:
         return None
     try:
-        return read_image_message(message.data, bag.channels[message.channel].type_name)
+        return message_store().deserialize_cdr(message.data, bag.channels[message.channel].type_name)
     except SerdeError as error:
         return error
 

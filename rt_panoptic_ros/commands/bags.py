@@ -7,19 +7,20 @@ from pathlib import Path
 
 from rt_panoptic_ros.commands.options import add_objects, add_overlay, add_pipeline, pipeline_arguments, positive
 from rt_panoptic_ros.errors import InvalidInputError, require_package
+from rt_panoptic_ros.frames.outputs import DEFAULT_BAG_OUTPUTS
 
 
 def _bag(options: argparse.Namespace) -> None:
     for package in ("rosbags", "mcap"):
         require_package(package, "bags")
     from rt_panoptic_ros.bags import batch
-    from rt_panoptic_ros.bags.options import DEFAULT_OUTPUTS, BagOptions
+    from rt_panoptic_ros.bags.options import BagOptions
 
     bag_options = BagOptions(
         pipeline=pipeline_arguments(options),
         images=tuple(options.images),
         topics={"all": None, "none": ()}.get(" ".join(options.topics), tuple(options.topics)),
-        outputs=tuple(options.outputs or DEFAULT_OUTPUTS),
+        outputs=tuple(options.outputs or DEFAULT_BAG_OUTPUTS),
         tracking=options.tracking,
         object_classes=options.object_classes,
         opacity=options.opacity,
@@ -62,7 +63,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     command.add_argument(
         "--outputs", nargs="+", metavar="OUTPUT",
-        help="semantic, instance, confidence, detections, class_names (default: these) and overlay",
+        help=f"{', '.join(DEFAULT_BAG_OUTPUTS)} (default: these) and overlay",
     )  # fmt: skip
     add_objects(command)
     add_overlay(command)

@@ -1,6 +1,6 @@
 """How camera images and results lie in messages, whoever's message classes hold them: rclpy's or those of `rosbags`.
 
-Fields have the same names in both; a message's data is an `array.array` there and an ndarray here.
+Fields have the same names in both; a message's data, a buffer of bytes, is an `array.array` there and an ndarray here.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -34,24 +34,6 @@ _FILE_ORDERS = {1: "mono", 3: "bgr", 4: "bgra"}
 """{channels: their order} of an image file as OpenCV gives it."""
 
 
-class ImageFields(Protocol):
-    """What is read of a sensor_msgs/Image; its data is any buffer of bytes."""
-
-    height: int
-    width: int
-    encoding: str
-    is_bigendian: int
-    step: int
-    data: Any
-
-
-class CompressedImageFields(Protocol):
-    """What is read of a sensor_msgs/CompressedImage."""
-
-    format: str
-    data: Any
-
-
 def stamp_ns(header: Any) -> int:
     """Return the stamp of a std_msgs/Header in ns."""
     return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
@@ -62,7 +44,7 @@ def decode_message(msg: Any) -> CameraImage:
     return decode_compressed_image(msg) if hasattr(msg, "format") else decode_image(msg)
 
 
-def decode_image(msg: ImageFields) -> CameraImage:
+def decode_image(msg: Any) -> CameraImage:
     """Return the pixels of an image message.
 
     rgb8, bgr8, mono8 (8UC1), rgba8 and bgra8 are viewed where they lie, padded rows included, and must not change
@@ -74,7 +56,7 @@ def decode_image(msg: ImageFields) -> CameraImage:
     return image_of_message(msg.encoding, msg.data, (msg.height, msg.width), msg.step, bigendian=bool(msg.is_bigendian))
 
 
-def decode_compressed_image(msg: CompressedImageFields) -> CameraImage:
+def decode_compressed_image(msg: Any) -> CameraImage:
     """Return the pixels of a JPEG, PNG or TIFF message, decoded; of Bayer patterns and 16 bits as RGB.
 
     The format is compressed_image_transport's, "ORIGINAL; CODEC compressed TARGET", the codec alone, or empty.

@@ -71,3 +71,8 @@ OUTPUTS = {output.name: output for output in _ALL}
 
 FRAME_OUTPUTS = tuple(output.name for output in _ALL if not output.latched)
 """Names of the outputs that come with every image."""
+
+BAG_OUTPUTS = ("semantic", "instance", "confidence", "detections", "overlay", "class_names")
+"""Names of those that a labelled bag can have, in the order in which they are written."""
+
+DEFAULT_BAG_OUTPUTS = tuple(name for name in BAG_OUTPUTS if name != "overlay")

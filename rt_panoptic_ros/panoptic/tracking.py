@@ -83,7 +83,7 @@ class InstanceTracker:
         self._tracks: list[_Track] = []
         self._next_id = 1
         self._stamp_ns = _NEVER_NS  # the latest since the reset
-        self._size: tuple[int, ...] = ()
+        self._size: tuple[int, ...] = (0, 0)
 
     def reset(self) -> None:
         """Forget all objects."""
@@ -129,9 +129,7 @@ class InstanceTracker:
         file = io.BytesIO()
         np.savez(
             file,
-            size=np.array(self._size, np.int64),
-            next_id=self._next_id,
-            stamp_ns=self._stamp_ns,
+            tracker=np.array([*self._size, self._next_id, self._stamp_ns], np.int64),
             tracks=np.array(rows, np.int64).reshape(-1, 8),
             masks=np.packbits(np.concatenate([np.zeros(0, bool), *masks])),
         )
@@ -140,10 +138,9 @@ class InstanceTracker:
     def restore(self, state: bytes) -> None:
         """Go on from where `state` was taken."""
         with np.load(io.BytesIO(state), allow_pickle=False) as arrays:
-            self._size = tuple(arrays["size"].tolist())
-            self._next_id, self._stamp_ns = int(arrays["next_id"]), int(arrays["stamp_ns"])
+            *size, self._next_id, self._stamp_ns = arrays["tracker"].tolist()
             tracks, pixels = arrays["tracks"].tolist(), np.unpackbits(arrays["masks"]).astype(bool)
-        self._tracks = []
+        self._size, self._tracks = tuple(size), []
         for number, missed, class_id, x, y, area, height, width in tracks:
             mask, pixels = pixels[: height * width].reshape(height, width), pixels[height * width :]
             self._tracks.append(_Track(number, InstanceMask(class_id, x, y, mask, area), missed))

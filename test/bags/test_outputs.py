@@ -87,6 +87,20 @@ def test_a_bag_with_its_labels(label: Label, options: BagOptions, tmp_path: Path
     assert objects > 6
 
 
+def test_the_overlay_as_it_is_asked_for(label: Label, options: BagOptions, tmp_path: Path) -> None:
+    source, out = make_bag(tmp_path / "drive", drive(1)), tmp_path / "out"
+    looks = {"outputs": ("overlay",), "opacity": 0.75, "palette": "colorblind"}
+    label(source, out, **looks)
+    pipeline = open_pipeline(**options.pipeline)
+    expected = render_overlay(
+        picture(0), pipeline(CameraImage(picture(0), "rgb")), pipeline.classes, 0.75, "colorblind"
+    )
+    ((_, message),) = by_topic(out)[f"{NODE}/overlay"]
+    np.testing.assert_array_equal(message.data.reshape(expected.shape), expected)
+    with pytest.raises(InvalidInputError, match="was not made with these arguments"):
+        label(source, out, **{**looks, "opacity": 0.5})
+
+
 def test_what_is_copied_stays_bit_for_bit_and_in_order(label: Label, tmp_path: Path) -> None:
     source = make_bag(tmp_path / "drive", drive(5))
     label(source, tmp_path / "out")

@@ -230,6 +230,12 @@ class TestObjects:
         with pytest.raises(InvalidInputError, match="with confidence"):
             run(source, tmp_path / "out")
 
+    def test_an_opacity_beyond_its_range_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
+        for wrong in ("1.5", "nan", "much"):
+            with pytest.raises(SystemExit):
+                main(["predict", "--source", "a.png", "--out", "out", "--model", "any", "--opacity", wrong])
+            assert f"expected a number from 0 to 1, got '{wrong}'" in capsys.readouterr().err
+
     def test_a_class_that_is_no_thing_is_refused_before_anything_is_written(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError, match="countable classes"):
             run(self.frames(tmp_path / "in"), tmp_path / "out", object_classes="road")

@@ -17,13 +17,12 @@ pytest.importorskip("rosbags", reason="bags need the package rosbags")
 from rt_panoptic_ros.msg import PanopticDetectionArray
 
 from rt_panoptic_ros.bags.messages import (
-    BAG_OUTPUTS,
     class_names_message,
     frame_messages,
     message_store,
-    read_image_message,
 )
 from rt_panoptic_ros.frames.message_layout import decode_message
+from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS
 from rt_panoptic_ros.labeller import LabelledFrame
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.panoptic.tracking import with_ids
@@ -60,7 +59,7 @@ def test_ros_reads_the_bytes_as_the_nodes_own_messages(ids: np.ndarray | None) -
     image = CameraImage(np.zeros((48, 64, 3), np.uint8), "rgb")
     frame = LabelledFrame(image, labels, CLASSES, tracked=ids is not None, timings_ms={})
     stamped: Any = Image(header=header(), height=1, width=1, step=1, encoding="mono8", data=b"\0")
-    read = read_image_message(serialize_message(stamped), "sensor_msgs/msg/Image")
+    read = message_store().deserialize_cdr(serialize_message(stamped), "sensor_msgs/msg/Image")
     written = frame_messages(BAG_OUTPUTS, frame, read.header, 0.5, "dataset")
 
     detections = deserialize_message(bytes(written["detections"]), PanopticDetectionArray)
@@ -99,7 +98,7 @@ def test_type_hashes_are_those_of_the_generated_messages(name: str) -> None:
 def test_a_bag_and_the_node_see_the_same_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     message = conversions.image_to_msg(pixels, "rgb8", header())
-    read = read_image_message(serialize_message(message), "sensor_msgs/msg/Image")
+    read = message_store().deserialize_cdr(serialize_message(message), "sensor_msgs/msg/Image")
     ours, theirs = decode_message(read), decode_message(message)
     assert ours.color_order == theirs.color_order
     np.testing.assert_array_equal(ours.pixels, theirs.pixels)
