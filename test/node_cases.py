@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -14,6 +16,8 @@ from std_msgs.msg import Header
 
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
+from rt_panoptic_ros.ros.node.frame_statistics import OUTCOMES
+from rt_panoptic_ros.ros.node.transitions import state_of as state  # noqa: F401 - for the tests
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 TIMEOUT_S = 60.0
@@ -82,11 +86,9 @@ def activated(node):
 
 
 def counts(node, camera=""):
-    return node._statistics[camera].report(1.0).counts
-
-
-def state(node):
-    return node._state_machine.current_state[1]
+    """Return a camera's frames of each outcome, such as `.processed`."""
+    found = node.statistics[camera].counts()
+    return SimpleNamespace(**{outcome: found[outcome] for outcome in OUTCOMES})
 
 
 def set_parameters(node, **values):

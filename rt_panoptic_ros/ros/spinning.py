@@ -112,7 +112,7 @@ def _run(node: RunnableNode, finished: threading.Event) -> int:
     executor.add_node(node)
     stop = threading.Event()
     failures: list[Exception] = []
-    spinner = threading.Thread(target=_spin, args=(executor, node, stop, finished, failures), name="executor")
+    spinner = threading.Thread(target=spin, args=(executor, node, stop, finished, failures), name="executor")
     try:
         if not finished.is_set():
             node.start()
@@ -128,13 +128,14 @@ def _run(node: RunnableNode, finished: threading.Event) -> int:
     return 1 if failures else status
 
 
-def _spin(
+def spin(
     executor: SingleThreadedExecutor,
     node: RunnableNode,
     stop: threading.Event,
     finished: threading.Event,
     failures: list[Exception],
 ) -> None:
+    """Spin until `stop` is set, or a callback fails that the node doesn't outlive: that sets `finished`."""
     while not stop.is_set():
         try:
             executor.spin_once()  # spin_until_future_complete adds a callback to the future for every callback it runs

@@ -36,8 +36,8 @@ from rt_panoptic_ros.ros.doctor.records import (
 )
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint
 from rt_panoptic_ros.ros.logs import find_log_directory
-from rt_panoptic_ros.ros.node.diagnostics import OUTPUT_TOPIC, PERIOD_S
-from rt_panoptic_ros.ros.node.node_settings import NodeSettings, parse_outputs
+from rt_panoptic_ros.ros.node.diagnostics import OUTPUT_TOPIC
+from rt_panoptic_ros.ros.node.node_settings import NodeSettings, Periods, parse_outputs
 from rt_panoptic_ros.settings import settings_of
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class _Examination:
     def _reports_overlap(self, name: str) -> bool:
         """Return whether reports of a name come so often that they are of more than one node."""
         times_s = self._reported_s[name]
-        return len(times_s) > 3 and (times_s[-1] - times_s[0]) / (len(times_s) - 1) < _OVERLAP * PERIOD_S
+        return len(times_s) > 3 and (times_s[-1] - times_s[0]) / (len(times_s) - 1) < _OVERLAP * Periods.diagnostics_s
 
     # What is connected ---------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""One camera of the node: its subscription, the fates of its frames, the ids of its objects, its outputs."""
+"""One camera of the node: its subscription, what becomes of its frames, the ids of its objects, its outputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.records import PanopticResult
     from rt_panoptic_ros.ros.node.diagnostics import Finding
     from rt_panoptic_ros.ros.node.frame_statistics import FrameStatistics
-    from rt_panoptic_ros.ros.node.node_settings import NodeSettings
+    from rt_panoptic_ros.ros.node.node_settings import NodeSettings, Periods
     from rt_panoptic_ros.ros.node.outputs import PanopticOutputs
 
 LOG_PERIOD_S = 5.0
@@ -49,93 +49,81 @@ class CameraStream:
     """Holds what belongs to one camera while the node is configured."""
 
     def __init__(
-        self, node: Node, name: str, topic: str, outputs: PanopticOutputs, statistics: FrameStatistics
+        self,
+        node: Node,
+        name: str,
+        topic: str,
+        settings: Callable[[], NodeSettings],
+        periods: Periods,
+        outputs: PanopticOutputs,
+        statistics: FrameStatistics,
+        deliver: Callable[[ArrivedImage, bool], bool],
     ) -> None:
-        """Keep what is given; `begin` prepares to receive.
+        """Keep what is given; `follow` receives.
 
         Args:
             node: The node.
             name: Of the camera; empty for the only one.
             topic: Of its images, as `CameraSubscription` takes it.
+            settings: Tells the node's settings now.
+            periods: See `CameraSubscription`.
             outputs: Where its results go.
-            statistics: Its ledger.
+            statistics: Of its frames.
+            deliver: Takes an image over, or, where told so, only if it replaces one that waits; returns whether it
+                did replace one.
 
         Raises:
             InvalidInputError: ROS can't have a topic of that name.
         """
+        self.name = name
+        self.outputs = outputs
+        self.statistics = statistics
+        self._node = node
+        self._settings = settings
+        self._deliver = deliver
+        self._rate_limit = RateLimit()
+        self._watch = CameraWatch(periods.silence_s)
+        self._tracker = InstanceTracker()
+        self._forget_tracks = threading.Event()
         try:
-            self.topic = str(node.resolve_topic_name(topic))
+            self.subscription = CameraSubscription(
+                node, topic, settings(), periods, self.receive, lambda number: statistics.count("lost", number)
+            )
         except rclpy_implementation.RCLError as error:
             raise InvalidInputError(
                 f"expected the topic of camera '{name}' to be a name that ROS can have, such as /{name}/image_raw, got "
                 f"'{topic}' ({first_line(error)}): correct the parameter cameras"
             ) from None
-        self.name = name
-        self.outputs = outputs
-        self.statistics = statistics
-        self.subscription: CameraSubscription | None = None
-        self._node = node
-        self._topic = topic
-        self._rate_limit = RateLimit()
-        self._watch = CameraWatch()
-        self._tracker = InstanceTracker()
-        self._forget_tracks = threading.Event()
-
-    def begin(
-        self, settings: NodeSettings, max_rate_hz: Callable[[], float], deliver: Callable[[ArrivedImage, bool], bool]
-    ) -> None:
-        """Prepare to receive.
-
-        Args:
-            settings: Say how.
-            max_rate_hz: Tells the present limit, 0 for none.
-            deliver: Takes an image over, or, where told so, only if it replaces one that waits; returns whether it
-                did replace one.
-        """
-
-        def on_image(msg: Image | CompressedImage) -> bool:
-            now_s = time.monotonic()
-            try:
-                self.statistics.arrive(now_s, self.age_ms(msg.header))
-                admitted = self._rate_limit.admits(now_s, max_rate_hz())
-                replaced = deliver(ArrivedImage(self, msg, now_s, subscription.taken_before), not admitted)
-            except Exception:
-                self.fail()
-                return False
-            if replaced:
-                self.statistics.count("dropped")
-                self.statistics.pause()  # until the next is fetched, others may come and go
-            elif not admitted:
-                self.statistics.count("skipped")
-            return replaced
-
-        self.forget_tracks()
-        self.statistics.pause()
-        self.subscription = subscription = CameraSubscription(
-            self._node, self._topic, settings.image_transport, settings.image_reliability, on_image,
-            lambda number: self.statistics.count("lost", number),
-        )  # fmt: skip
-
-    def end(self) -> None:
-        """Stop receiving."""
-        if self.subscription is not None:
-            self.subscription.close()
-            self.subscription = None
 
     def follow(self, demand: bool) -> None:
         """Receive images while there is demand."""
-        assert self.subscription is not None
-        if not demand:
+        if demand != self.subscription.subscribed:
             self.statistics.pause()
         self.subscription.follow(demand)
+
+    def receive(self, msg: Image | CompressedImage) -> bool:
+        """Hand an image over that the executor fetched; return whether it replaced one that waited."""
+        now_s = time.monotonic()
+        try:
+            self.statistics.arrive(now_s, self.age_ms(msg.header))
+            admitted = self._rate_limit.admits(now_s, self._settings().max_rate_hz)
+            replaced = self._deliver(ArrivedImage(self, msg, now_s, self.subscription.taken_before), not admitted)
+        except Exception:
+            self.fail()
+            return False
+        if replaced:
+            self.statistics.count("dropped")
+            self.statistics.pause()  # until the next is fetched, others may come and go
+        elif not admitted:
+            self.statistics.count("skipped")
+        return replaced
 
     def newest(self, image: ArrivedImage) -> ArrivedImage | None:
         """Return the camera's newest image at the turn of one that waited, None if a newer one had its turn already.
 
         Called by the worker thread, which takes what the middleware holds while the executor may be fetching.
         """
-        subscription = self.subscription
-        msg = None if subscription is None else subscription.take_newest()
+        msg = self.subscription.take_newest()
         if msg is not None:
             now_s = time.monotonic()
             self.statistics.count("dropped")
@@ -143,7 +131,7 @@ class CameraStream:
             self.statistics.arrive(now_s, self.age_ms(msg.header))
             self.statistics.pause()
             return ArrivedImage(self, msg, now_s)
-        if subscription is not None and image.taken_before < subscription.taken:
+        if image.taken_before < self.subscription.taken:
             self.statistics.count("dropped")
             return None
         return image
@@ -156,7 +144,7 @@ class CameraStream:
         """Count a frame that met the error being handled, and tell of it."""
         self.statistics.count("failed")
         self._node.get_logger().error(
-            f"frame of {self.topic} failed with an unexpected error:\n{traceback.format_exc()}",
+            f"frame of {self.subscription.topic} failed with an unexpected error:\n{traceback.format_exc()}",
             throttle_duration_sec=LOG_PERIOD_S,
         )
 
@@ -176,12 +164,12 @@ class CameraStream:
         subscription = self.subscription
         health = CameraHealth(
             name=self.name,
-            topic=self.topic if subscription is None else subscription.topic,
-            subscribed=subscription is not None and subscription.subscribed,
-            publishers=0 if subscription is None else subscription.publisher_count(),
-            silence_s=0.0 if subscription is None else subscription.silence_s(),
+            topic=subscription.topic,
+            subscribed=subscription.subscribed,
+            publishers=len(subscription.publishers()),
+            silence_s=subscription.silence_s(),
             report=self.statistics.report(now_s),
-            obstacle="" if subscription is None else subscription.warn_of_silence(),
+            obstacle=subscription.warn_of_silence(),
             outputs=self.outputs.topics(),
         )
         return health, self._watch.judge(health, active=active)

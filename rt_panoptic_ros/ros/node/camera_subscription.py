@@ -15,7 +15,6 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, find_obstacle
-from rt_panoptic_ros.ros.node.diagnostics import SILENCE_S
 from rt_panoptic_ros.ros.transport import mend_loss
 
 try:
@@ -31,19 +30,22 @@ if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
     from rclpy.subscription import Subscription
 
-REST_S = 0.04
-"""How long at most a camera that is faster than the engine is left alone after each image."""
+    from rt_panoptic_ros.ros.node.node_settings import NodeSettings, Periods
 
 
-class _Gate(MutuallyExclusiveCallbackGroup):
-    """Lets the executor wait for a camera's images, except after it was closed."""
+class Gate(MutuallyExclusiveCallbackGroup):
+    """Lets the executor wait for a camera's images, except for a while after it was closed.
 
-    def __init__(self, node: Node, on_fetch: Callable[[], None]) -> None:
+    All but `ask_to_open` is called by the executor, perhaps at the moment when another thread destroys it.
+    """
+
+    def __init__(self, node: Node, rest_s: float, on_fetch: Callable[[], None]) -> None:
+        """Begin open; it stays closed for `rest_s` at most, and `on_fetch` is called before a message is taken."""
         super().__init__()
         self._node = node
-        self._on_fetch = on_fetch  # called before the executor takes a message
+        self._on_fetch = on_fetch
         self._closed = False
-        self._timer = node.create_timer(REST_S, self.open, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._timer = node.create_timer(rest_s, self.open, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._timer.cancel()
         self._guard = node.create_guard_condition(self.open)
 
@@ -57,13 +59,13 @@ class _Gate(MutuallyExclusiveCallbackGroup):
         return bool(super().beginning_execution(entity))
 
     def close(self) -> None:
-        """Stay closed until it is opened, for `REST_S` at most; called by the executor."""
+        """Stay closed until it is opened, or for `rest_s`."""
         self._closed = True
-        with suppress(rclpy_implementation.InvalidHandle):  # another thread destroys it at this moment
+        with suppress(rclpy_implementation.InvalidHandle):
             self._timer.reset()
 
     def open(self) -> None:
-        """Open at once; called by the executor."""
+        """Open at once."""
         with suppress(rclpy_implementation.InvalidHandle):
             self._timer.cancel()
         self._closed = False
@@ -75,7 +77,7 @@ class _Gate(MutuallyExclusiveCallbackGroup):
                 self._guard.trigger()
 
     def destroy(self) -> None:
-        """Take away what opens it."""
+        """Take away what opens it; called by any thread."""
         self._node.destroy_timer(self._timer)
         self._node.destroy_guard_condition(self._guard)
 
@@ -87,8 +89,8 @@ class CameraSubscription:
         self,
         node: Node,
         topic: str,
-        transport: str,
-        reliability: str,
+        settings: NodeSettings,
+        periods: Periods,
         on_image: Callable[[Image | CompressedImage], bool],
         on_lost: Callable[[int], None],
     ) -> None:
@@ -97,25 +99,28 @@ class CameraSubscription:
         Args:
             node: The node; its executor calls the two callbacks.
             topic: Of the images; it may be remapped.
-            transport: raw or compressed.
-            reliability: best_effort or reliable.
+            settings: Say in which transport and how reliably the images come.
+            periods: Say how long a camera may be silent, and is left alone.
             on_image: Is given images; returns whether one that came before was still waiting. Then the camera is faster
-                than the engine, and the next one is fetched after `REST_S` or at the camera's turn: a flood of images
+                than the pipeline, and the next one is fetched after a rest or at the camera's turn: a flood of images
                 costs no more than 25 Hz. Meanwhile the middleware keeps the newest alone, for `take_newest`.
             on_lost: Is given the number of images that the middleware found missing.
         """
+        compressed = settings.image_transport == "compressed"
         self._node = node
-        self._compressed = transport == "compressed"
+        self._kind = CompressedImage if compressed else Image
         # As image_transport names it: where the base topic is remapped, what follows it stays; the whole may be, too.
-        self._name = f"{node.resolve_topic_name(topic)}/compressed" if self._compressed else topic
+        self._name = f"{node.resolve_topic_name(topic)}/compressed" if compressed else topic
         self.topic = str(node.resolve_topic_name(self._name))
-        self._profile = qos.newest(reliability)
-        kind = COMPRESSED if self._compressed else IMAGE
-        self._asked = Endpoint(node.get_fully_qualified_name(), kind, reliability)
+        self._profile = qos.newest(settings.image_reliability)
+        self._asked = Endpoint(
+            node.get_fully_qualified_name(), COMPRESSED if compressed else IMAGE, settings.image_reliability
+        )
+        self._silence_s = periods.silence_s
         self._on_image = on_image
         self._on_lost = on_lost
         self._subscription: Subscription | None = None
-        self._gate: _Gate | None = None
+        self.gate = Gate(node, periods.rest_s, self._note_fetch)
         self._silent_since_s = time.monotonic()
         self._any_received = False
         self._largest = 0  # bytes
@@ -132,31 +137,31 @@ class CameraSubscription:
 
     def follow(self, demand: bool) -> None:
         """Subscribe when there is demand, unsubscribe when there is none."""
-        if demand == self.subscribed:
-            return
-        if demand:
+        if demand and not self.subscribed:
             self._silent_since_s = time.monotonic()
             self._any_received = False
-            self._subscription = self._subscribe()
+            self.gate.open()
+            self._subscription = subscribe_noticing_loss(
+                self._node, self._kind, self._name, self._receive, self._profile, self.notice_loss, self.gate
+            )
             self._node.get_logger().info(f"receiving images from {self.topic}")
-        else:
-            self.close()
+        elif self.subscribed and not demand:
+            self._unsubscribe()
             self._node.get_logger().info("nobody listens: stopped receiving images")
 
-    def close(self) -> None:
-        """Unsubscribe."""
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._subscription = None
-        if self._gate is not None:
-            self._gate.destroy()
-            self._gate = None
+    def end(self) -> None:
+        """Unsubscribe, and begin anew with what is told once."""
+        self._unsubscribe()
+        self._told.clear()
+
+    def destroy(self) -> None:
+        """Take away what ROS holds for it while it is not subscribed."""
+        self.gate.destroy()
 
     def take_newest(self) -> Image | CompressedImage | None:
         """Return the newest that the middleware holds, None if it holds none, and go on receiving; for any thread."""
-        gate, msg = self._gate, self._fetch()
-        if gate is not None:
-            gate.ask_to_open()
+        msg = self._fetch()
+        self.gate.ask_to_open()
         if msg is not None:
             self.taken += 1
             self._note_arrival(msg)
@@ -166,49 +171,50 @@ class CameraSubscription:
         """Return the seconds since the last image, or since subscribing if none came; 0 while not subscribed."""
         return time.monotonic() - self._silent_since_s if self.subscribed else 0.0
 
-    def publisher_count(self) -> int:
-        """Return how many publishers the camera's topic has, of whatever type."""
-        return len(self._publishers(self.topic))
+    def publishers(self, topic: str | None = None) -> list[Endpoint]:
+        """Return the publishers, of whatever type, of the camera's topic or another one."""
+        infos = self._node.get_publishers_info_by_topic(topic or self.topic)
+        return [Endpoint.of(info) for info in infos]
 
     def warn_of_silence(self) -> str:
         """Say, once each, why no image can arrive, or what may be wrong if nothing at all does; return the former."""
-        if not self.subscribed or (self._any_received and self.silence_s() <= SILENCE_S):
+        silent = self.silence_s() > self._silence_s
+        if not self.subscribed or (self._any_received and not silent):
             return ""
-        publishers = self._publishers(self.topic)
+        publishers = self.publishers()
         obstacle = find_obstacle(
-            self.topic, self._asked, publishers, lambda topic: {other.kind for other in self._publishers(topic)}
+            self.topic, self._asked, publishers, lambda topic: {other.kind for other in self.publishers(topic)}
         )
         if obstacle is not None:
             words = f"{obstacle.cause}: {obstacle.remedy}"
             self._tell(obstacle.cause, words)
             return words
-        if publishers and not self._any_received and self.silence_s() > SILENCE_S:
+        if publishers and silent and not self._any_received:
             self._tell(
                 "silence",
-                f"{len(publishers)} publisher(s) on {self.topic}, but no image arrived within {SILENCE_S:.0f} s: they "
-                f"send nothing (`ros2 topic hz {self.topic}` would be silent too), or the images are lost in "
+                f"{len(publishers)} publisher(s) on {self.topic}, but no image arrived within {self._silence_s:.0f} s: "
+                f"they send nothing (`ros2 topic hz {self.topic}` would be silent too), or the images are lost in "
                 f"transport. {self._mend_loss()}",
             )
         return ""
 
-    def _publishers(self, topic: str) -> list[Endpoint]:
-        return [Endpoint.of(info) for info in self._node.get_publishers_info_by_topic(topic)]
+    def notice_loss(self, event: Any) -> None:
+        """Tell of images that the middleware found missing: an event's `total_count` and `total_count_change`."""
+        self._on_lost(event.total_count_change)
+        symptom = f"images of {self.topic} are lost in transport ({event.total_count} so far)"
+        self._tell("loss", f"{symptom}. {self._mend_loss()}")
 
-    def _subscribe(self) -> Subscription:
-        kind = CompressedImage if self._compressed else Image
-        self._gate = _Gate(self._node, self._note_fetch)
-        return subscribe_noticing_loss(
-            self._node, kind, self._name, self._receive, self._profile, self._notice_loss, self._gate
-        )
+    def _unsubscribe(self) -> None:
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
 
     def _receive(self, msg: Image | CompressedImage) -> None:
-        gate = self._gate
         msg = self._fetch() or msg
         self._note_arrival(msg)
-        if gate is not None:
-            gate.close()  # before the hand-over: the camera's turn may come in the middle of it
-        if not self._on_image(msg) and gate is not None:
-            gate.open()
+        self.gate.close()  # before the hand-over: the camera's turn may come in the middle of it
+        if not self._on_image(msg):
+            self.gate.open()
 
     def _fetch(self) -> Image | CompressedImage | None:
         subscription, newest = self._subscription, None
@@ -229,11 +235,6 @@ class CameraSubscription:
         self._any_received = True
         self._silent_since_s = time.monotonic()
         self._largest = max(self._largest, len(msg.data))
-
-    def _notice_loss(self, event: Any) -> None:
-        self._on_lost(event.total_count_change)
-        symptom = f"images of {self.topic} are lost in transport ({event.total_count} so far)"
-        self._tell("loss", f"{symptom}. {self._mend_loss()}")
 
     def _mend_loss(self) -> str:
         words, commands = mend_loss(get_rmw_implementation_identifier(), "the camera's driver", self._largest)

@@ -17,6 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, find_obstacle
+from rt_panoptic_ros.ros.node.node_settings import Periods
 
 SENSOR = "sensor_msgs/msg/"
 
@@ -57,7 +58,7 @@ def test_another_type(graph, fake_node, stranger, capfd, transport, topic, kind,
         stranger.create_publisher(kind, topic, 1)
     activated(node)
     if subscribed_first:
-        graph.spin_until(lambda: node._streams[0].subscription.subscribed, "for the node to subscribe")
+        graph.spin_until(lambda: node.streams[0].subscription.subscribed, "for the node to subscribe")
         stranger.create_publisher(kind, topic, 1)
     status = await_cause(listener, words)
     assert value(status, "camera publishers") == "1"
@@ -98,9 +99,8 @@ def test_another_transport(graph, fake_node, expected, topic, kind, words):
     assert f"set the node's parameter image_transport to {other}" in status.message
 
 
-def test_a_publisher_that_changes_its_type(graph, fake_node, stranger, monkeypatch):
-    monkeypatch.setattr("rt_panoptic_ros.ros.node.camera_subscription.SILENCE_S", 0.0)
-    activated(fake_node(image_reliability="reliable"))
+def test_a_publisher_that_changes_its_type(graph, fake_node, stranger):
+    activated(fake_node(image_reliability="reliable", periods=Periods(silence_s=0.0)))
     camera = Camera(graph).connected()
     camera.send(picture(1))
     camera.await_outputs(1)
@@ -124,9 +124,8 @@ def test_one_of_two_publishers_suffices(graph, fake_node, stranger):
     assert "publishes" not in status.message
 
 
-def test_silence_without_a_cause_names_both_that_it_may_have(graph, fake_node, monkeypatch, capfd):
-    monkeypatch.setattr("rt_panoptic_ros.ros.node.camera_subscription.SILENCE_S", 0.0)
-    activated(fake_node())
+def test_silence_without_a_cause_names_both_that_it_may_have(graph, fake_node, capfd):
+    activated(fake_node(periods=Periods(silence_s=0.0)))
     camera = Camera(graph).connected()
     camera.await_report(lambda status: value(status, "camera publishers") == "1", index=1)
     log = "".join(capfd.readouterr())
@@ -142,7 +141,7 @@ def test_small_images_are_not_lost_by_fast_dds_buffers(graph, fake_node, capfd):
     class Lost:
         total_count = total_count_change = 2
 
-    node._streams[0].subscription._notice_loss(Lost)
+    node.streams[0].subscription.notice_loss(Lost)
     log = "".join(capfd.readouterr())
     assert "images of /image are lost in transport (2 so far). They are too small" in log
     assert "Fast DDS" not in log
