@@ -234,9 +234,9 @@ class PanopticNode(LifecycleNode):
                 stream = CameraStream(
                     self, name, topic, lambda: self.settings, self._periods, outputs, statistics, self._deliver
                 )
-                self._acquired.callback(stream.subscription.destroy)
+                self._acquired.callback(stream.destroy)
                 self.streams.append(stream)
-        topics = [stream.subscription.topic for stream in self.streams]
+        topics = [stream.topic for stream in self.streams]
         if len(set(topics)) < len(topics):
             raise InvalidInputError(f"expected every camera to have a topic of its own, got {', '.join(topics)}")
         took_s = time.monotonic() - begin_s
@@ -273,7 +273,7 @@ class PanopticNode(LifecycleNode):
         with self._lock:
             self.health.active = False
             for stream in self.streams:
-                stream.subscription.end()
+                stream.end()
         for image in self._worker.clear():
             image.stream.statistics.count("dropped")
 
@@ -281,7 +281,7 @@ class PanopticNode(LifecycleNode):
         """Return one line on what the node does now."""
         settings = self.settings
         when = "while someone listens" if settings.lazy else "all the time"
-        subscribed = ", ".join(stream.subscription.topic for stream in self.streams)
+        subscribed = ", ".join(stream.topic for stream in self.streams)
         enabled = parse_outputs(settings.enabled_outputs)
         published = ", ".join(topic for stream in self.streams for topic in stream.outputs.topics(enabled).values())
         return (

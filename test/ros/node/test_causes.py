@@ -58,7 +58,7 @@ def test_another_type(graph, fake_node, stranger, capfd, transport, topic, kind,
         stranger.create_publisher(kind, topic, 1)
     activated(node)
     if subscribed_first:
-        graph.spin_until(lambda: node.streams[0].subscription.subscribed, "for the node to subscribe")
+        graph.spin_until(lambda: node.streams[0].subscribed, "for the node to subscribe")
         stranger.create_publisher(kind, topic, 1)
     status = await_cause(listener, words)
     assert value(status, "camera publishers") == "1"
@@ -141,7 +141,7 @@ def test_small_images_are_not_lost_by_fast_dds_buffers(graph, fake_node, capfd):
     class Lost:
         total_count = total_count_change = 2
 
-    node.streams[0].subscription.notice_loss(Lost)
+    node.streams[0].notice_loss(Lost)
     log = "".join(capfd.readouterr())
     assert "images of /image are lost in transport (2 so far). They are too small" in log
     assert "Fast DDS" not in log

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -182,64 +183,65 @@ def test_frames_that_take_longer_than_the_cameras_period_are_late():
     assert (report.counts["processed"], report.counts["late"]) == (4, 2)
 
 
-class PlayedSubscription:
-    """Stands in for a camera's subscription: holds what the middleware would."""
+class Played:
+    """A stream over a stand-in for the middleware: images are held and fetched as a test says."""
 
-    def __init__(self, *arguments):
-        self.on_image = arguments[4]
-        self.subscribed = True
-        self.held = []
-        self.taken = self.taken_before = 0
+    def __init__(self):
+        self.held, self.waiting = [], []
+        node = MagicMock(get_clock=Clock, resolve_topic_name=str)
+        self.subscription = node.create_subscription.return_value
+        self.subscription.handle.take_message.side_effect = lambda *_: (self.held.pop(), None) if self.held else None
+        self.stream = CameraStream(node, "", "image", NodeSettings, Periods(), None, FrameStatistics(0.0), self.deliver)
+        self.stream.follow(True)
+        self.stream.gate.add_entity(self.subscription)
 
-    def take_newest(self):
-        self.taken += bool(self.held)
-        return self.held.pop() if self.held else None
-
-
-@pytest.fixture
-def played(monkeypatch):
-    """A stream over a `PlayedSubscription`, the image that waits in a list, and the time in another."""
-    now_s, waiting = [0.0], []
-
-    def deliver(image, only_replace):
-        replaced = bool(waiting)
+    def deliver(self, image, only_replace):
+        replaced = bool(self.waiting)
         assert not only_replace
-        waiting[:] = [image]
+        self.waiting[:] = [image]
         return replaced
 
-    monkeypatch.setattr(camera_stream, "CameraSubscription", PlayedSubscription)
-    monkeypatch.setattr(camera_stream, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
-    node = SimpleNamespace(get_clock=Clock, resolve_topic_name=str)
-    stream = CameraStream(node, "", "image", NodeSettings, Periods(), None, FrameStatistics(0.0), deliver)
-    return stream, waiting, now_s
+    def begin_fetching(self):
+        """As the executor does before it takes an image."""
+        assert self.stream.gate.beginning_execution(self.subscription)
+        self.stream.gate.ending_execution(self.subscription)
+
+    def take_turn(self):
+        """Return the image that the camera's turn gives."""
+        image = self.stream.newest(self.waiting.pop())
+        return image and image.msg.width
 
 
-def test_a_cameras_period_is_known_though_most_of_its_images_are_passed_over(played):
+def test_a_cameras_period_is_known_though_most_of_its_images_are_passed_over(monkeypatch):
     """A camera of 60 Hz, a network of 64 ms: two images as they come, one after a rest, the newest at the turn."""
-    stream, waiting, now_s = played
+    now_s = [0.0]
+    monkeypatch.setattr(camera_stream, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    played = Played()
     for turn in range(20):
         for since_turn_s in (0.005, 0.005 + 1 / 60, 0.045 + 1 / 60):
             now_s[0] = 0.07 * turn + since_turn_s
-            stream.subscription.on_image(Image())
-        stream.subscription.held.append(Image(width=turn))
+            played.stream.receive(Image())
+        played.held.append(Image(width=turn))
         now_s[0] = 0.07 * (turn + 1)
-        assert stream.newest(waiting.pop()).msg.width == turn
-    report = stream.statistics.report(2.0)
+        assert played.take_turn() == turn
+    report = played.stream.statistics.report(2.0)
     assert report.period_ms == pytest.approx(1e3 / 60)
     assert (report.counts["received"], report.counts["dropped"]) == (80, 60)
 
 
-def test_an_image_that_the_executor_held_while_a_newer_one_had_its_turn_is_dropped(played):
-    stream, waiting, _ = played
-    stream.subscription.on_image(Image(width=1))
-    stream.subscription.held.append(Image(width=3))  # the executor is fetching 2 at this moment
-    assert stream.newest(waiting.pop()).msg.width == 3
-    stream.subscription.on_image(Image(width=2))
-    assert stream.newest(waiting.pop()) is None
-    stream.subscription.taken_before = stream.subscription.taken  # it begins to fetch
-    stream.subscription.on_image(Image(width=4))
-    assert stream.newest(waiting.pop()).msg.width == 4
-    counts = stream.statistics.counts()
+def test_an_image_that_the_executor_held_while_a_newer_one_had_its_turn_is_dropped():
+    played = Played()
+    played.begin_fetching()
+    played.stream.receive(Image(width=1))
+    played.begin_fetching()  # 2, which it holds while
+    played.held.append(Image(width=3))
+    assert played.take_turn() == 3
+    played.stream.receive(Image(width=2))
+    assert played.take_turn() is None
+    played.begin_fetching()
+    played.stream.receive(Image(width=4))
+    assert played.take_turn() == 4
+    counts = played.stream.statistics.counts()
     assert (counts["received"], counts["dropped"]) == (4, 2)
 
 

@@ -41,6 +41,7 @@ from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_from_msg, image_to_msg
+from rt_panoptic_ros.ros.node.camera_stream import ArrivedImage
 from rt_panoptic_ros.ros.node.node_settings import Periods
 from rt_panoptic_ros.settings import PALETTES
 
@@ -295,15 +296,16 @@ def test_an_image_that_waits_is_no_longer_the_newest_at_its_turn(graph, backlog,
 
 def test_a_subscription_that_ends_at_this_moment_has_no_newest_image(graph, fake_node):
     node = activated(fake_node(lazy=False))
-    subscription = node.streams[0].subscription
-    subscription.gate.close()
+    stream = node.streams[0]
+    stream.gate.close()
     # As another thread does, while this one still sees it:
     node.destroy_subscription(next(one for one in node.subscriptions if one.topic_name == "/image"))
-    subscription.gate.destroy()
-    assert subscription.subscribed
-    assert subscription.take_newest() is None
-    subscription.gate.close()
-    subscription.gate.open()
+    stream.gate.destroy()
+    assert stream.subscribed
+    waiting = ArrivedImage(stream, picture(1), 0.0)
+    assert stream.newest(waiting) is waiting
+    stream.gate.close()
+    stream.gate.open()
 
 
 def test_deactivating_finishes_the_frame_at_hand(graph, fake_node):
@@ -395,7 +397,7 @@ def test_names_the_remedy_once_when_frames_are_lost(graph, fake_node, capfd):
         total_count, total_count_change = 5, 2
 
     for _ in range(2):
-        node.streams[0].subscription.notice_loss(Lost)
+        node.streams[0].notice_loss(Lost)
     assert counts(node).lost == 4
     output = "".join(capfd.readouterr())
     assert output.count("FASTRTPS_DEFAULT_PROFILES_FILE") == 1
@@ -405,7 +407,7 @@ def test_names_the_remedy_once_when_frames_are_lost(graph, fake_node, capfd):
 def test_names_the_remedy_when_nothing_arrives(graph, fake_node, capfd):
     node = activated(fake_node(periods=Periods(silence_s=0.0)))
     camera = Camera(graph).connected()
-    graph.spin_until(node.streams[0].subscription.publishers, "for the camera to be seen")
+    graph.spin_until(node.streams[0].publishers, "for the camera to be seen")
     camera.await_report(lambda status: value(status, "camera publishers") == "1", index=1)
     assert "no image arrived within" in "".join(capfd.readouterr())
 

@@ -70,7 +70,7 @@ def test_a_camera_faster_than_the_pipeline_is_left_alone_for_a_while(graph, fake
         cameras["rear"].send(picture(number))
         graph.spin_until(lambda number=number: counts(node, "rear").received == number, "for the other camera")
     assert counts(node, "front").received == 3
-    node.streams[0].subscription.gate.open()
+    node.streams[0].gate.open()
     graph.spin_until(lambda: counts(node, "front").received == 4, "for the next frame")
     pipeline.gate.set()
     cameras["front"].await_outputs(2)
