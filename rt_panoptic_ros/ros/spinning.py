@@ -77,22 +77,16 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
         find_log_directory()
         rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     except rclpy_implementation.RCLError as error:
-        reason = first_line(error)
-        get_logger("rt_panoptic_ros").fatal(
-            f"expected valid arguments after --ros-args, got some that are not: {reason}"
-        )
-        return 1
+        return _refuse(f"expected valid arguments after --ros-args, got some that are not: {first_line(error)}")
     except RtPanopticError as error:
-        get_logger("rt_panoptic_ros").fatal(str(error))
-        return 1
+        return _refuse(str(error))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: finished.set())
     try:
         try:
             node = make_node(finished)
         except RtPanopticError as error:
-            get_logger("rt_panoptic_ros").fatal(str(error))
-            return 1
+            return _refuse(str(error))
         try:
             status = _run(node, finished)
         finally:
@@ -105,6 +99,11 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def _refuse(reason: str) -> int:
+    get_logger("rt_panoptic_ros").fatal(reason)
+    return 1
 
 
 def _run(node: RunnableNode, finished: threading.Event) -> int:

@@ -20,6 +20,7 @@ from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, find_obstacle
 from rt_panoptic_ros.ros.node.camera_subscription import Gate, subscribe_noticing_loss
 from rt_panoptic_ros.ros.node.diagnostics import CameraHealth, CameraWatch
+from rt_panoptic_ros.ros.node.outputs import PanopticOutputs
 from rt_panoptic_ros.ros.node.rate_limit import RateLimit
 from rt_panoptic_ros.ros.transport import mend_loss
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
-    from rclpy.node import Node
+    from rclpy.lifecycle import LifecycleNode
     from rclpy.subscription import Subscription
     from std_msgs.msg import Header
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.ros.node.diagnostics import Finding
     from rt_panoptic_ros.ros.node.frame_statistics import FrameStatistics
     from rt_panoptic_ros.ros.node.node_settings import NodeSettings, Periods
-    from rt_panoptic_ros.ros.node.outputs import PanopticOutputs
 
 LOG_PERIOD_S = 5.0
 """How often at most the same kind of trouble is logged."""
@@ -60,16 +60,15 @@ class CameraStream:
 
     def __init__(
         self,
-        node: Node,
+        node: LifecycleNode,
         name: str,
         topic: str,
         settings: Callable[[], NodeSettings],
         periods: Periods,
-        outputs: PanopticOutputs,
         statistics: FrameStatistics,
         deliver: Callable[[ArrivedImage, bool], bool],
     ) -> None:
-        """Prepare; `follow` subscribes.
+        """Offer the outputs and prepare to receive; `follow` subscribes.
 
         Args:
             node: The node.
@@ -77,7 +76,6 @@ class CameraStream:
             topic: Of its images, or what image_transport puts those below; it may be remapped.
             settings: Tells the node's settings now.
             periods: Say how long the camera may be silent, and is left alone.
-            outputs: Where its results go.
             statistics: Of its frames.
             deliver: Takes an image over, or, where told so, only if it replaces one that waits; returns whether it
                 did replace one.
@@ -86,7 +84,6 @@ class CameraStream:
             InvalidInputError: ROS can't have a topic of that name.
         """
         self.name = name
-        self.outputs = outputs
         self.statistics = statistics
         self._node = node
         self._settings = settings
@@ -106,6 +103,7 @@ class CameraStream:
                 f"expected the topic of camera '{name}' to be a name that ROS can have, such as /{name}/image_raw, got "
                 f"'{topic}' ({first_line(error)}): correct the parameter cameras"
             ) from None
+        self.outputs = PanopticOutputs(node, f"~/{name}" if name else "~", settings().output_reliability)
         self._kind = CompressedImage if compressed else Image
         self._asked = Endpoint(node.get_fully_qualified_name(), COMPRESSED if compressed else IMAGE, reliability)
         self._profile = qos.newest(reliability)
@@ -146,8 +144,9 @@ class CameraStream:
         self._told.clear()
 
     def destroy(self) -> None:
-        """Take away what ROS holds for it while it is not subscribed."""
+        """Take the outputs away, and what else ROS holds for it; not while it is subscribed."""
         self.gate.destroy()
+        self.outputs.destroy()
 
     def receive(self, msg: Image | CompressedImage) -> None:
         """Have an image wait that the executor fetched, or a newer one that the middleware holds by now.

@@ -31,7 +31,7 @@ from rt_panoptic_ros.ros.node.frame_statistics import FrameStatistics, Latencies
 from rt_panoptic_ros.ros.node.frame_worker import FrameWorker
 from rt_panoptic_ros.ros.node.loaded_model import LoadedModel
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings, Periods, parse_cameras, parse_outputs
-from rt_panoptic_ros.ros.node.outputs import ModelTopics, PanopticOutputs
+from rt_panoptic_ros.ros.node.outputs import ModelTopics
 from rt_panoptic_ros.ros.node.parameters import NodeParameters
 from rt_panoptic_ros.ros.node.transitions import serve_transitions, state_of
 from rt_panoptic_ros.ros.spinning import run_node
@@ -120,7 +120,7 @@ class PanopticNode(LifecycleNode):
     def outlive(self, error: Exception) -> None:
         """Count an error that a callback met, and tell of it."""
         self.health.callback_errors += 1
-        words = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        words = "".join(traceback.format_exception(error))
         self.get_logger().error(f"a callback failed:\n{words}", throttle_duration_sec=LOG_PERIOD_S)
 
     def finish(self) -> int:
@@ -229,10 +229,8 @@ class PanopticNode(LifecycleNode):
             self._acquired.callback(self._model_topics.destroy)
             for name, topic in (cameras or {"": "image"}).items():
                 statistics = self.statistics.setdefault(name, FrameStatistics(time.monotonic()))
-                outputs = PanopticOutputs(self, f"~/{name}" if name else "~", settings.output_reliability)
-                self._acquired.callback(outputs.destroy)
                 stream = CameraStream(
-                    self, name, topic, lambda: self.settings, self._periods, outputs, statistics, self._deliver
+                    self, name, topic, lambda: self.settings, self._periods, statistics, self._deliver
                 )
                 self._acquired.callback(stream.destroy)
                 self.streams.append(stream)
@@ -312,7 +310,7 @@ class PanopticNode(LifecycleNode):
         if image is None:
             return
         try:
-            with observing(self._tell_step):  # the first image of a size may have an engine loaded
+            with observing(self._tell_step):  # the first image of a size may have a backend loaded
                 stages_ms = self._label(image)
         except RtPanopticError as error:
             image.stream.statistics.count("refused")
