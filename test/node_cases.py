@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import array
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -11,7 +13,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rt_panoptic_ros.msg import PanopticDetectionArray
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from rt_panoptic_ros.ros import qos
@@ -30,6 +32,12 @@ def picture(number: int, size: tuple[int, int] = (6, 8), encoding: str = "rgb8")
     header = Header(frame_id=f"camera {number}")
     header.stamp.sec, header.stamp.nanosec = 2**31 - 1 - number, 999_999_999 - number
     return image_to_msg(np.full((*size, 3), number, np.uint8), encoding, header)
+
+
+def compressed_picture(number: int, size: tuple[int, int] = (6, 8)) -> CompressedImage:
+    """Return the same as PNG."""
+    content = cv2.imencode(".png", np.full((*size, 3), number, np.uint8))[1].tobytes()
+    return CompressedImage(header=picture(number).header, format="png", data=array.array("B", content))
 
 
 class Camera:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.implementation_singleton import rclpy_implementation
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from rclpy.subscription import Subscription
 
 
-class Gate(MutuallyExclusiveCallbackGroup):
+class Gate(ReentrantCallbackGroup):
     """Lets the executor wait for a camera's images, except for a while after it was closed.
 
-    All but `ask_to_open` is called by the executor, perhaps at the moment when another thread destroys it.
+    All but `ask_to_open` is called by the executor, perhaps at the moment when another thread destroys it. The group is
+    not an exclusive one, since rclpy leaves that busy for ever when a message can't be taken.
     """
 
     def __init__(self, node: Node, rest_s: float, on_fetch: Callable[[], None]) -> None:

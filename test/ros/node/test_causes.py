@@ -5,12 +5,10 @@ The doctor says the same, by the same rule: `test_doctor.py`.
 
 from __future__ import annotations
 
-import array
+from types import SimpleNamespace
 
-import cv2
-import numpy as np
 import pytest
-from node_cases import Camera, activated, picture, value
+from node_cases import Camera, activated, compressed_picture, picture, value
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
@@ -28,12 +26,6 @@ def stranger(graph):
     other = type(graph)()
     yield other.node("stranger")
     other.close()
-
-
-def jpegs(number):
-    """Return a compressed image whose every byte is `number`."""
-    content = cv2.imencode(".png", np.full((6, 8, 3), number, np.uint8))[1].tobytes()
-    return CompressedImage(header=picture(number).header, format="png", data=array.array("B", content))
 
 
 def await_cause(camera, words):
@@ -138,10 +130,7 @@ def test_small_images_are_not_lost_by_fast_dds_buffers(graph, fake_node, capfd):
     camera.send(picture(1))
     camera.await_outputs(1)
 
-    class Lost:
-        total_count = total_count_change = 2
-
-    node.streams[0].notice_loss(Lost)
+    node.streams[0].notice_loss(SimpleNamespace(total_count=2, total_count_change=2))
     log = "".join(capfd.readouterr())
     assert "images of /image are lost in transport (2 so far). They are too small" in log
     assert "Fast DDS" not in log
@@ -169,7 +158,7 @@ def test_compressed_images_are_spoken_of_by_their_resolved_topic(graph, fake_nod
     camera = Camera(graph)
     publisher = camera.node.create_publisher(CompressedImage, topic, qos.stream("reliable"))
     graph.spin_until(publisher.get_subscription_count, "for the node to subscribe")
-    publisher.publish(jpegs(7))
+    publisher.publish(compressed_picture(7))
     camera.await_outputs(1)
     status = camera.await_report(lambda status: value(status, "frames processed") == "1", index=1)
     assert value(status, "topic") == topic

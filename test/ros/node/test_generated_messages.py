@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from node_cases import KINDS, Camera, activated, picture, state
+from node_cases import KINDS, Camera, activated, compressed_picture, picture, state
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -113,8 +113,7 @@ def test_no_message_ends_the_node_or_goes_uncounted(graph, small_bundle, transpo
     assert counts()["received"] == sent
     good = picture(7, (24, 40))
     if transport == "compressed":
-        png = cv2.imencode(".png", np.full((24, 40, 3), 7, np.uint8))[1].tobytes()
-        good = CompressedImage(header=good.header, format="png", data=array.array("B", png))
+        good = compressed_picture(7, (24, 40))
     send(good)
     received = camera.received.values()
     graph.spin_until(

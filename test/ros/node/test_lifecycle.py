@@ -16,6 +16,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from node_cases import (
     FAILURE,
     SUCCESS,
+    TIMEOUT_S,
     Camera,
     activated,
     call,
@@ -30,8 +31,6 @@ from rcl_interfaces.srv import GetParameters
 from std_srvs.srv import SetBool
 
 from rt_panoptic_ros.ros.spinning import spin
-
-TIMEOUT_S = 60.0
 
 
 class SlowLoading:

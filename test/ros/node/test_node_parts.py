@@ -193,7 +193,6 @@ class Played:
         self.subscription.handle.take_message.side_effect = lambda *_: (self.held.pop(), None) if self.held else None
         self.stream = CameraStream(node, "", "image", NodeSettings, Periods(), FrameStatistics(0.0), self.deliver)
         self.stream.follow(True)
-        self.stream.gate.add_entity(self.subscription)
 
     def deliver(self, image, only_replace):
         replaced = bool(self.waiting)
@@ -204,7 +203,6 @@ class Played:
     def begin_fetching(self):
         """As the executor does before it takes an image."""
         assert self.stream.gate.beginning_execution(self.subscription)
-        self.stream.gate.ending_execution(self.subscription)
 
     def take_turn(self):
         """Return the image that the camera's turn gives."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import array
 import json
 import re
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 import rclpy
@@ -20,9 +19,11 @@ from node_cases import (
     FAILURE,
     KINDS,
     SUCCESS,
+    TIMEOUT_S,
     Camera,
     activated,
     call,
+    compressed_picture,
     counts,
     picture,
     requested,
@@ -44,8 +45,6 @@ from rt_panoptic_ros.ros.conversions import image_from_msg, image_to_msg
 from rt_panoptic_ros.ros.node.camera_stream import ArrivedImage
 from rt_panoptic_ros.ros.node.node_settings import Periods
 from rt_panoptic_ros.settings import PALETTES
-
-TIMEOUT_S = 60.0
 
 
 def test_every_output_has_the_images_header_bit_for_bit(graph, fake_node):
@@ -233,10 +232,7 @@ class Backlog:
 
     def send(self, *numbers):
         for number in numbers:
-            message = picture(number)
-            if self.kind is CompressedImage:
-                content = cv2.imencode(".png", np.full((6, 8, 3), number, np.uint8))[1]
-                message = CompressedImage(header=message.header, format="png", data=array.array("B", content.tobytes()))
+            message = picture(number) if self.kind is Image else compressed_picture(number)
             self.publisher.publish(message)
         deadline_s = time.monotonic() + TIMEOUT_S
         seen = None
@@ -393,11 +389,8 @@ def test_names_the_remedy_once_when_frames_are_lost(graph, fake_node, capfd):
     node = activated(fake_node())
     Camera(graph).connected()
 
-    class Lost:
-        total_count, total_count_change = 5, 2
-
     for _ in range(2):
-        node.streams[0].notice_loss(Lost)
+        node.streams[0].notice_loss(SimpleNamespace(total_count=5, total_count_change=2))
     assert counts(node).lost == 4
     output = "".join(capfd.readouterr())
     assert output.count("FASTRTPS_DEFAULT_PROFILES_FILE") == 1
@@ -417,18 +410,13 @@ def test_compressed_images_are_decoded_and_broken_ones_skipped(graph, fake_node)
     publisher = camera.node.create_publisher(CompressedImage, "image/compressed", qos.stream("reliable"))
     node = activated(fake_node(image_transport="compressed"))
     graph.spin_until(publisher.get_subscription_count, "for the node to subscribe")
-    pixels = np.full((16, 24, 3), 7, np.uint8)
-    content = array.array("B", cv2.imencode(".png", pixels)[1].tobytes())
-    broken = CompressedImage(format="png", data=content[:40])
-    broken.header.stamp.sec = 1
-    publisher.publish(broken)
+    whole = compressed_picture(7, (16, 24))
+    publisher.publish(CompressedImage(header=picture(6).header, format="png", data=whole.data[:40]))
     graph.spin_until(lambda: counts(node).refused == 1, "for the broken frame to be refused")
-    whole = CompressedImage(format="png", data=content)
-    whole.header.stamp.sec, whole.header.frame_id = 2, "front"
     publisher.publish(whole)
     camera.await_outputs(1)
     assert camera.received["semantic"][0].header == whole.header
-    np.testing.assert_array_equal(node.pipelines[0].seen[0][0], pixels)
+    np.testing.assert_array_equal(node.pipelines[0].seen[0][0], np.full((16, 24, 3), 7, np.uint8))
     assert counts(node).processed == 1
 
 
