@@ -150,7 +150,7 @@ class Graph:
         deadline_s = time.monotonic() + TIMEOUT_S
         while not condition():
             assert time.monotonic() < deadline_s, f"waited {TIMEOUT_S:g} s in vain {what}"
-            self.executor.spin_once(timeout_sec=0.1)
+            self.executor.spin_once(timeout_sec=0.02)
 
     def close(self) -> None:
         for node in self.nodes:
