@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import array
+from types import SimpleNamespace
+
+import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -9,11 +13,13 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rt_panoptic_ros.msg import PanopticDetectionArray
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
+from rt_panoptic_ros.ros.node.frame_statistics import OUTCOMES
+from rt_panoptic_ros.ros.node.transitions import state_of as state  # noqa: F401 - for the tests
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 TIMEOUT_S = 60.0
@@ -26,6 +32,12 @@ def picture(number: int, size: tuple[int, int] = (6, 8), encoding: str = "rgb8")
     header = Header(frame_id=f"camera {number}")
     header.stamp.sec, header.stamp.nanosec = 2**31 - 1 - number, 999_999_999 - number
     return image_to_msg(np.full((*size, 3), number, np.uint8), encoding, header)
+
+
+def compressed_picture(number: int, size: tuple[int, int] = (6, 8)) -> CompressedImage:
+    """Return the same as PNG."""
+    content = cv2.imencode(".png", np.full((*size, 3), number, np.uint8))[1].tobytes()
+    return CompressedImage(header=picture(number).header, format="png", data=array.array("B", content))
 
 
 class Camera:
@@ -82,11 +94,9 @@ def activated(node):
 
 
 def counts(node, camera=""):
-    return node._statistics[camera].report(1.0).counts
-
-
-def state(node):
-    return node._state_machine.current_state[1]
+    """Return a camera's frames of each outcome, such as `.processed`."""
+    found = node.statistics[camera].counts()
+    return SimpleNamespace(**{outcome: found[outcome] for outcome in OUTCOMES})
 
 
 def set_parameters(node, **values):

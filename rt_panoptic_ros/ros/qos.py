@@ -1,8 +1,8 @@
-"""The quality of service of every topic, in one place."""
+"""The quality of service of every topic, in one place; each keeps its last messages, as many as `depth` says."""
 
 from __future__ import annotations
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 _RELIABILITY = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
 
@@ -13,7 +13,7 @@ def stream(reliability: str) -> QoSProfile:
     Args:
         reliability: best_effort or reliable.
     """
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=_RELIABILITY[reliability])
+    return QoSProfile(depth=5, reliability=_RELIABILITY[reliability])
 
 
 def newest(reliability: str) -> QoSProfile:
@@ -24,20 +24,14 @@ def newest(reliability: str) -> QoSProfile:
     Args:
         reliability: best_effort or reliable.
     """
-    depth = 2 if reliability == "reliable" else 1
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=_RELIABILITY[reliability])
+    return QoSProfile(depth=2 if reliability == "reliable" else 1, reliability=_RELIABILITY[reliability])
 
 
 def latched() -> QoSProfile:
     """Return the profile of a topic whose last message also reaches those who subscribe later."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=1,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL,
-    )
+    return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def diagnostics() -> QoSProfile:
     """Return the profile that diagnostic aggregators expect."""
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
+    return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)

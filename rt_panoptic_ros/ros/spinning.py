@@ -77,22 +77,16 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
         find_log_directory()
         rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     except rclpy_implementation.RCLError as error:
-        reason = first_line(error)
-        get_logger("rt_panoptic_ros").fatal(
-            f"expected valid arguments after --ros-args, got some that are not: {reason}"
-        )
-        return 1
+        return _refuse(f"expected valid arguments after --ros-args, got some that are not: {first_line(error)}")
     except RtPanopticError as error:
-        get_logger("rt_panoptic_ros").fatal(str(error))
-        return 1
+        return _refuse(str(error))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: finished.set())
     try:
         try:
             node = make_node(finished)
         except RtPanopticError as error:
-            get_logger("rt_panoptic_ros").fatal(str(error))
-            return 1
+            return _refuse(str(error))
         try:
             status = _run(node, finished)
         finally:
@@ -107,12 +101,17 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
     return status
 
 
+def _refuse(reason: str) -> int:
+    get_logger("rt_panoptic_ros").fatal(reason)
+    return 1
+
+
 def _run(node: RunnableNode, finished: threading.Event) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     stop = threading.Event()
     failures: list[Exception] = []
-    spinner = threading.Thread(target=_spin, args=(executor, node, stop, finished, failures), name="executor")
+    spinner = threading.Thread(target=spin, args=(executor, node, stop, finished, failures), name="executor")
     try:
         if not finished.is_set():
             node.start()
@@ -128,13 +127,14 @@ def _run(node: RunnableNode, finished: threading.Event) -> int:
     return 1 if failures else status
 
 
-def _spin(
+def spin(
     executor: SingleThreadedExecutor,
     node: RunnableNode,
     stop: threading.Event,
     finished: threading.Event,
     failures: list[Exception],
 ) -> None:
+    """Spin until `stop` is set, or a callback fails that the node doesn't outlive: that sets `finished`."""
     while not stop.is_set():
         try:
             executor.spin_once()  # spin_until_future_complete adds a callback to the future for every callback it runs

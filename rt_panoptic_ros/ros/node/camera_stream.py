@@ -1,31 +1,37 @@
-"""One camera of the node: its subscription, the fates of its frames, its outputs."""
+"""One camera of the node: its subscription, what becomes of its frames, its outputs."""
 
 from __future__ import annotations
 
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.utilities import get_rmw_implementation_identifier
+from sensor_msgs.msg import CompressedImage, Image
 
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.frames.message_layout import stamp_ns
-from rt_panoptic_ros.ros.node.camera_subscription import CameraSubscription
+from rt_panoptic_ros.ros import qos
+from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, find_obstacle
+from rt_panoptic_ros.ros.node.camera_subscription import Gate, subscribe_noticing_loss
 from rt_panoptic_ros.ros.node.diagnostics import CameraHealth, CameraWatch
+from rt_panoptic_ros.ros.node.outputs import PanopticOutputs
 from rt_panoptic_ros.ros.node.rate_limit import RateLimit
+from rt_panoptic_ros.ros.transport import mend_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rclpy.node import Node
-    from sensor_msgs.msg import CompressedImage, Image
+    from rclpy.lifecycle import LifecycleNode
+    from rclpy.subscription import Subscription
     from std_msgs.msg import Header
 
     from rt_panoptic_ros.ros.node.diagnostics import Finding
     from rt_panoptic_ros.ros.node.frame_statistics import FrameStatistics
-    from rt_panoptic_ros.ros.node.node_settings import NodeSettings
-    from rt_panoptic_ros.ros.node.outputs import PanopticOutputs
+    from rt_panoptic_ros.ros.node.node_settings import NodeSettings, Periods
 
 LOG_PERIOD_S = 5.0
 """How often at most the same kind of trouble is logged."""
@@ -42,101 +48,138 @@ class ArrivedImage:
 
 
 class CameraStream:
-    """Holds what belongs to one camera while the node is configured."""
+    """Receives one camera's images while there is demand, the newest only, and counts what becomes of them.
+
+    The executor's thread fetches an image and has it wait; at the camera's turn, the worker's thread fetches the newest
+    that the middleware holds by then.
+    """
 
     def __init__(
-        self, node: Node, name: str, topic: str, outputs: PanopticOutputs, statistics: FrameStatistics
+        self,
+        node: LifecycleNode,
+        name: str,
+        topic: str,
+        settings: Callable[[], NodeSettings],
+        periods: Periods,
+        statistics: FrameStatistics,
+        deliver: Callable[[ArrivedImage, bool], bool],
     ) -> None:
-        """Keep what is given; `begin` prepares to receive.
+        """Offer the outputs and prepare to receive; `follow` subscribes.
 
         Args:
             node: The node.
             name: Of the camera; empty for the only one.
-            topic: Of its images, as `CameraSubscription` takes it.
-            outputs: Where its results go.
-            statistics: Its ledger.
+            topic: Of its images, or what image_transport puts those below; it may be remapped.
+            settings: Tells the node's settings now.
+            periods: Say how long the camera may be silent, and is left alone.
+            statistics: Of its frames.
+            deliver: Takes an image over, or, where told so, only if it replaces one that waits; returns whether it
+                did replace one.
 
         Raises:
             InvalidInputError: ROS can't have a topic of that name.
         """
+        self.name = name
+        self.statistics = statistics
+        self._node = node
+        self._settings = settings
+        self._silence_s = periods.silence_s
+        self._deliver = deliver
+        self._rate_limit = RateLimit()
+        self._watch = CameraWatch(periods.silence_s)
+        reliability, compressed = settings().image_reliability, settings().image_transport == "compressed"
         try:
-            self.topic = str(node.resolve_topic_name(topic))
+            # As image_transport names it: where the base topic is remapped, what follows stays; the whole may be, too.
+            self._name = f"{node.resolve_topic_name(topic)}/compressed" if compressed else topic
+            self.topic = str(node.resolve_topic_name(self._name))
         except rclpy_implementation.RCLError as error:
             raise InvalidInputError(
                 f"expected the topic of camera '{name}' to be a name that ROS can have, such as /{name}/image_raw, got "
                 f"'{topic}' ({first_line(error)}): correct the parameter cameras"
             ) from None
-        self.name = name
-        self.outputs = outputs
-        self.statistics = statistics
-        self.subscription: CameraSubscription | None = None
-        self._node = node
-        self._topic = topic
-        self._rate_limit = RateLimit()
-        self._watch = CameraWatch()
+        self.outputs = PanopticOutputs(node, f"~/{name}" if name else "~", settings().output_reliability)
+        self._kind = CompressedImage if compressed else Image
+        self._asked = Endpoint(node.get_fully_qualified_name(), COMPRESSED if compressed else IMAGE, reliability)
+        self._profile = qos.newest(reliability)
+        self._subscription: Subscription | None = None
+        self.gate = Gate(node, periods.rest_s, self._note_fetch)
+        self._taken = 0  # images that were fetched at the camera's turn
+        self._taken_before = 0  # as many when the executor began to fetch its last one: one taken since is newer
+        self._silent_since_s = time.monotonic()
+        self._any_received = False
+        self._largest = 0  # bytes
+        self._told: set[str] = set()
 
-    def begin(
-        self, settings: NodeSettings, max_rate_hz: Callable[[], float], deliver: Callable[[ArrivedImage, bool], bool]
-    ) -> None:
-        """Prepare to receive.
+    @property
+    def subscribed(self) -> bool:
+        """Whether images are received now."""
+        return self._subscription is not None
 
-        Args:
-            settings: Say how.
-            max_rate_hz: Tells the present limit, 0 for none.
-            deliver: Takes an image over, or, where told so, only if it replaces one that waits; returns whether it
-                did replace one.
+    def follow(self, demand: bool) -> None:
+        """Subscribe when there is demand, unsubscribe when there is none."""
+        if demand == self.subscribed:
+            return
+        self.statistics.pause()
+        if demand:
+            self._silent_since_s = time.monotonic()
+            self._any_received = False
+            self.gate.open()
+            self._subscription = subscribe_noticing_loss(
+                self._node, self._kind, self._name, self.receive, self._profile, self.notice_loss, self.gate
+            )
+            self._node.get_logger().info(f"receiving images from {self.topic}")
+        else:
+            self._unsubscribe()
+            self._node.get_logger().info("nobody listens: stopped receiving images")
+
+    def end(self) -> None:
+        """Unsubscribe, and begin anew with what is told once."""
+        self._unsubscribe()
+        self._told.clear()
+
+    def destroy(self) -> None:
+        """Take the outputs away, and what else ROS holds for it; not while it is subscribed."""
+        self.gate.destroy()
+        self.outputs.destroy()
+
+    def receive(self, msg: Image | CompressedImage) -> None:
+        """Have an image wait that the executor fetched, or a newer one that the middleware holds by now.
+
+        If another one still waited, the camera is faster than the pipeline, and the next is fetched after a rest or at
+        the camera's turn: a flood of images costs no more than 25 Hz. Meanwhile the middleware keeps the newest alone.
         """
-
-        def on_image(msg: Image | CompressedImage) -> bool:
-            now_s = time.monotonic()
-            try:
-                self.statistics.arrive(now_s, self.age_ms(msg.header))
-                admitted = self._rate_limit.admits(now_s, max_rate_hz())
-                replaced = deliver(ArrivedImage(self, msg, now_s, subscription.taken_before), not admitted)
-            except Exception:
-                self.fail()
-                return False
+        msg = self._fetch() or msg
+        self.gate.close()  # before the hand-over: the camera's turn may come in the middle of it
+        try:
+            now_s = self._note_arrival(msg)
+            admitted = self._rate_limit.admits(now_s, self._settings().max_rate_hz)
+            replaced = self._deliver(ArrivedImage(self, msg, now_s, self._taken_before), not admitted)
+        except Exception:
+            self.fail()
+        else:
             if replaced:
                 self.statistics.count("dropped")
                 self.statistics.pause()  # until the next is fetched, others may come and go
-            elif not admitted:
+                return
+            if not admitted:
                 self.statistics.count("skipped")
-            return replaced
-
-        self.statistics.pause()
-        self.subscription = subscription = CameraSubscription(
-            self._node, self._topic, settings.image_transport, settings.image_reliability, on_image,
-            lambda number: self.statistics.count("lost", number),
-        )  # fmt: skip
-
-    def end(self) -> None:
-        """Stop receiving."""
-        if self.subscription is not None:
-            self.subscription.close()
-            self.subscription = None
-
-    def follow(self, demand: bool) -> None:
-        """Receive images while there is demand."""
-        assert self.subscription is not None
-        if not demand:
-            self.statistics.pause()
-        self.subscription.follow(demand)
+        self.gate.open()
 
     def newest(self, image: ArrivedImage) -> ArrivedImage | None:
         """Return the camera's newest image at the turn of one that waited, None if a newer one had its turn already.
 
         Called by the worker thread, which takes what the middleware holds while the executor may be fetching.
         """
-        subscription = self.subscription
-        msg = None if subscription is None else subscription.take_newest()
+        msg = self._fetch()
+        self.gate.ask_to_open()
         if msg is not None:
-            now_s = time.monotonic()
+            self._taken += 1
             self.statistics.count("dropped")
             self.statistics.pause()  # when it came is not known
-            self.statistics.arrive(now_s, self.age_ms(msg.header))
+            now_s = self._note_arrival(msg)
             self.statistics.pause()
             return ArrivedImage(self, msg, now_s)
-        if subscription is not None and image.taken_before < subscription.taken:
+        if image.taken_before < self._taken:
             self.statistics.count("dropped")
             return None
         return image
@@ -155,15 +198,87 @@ class CameraStream:
 
     def health(self, now_s: float, *, active: bool) -> tuple[CameraHealth, Finding]:
         """Return the camera's state for one report, and what is to be told of it."""
-        subscription = self.subscription
         health = CameraHealth(
             name=self.name,
-            topic=self.topic if subscription is None else subscription.topic,
-            subscribed=subscription is not None and subscription.subscribed,
-            publishers=0 if subscription is None else subscription.publisher_count(),
-            silence_s=0.0 if subscription is None else subscription.silence_s(),
+            topic=self.topic,
+            subscribed=self.subscribed,
+            publishers=len(self.publishers()),
+            silence_s=self._silent_s(),
             report=self.statistics.report(now_s),
-            obstacle="" if subscription is None else subscription.warn_of_silence(),
+            obstacle=self._warn_of_silence(),
             outputs=self.outputs.topics(),
         )
         return health, self._watch.judge(health, active=active)
+
+    def publishers(self, topic: str | None = None) -> list[Endpoint]:
+        """Return the publishers, of whatever type, of the camera's topic or another one."""
+        return [Endpoint.of(info) for info in self._node.get_publishers_info_by_topic(topic or self.topic)]
+
+    def notice_loss(self, event: Any) -> None:
+        """Count and tell of images that the middleware found missing: `total_count`, and `total_count_change` now."""
+        self.statistics.count("lost", event.total_count_change)
+        symptom = f"images of {self.topic} are lost in transport ({event.total_count} so far)"
+        self._tell("loss", f"{symptom}. {self._mend_loss()}")
+
+    def _unsubscribe(self) -> None:
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def _fetch(self) -> Image | CompressedImage | None:
+        subscription, newest = self._subscription, None
+        if subscription is None:
+            return None
+        with suppress(rclpy_implementation.InvalidHandle), subscription.handle:  # unsubscribed at this moment
+            for _ in range(self._profile.depth):
+                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+                if taken is None:
+                    break
+                newest = taken[0]
+        return newest
+
+    def _note_fetch(self) -> None:
+        self._taken_before = self._taken
+
+    def _note_arrival(self, msg: Image | CompressedImage) -> float:
+        """Return the time of an image that arrives now."""
+        now_s = time.monotonic()
+        self._any_received, self._silent_since_s = True, now_s
+        self._largest = max(self._largest, len(msg.data))
+        self.statistics.arrive(now_s, self.age_ms(msg.header))
+        return now_s
+
+    def _silent_s(self) -> float:
+        """Return the seconds since the last image, or since subscribing if none came; 0 while not subscribed."""
+        return time.monotonic() - self._silent_since_s if self.subscribed else 0.0
+
+    def _warn_of_silence(self) -> str:
+        """Say, once each, why no image can arrive, or what may be wrong if nothing at all does; return the former."""
+        silent = self._silent_s() > self._silence_s
+        if not self.subscribed or (self._any_received and not silent):
+            return ""
+        publishers = self.publishers()
+        obstacle = find_obstacle(
+            self.topic, self._asked, publishers, lambda topic: {other.kind for other in self.publishers(topic)}
+        )
+        if obstacle is not None:
+            words = f"{obstacle.cause}: {obstacle.remedy}"
+            self._tell(obstacle.cause, words)
+            return words
+        if publishers and silent and not self._any_received:
+            self._tell(
+                "silence",
+                f"{len(publishers)} publisher(s) on {self.topic}, but no image arrived within {self._silence_s:.0f} s: "
+                f"they send nothing (`ros2 topic hz {self.topic}` would be silent too), or the images are lost in "
+                f"transport. {self._mend_loss()}",
+            )
+        return ""
+
+    def _mend_loss(self) -> str:
+        words, commands = mend_loss(get_rmw_implementation_identifier(), "the camera's driver", self._largest)
+        return f"{words}: {'; '.join(commands)}"
+
+    def _tell(self, subject: str, words: str) -> None:
+        if subject not in self._told:
+            self._told.add(subject)
+            self._node.get_logger().warning(words)

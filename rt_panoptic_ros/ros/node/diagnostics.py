@@ -6,24 +6,21 @@ and message are the worst of all.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from rt_panoptic_ros.ros.node.frame_statistics import FUTURE_MS, LATE_SHARE, FrameCounts
+from rt_panoptic_ros.ros.node.frame_statistics import FUTURE_MS, LATE_SHARE, OUTCOMES, Latencies
+from rt_panoptic_ros.ros.node.node_settings import Periods
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from builtin_interfaces.msg import Time
 
-    from rt_panoptic_ros.ros.node.frame_statistics import FrameReport, Percentiles
-
-PERIOD_S = 1.0
-
-SILENCE_S = 5.0
-"""Time without a frame from which a camera counts as silent."""
+    from rt_panoptic_ros.ros.node.frame_statistics import FrameCounts, FrameReport, Percentiles
 
 OUTPUT_TOPIC = " topic"
 """What follows an output's name in the key whose value is its topic."""
@@ -35,16 +32,69 @@ _NO_STAMP_MS = 1e12  # some 30 years: the stamp is zero, or counts from the robo
 
 
 @dataclass(frozen=True)
-class NodeHealth:
-    """The node's state beside its frames."""
+class Finding:
+    """A level and one line."""
 
-    state: str  # of the lifecycle, such as active
-    engine: str  # what is loaded, or why nothing is
-    enabled: bool  # by the service ~/enable
-    building: str  # what is built or waited for while configuring, empty when nothing is
-    problem: str  # why the node cannot do its work, empty if it can
+    level: bytes
+    message: str
+
+
+class Trouble:
+    """A kind of trouble that is told from its first report until some reports have been free of it."""
+
+    def __init__(self, level: bytes, words: str) -> None:
+        """Begin without; `words` have a place for the number of new cases."""
+        self._level, self._words = level, words
+        self._number = 0
+        self._calm = _CALM
+
+    def judge(self, number: int) -> Finding | None:
+        """Return what is to be told now, given the number of new cases; called once for every report."""
+        self._number = number or self._number
+        self._calm = 0 if number else self._calm + 1
+        return Finding(self._level, self._words.format(self._number)) if self._calm < _CALM else None
+
+
+@dataclass
+class NodeHealth:
+    """The node's state beside its frames, as its threads know it; `judge` is for the one that reports."""
+
+    model: str = "none loaded"  # and the backend that computes it, in words
+    active: bool = False  # whether frames are taken
+    enabled: bool = True  # by the service ~/enable
+    busy_with: str = ""  # what is loaded, built or waited for, empty when nothing is
+    problem: str = ""  # why the node cannot do its work, empty if it can
     callback_errors: int = 0  # since the node was started
-    trouble: Finding | None = None  # with its own callbacks, beside the cameras' frames
+    stages: Latencies = field(default_factory=Latencies)  # of the work on a frame
+    _told_errors: int = 0
+    _failing: Trouble = field(
+        default_factory=lambda: Trouble(_ERROR, "{} callbacks failed with an unexpected error: see the node's log")
+    )
+
+    def judge(self, state: str, cameras: Sequence[tuple[CameraHealth, Finding]], rate_hz: float) -> Finding:
+        """Return the worst that is to be told now, its own before the cameras'; called once for every report.
+
+        Args:
+            state: Of the lifecycle, such as active.
+            cameras: Each with what is to be told of it.
+            rate_hz: Frames that were processed, of all cameras.
+        """
+        new_errors, self._told_errors = self.callback_errors - self._told_errors, self.callback_errors
+        failing = self._failing.judge(new_errors)
+        camera, worst = max(cameras, key=lambda judged: judged[1].level, default=(None, Finding(_OK, state)))
+        named = f"{camera.name}: " if camera and camera.name else ""
+        cases = (
+            (bool(self.busy_with), _WARN, self.busy_with),
+            (bool(self.problem), _ERROR, self.problem),
+            *([(True, failing.level, failing.message)] if failing else []),
+            (state == "finalized", _OK, "finalized: it works again when its process is started anew"),
+            (worst.level != _OK, worst.level, f"{named}{worst.message}"),
+            (state != "active", _OK, state),
+            (not self.enabled, _OK, "disabled by the service ~/enable"),
+            (len(cameras) == 1, _OK, worst.message),
+            (True, _OK, f"processing {rate_hz:.1f} frames per second of {len(cameras)} cameras"),
+        )
+        return next(Finding(level, words) for applies, level, words in cases if applies)
 
 
 @dataclass(frozen=True)
@@ -61,57 +111,16 @@ class CameraHealth:
     outputs: Mapping[str, str] = field(default_factory=dict)  # {name: topic}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A level and one line."""
-
-    level: bytes
-    message: str
-
-
-class _Trouble:
-    """A kind of trouble that is told from its first report until some reports have been free of it."""
-
-    def __init__(self, level: bytes, words: str) -> None:
-        self._finding = Finding(level, words)
-        self._number = 0
-        self._calm = _CALM
-
-    def update(self, number: int) -> Finding | None:
-        """Take in the number of new cases; return what to tell."""
-        if number:
-            self._number, self._calm = number, 0
-        else:
-            self._calm += 1
-        if self._calm >= _CALM:
-            return None
-        return Finding(self._finding.level, self._finding.message.format(self._number))
-
-
-class CallbackWatch:
-    """Counts and judges the errors that callbacks meet which belong to no camera's frame."""
-
-    def __init__(self) -> None:
-        """Begin without errors."""
-        self.errors = 0
-        self._told = 0
-        self._trouble = _Trouble(_ERROR, "{} callbacks failed with an unexpected error: see the node's log")
-
-    def judge(self) -> Finding | None:
-        """Return what is to be told now; called once for every report."""
-        since_last, self._told = self.errors - self._told, self.errors
-        return self._trouble.update(since_last)
-
-
 class CameraWatch:
     """Judges one camera's reports, with hysteresis, so that a level doesn't flicker."""
 
-    def __init__(self) -> None:
-        """Begin without trouble."""
+    def __init__(self, silence_s: float = Periods.silence_s) -> None:
+        """Begin without trouble; `silence_s` without an image are silence."""
+        self._silence_s = silence_s
         self._troubles = {
-            "failed": _Trouble(_ERROR, "{} frames failed with an unexpected error: see the node's log"),
-            "refused": _Trouble(_WARN, "{} frames refused: see the node's log"),
-            "lost": _Trouble(_WARN, "{} frames lost in transport: see the node's log"),
+            "failed": Trouble(_ERROR, "{} frames failed with an unexpected error: see the node's log"),
+            "refused": Trouble(_WARN, "{} frames refused: see the node's log"),
+            "lost": Trouble(_WARN, "{} frames lost in transport: see the node's log"),
         }
         self._late = False
         self._turning = 0  # reports that speak for the other state
@@ -119,17 +128,18 @@ class CameraWatch:
     def judge(self, camera: CameraHealth, *, active: bool) -> Finding:
         """Return the worst that is to be told now; called once for every report."""
         report = camera.report
-        troubles = [trouble.update(getattr(report.since_last, fate)) for fate, trouble in self._troubles.items()]
+        troubles = [trouble.judge(report.since_last[outcome]) for outcome, trouble in self._troubles.items()]
         late = self._judge_lateness(report.since_last)
-        found = [trouble for trouble in troubles if trouble is not None]
         age_ms = report.latencies_ms.get("age at arrival", (0.0, 0.0))[0]
-        period_ms = report.period_ms or 0.0
         cases = (
             (not active, _OK, "not active"),
             (not camera.subscribed, _OK, "waiting for a subscriber"),
             (bool(camera.obstacle), _WARN, camera.obstacle),
             (not camera.publishers, _WARN, f"waiting for a camera: nobody publishes images on {camera.topic}"),
-            (camera.silence_s > SILENCE_S, _WARN, f"waiting for images: none arrived for {camera.silence_s:.0f} s"),
+            (
+                camera.silence_s > self._silence_s, _WARN,
+                f"waiting for images: none arrived for {camera.silence_s:.0f} s",
+            ),
             (
                 age_ms > _NO_STAMP_MS, _WARN,
                 "the images' stamps are no time of day: have the camera's driver set them",
@@ -140,16 +150,17 @@ class CameraWatch:
             ),
             (
                 late, _WARN,
-                f"most frames are labelled later than the camera's period of {period_ms:.0f} ms, so newer ones replace "
-                "others: lower its rate, or take a faster model, precision or machine",
+                f"most frames are labelled later than the camera's period of {report.period_ms or 0:.0f} ms, so newer "
+                "ones replace others: lower its rate, or take a faster model, precision or machine",
             ),
+            (True, _OK, f"processing {report.rate_hz:.1f} frames per second"),
         )  # fmt: skip
-        found += [Finding(level, words) for applies, level, words in cases if applies]
-        return found[0] if found else Finding(_OK, f"processing {report.rate_hz:.1f} frames per second")
+        found = [trouble for trouble in troubles if trouble is not None]
+        return found[0] if found else next(Finding(level, words) for applies, level, words in cases if applies)
 
     def _judge_lateness(self, since: FrameCounts) -> bool:
-        if since.processed:
-            share = since.late / since.processed
+        if since["processed"]:
+            share = since["late"] / since["processed"]
             against = share < _LATE_ENDS if self._late else share > LATE_SHARE
             self._turning = self._turning + 1 if against else 0
             if self._turning == _LATE_REPORTS:
@@ -158,39 +169,32 @@ class CameraWatch:
 
 
 def diagnostic_array(
-    name: str,
-    stamp: Time,
-    health: NodeHealth,
-    cameras: Sequence[tuple[CameraHealth, Finding]],
-    stages_ms: Percentiles,
+    name: str, state: str, stamp: Time, health: NodeHealth, cameras: Sequence[tuple[CameraHealth, Finding]]
 ) -> DiagnosticArray:
     """Return the message for one period.
 
     Args:
         name: The node's.
+        state: Of its lifecycle, such as active.
         stamp: Now.
-        health: The node's state.
+        health: The node's.
         cameras: Each with what is to be told of it.
-        stages_ms: Of the work on a frame.
     """
-    totals = FrameCounts()
+    totals: FrameCounts = Counter()
     for camera, _ in cameras:
-        for fate, number in vars(camera.report.counts).items():
-            setattr(totals, fate, getattr(totals, fate) + number)
+        totals.update(camera.report.counts)
     rate_hz = sum(camera.report.rate_hz for camera, _ in cameras)
-    own = _of_node(health, [(camera.name, finding) for camera, finding in cameras], rate_hz)
     node = _status(
         f"{name}: panoptic",
-        own,
+        health.judge(state, cameras, rate_hz),
         {
-            "state": health.state,
+            "state": state,
             "enabled": str(health.enabled),
-            "engine": health.engine,
+            "engine": health.model,  # the key by which users' dashboards know it
             "cameras": str(len(cameras)),
             "callbacks failed": str(health.callback_errors),
             "rate (Hz)": f"{rate_hz:.2f}",
-            **_counts(totals),
-            **_times(stages_ms),
+            **_frames_and_times(totals, health.stages.percentiles()),
         },
     )
     array = DiagnosticArray(status=[node, *(_camera_status(name, camera, finding) for camera, finding in cameras)])
@@ -212,38 +216,15 @@ def _camera_status(node: str, camera: CameraHealth, finding: Finding) -> Diagnos
             "input rate (Hz)": f"{report.input_hz:.2f}",
             "period (ms)": "unknown" if report.period_ms is None else f"{report.period_ms:.2f}",
             "rate (Hz)": f"{report.rate_hz:.2f}",
-            **_counts(report.counts),
-            **_times(report.latencies_ms),
+            **_frames_and_times(report.counts, report.latencies_ms),
         },
     )
 
 
-def _of_node(health: NodeHealth, cameras: Sequence[tuple[str, Finding]], rate_hz: float) -> Finding:
-    """Return the node's level and line: its own trouble first, then the worst camera's."""
-    name, worst = max(cameras, key=lambda camera: camera[1].level, default=("", Finding(_OK, health.state)))
-    cases = (
-        (bool(health.building), _WARN, health.building),
-        (bool(health.problem), _ERROR, health.problem),
-        *([(True, health.trouble.level, health.trouble.message)] if health.trouble else []),
-        (health.state == "finalized", _OK, "finalized: it works again when its process is started anew"),
-        (worst.level != _OK, worst.level, f"{name}: {worst.message}" if name else worst.message),
-        (health.state != "active", _OK, health.state),
-        (not health.enabled, _OK, "disabled by the service ~/enable"),
-        (len(cameras) == 1, _OK, worst.message),
-        (True, _OK, f"processing {rate_hz:.1f} frames per second of {len(cameras)} cameras"),
-    )
-    return next(Finding(level, words) for applies, level, words in cases if applies)
-
-
-def _counts(counts: FrameCounts) -> dict[str, str]:
-    return {f"frames {fate}": str(number) for fate, number in vars(counts).items()}
-
-
-def _times(times_ms: Percentiles) -> dict[str, str]:
-    values = {}
-    for stage, (p50, p95) in times_ms.items():
-        values[f"{stage} p50 (ms)"] = f"{p50:.2f}"
-        values[f"{stage} p95 (ms)"] = f"{p95:.2f}"
+def _frames_and_times(counts: FrameCounts, times_ms: Percentiles) -> dict[str, str]:
+    values = {f"frames {outcome}": str(counts[outcome]) for outcome in OUTCOMES}
+    for stage, percentiles in times_ms.items():
+        values |= {f"{stage} {p} (ms)": f"{ms:.2f}" for p, ms in zip(("p50", "p95"), percentiles, strict=True)}
     return values
 
 

@@ -1,9 +1,9 @@
-"""A ledger of the frames that pass through the node, for its diagnostics: fates, times, the camera's rhythm."""
+"""What became of a camera's frames, how long they took, and the camera's rhythm, for the node's diagnostics."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,23 +21,22 @@ LATE_SHARE = 0.5
 FUTURE_MS = -50.0
 """Age at arrival below which the clocks of camera and node differ."""
 
+OUTCOMES = (
+    "received",  # arrived here; those that gave way to newer ones in the middleware are not counted
+    "processed",  # labelled; outputs published to whoever listens
+    "late",  # of those, labelled later after arrival than the next image of the camera comes
+    "dropped",  # replaced by a newer frame before their turn
+    "skipped",  # beyond max_rate_hz
+    "refused",  # not an image that the node can use
+    "failed",  # an unexpected error
+    "lost",  # sent, but lost in transport, as far as the middleware noticed
+)
+"""What frames are counted by, from the node's start on."""
+
 _RHYTHM = 10  # intervals between arrivals from which a camera's period is known
 
+FrameCounts = Counter[str]  # {outcome: frames}
 Percentiles = dict[str, tuple[float, float]]  # {what: (p50, p95)}
-
-
-@dataclass
-class FrameCounts:
-    """Frames since the node was started, by fate."""
-
-    received: int = 0  # arrived here; those that gave way to newer ones in the middleware are not counted
-    processed: int = 0  # labelled; outputs published to whoever listens
-    late: int = 0  # of those, labelled later after arrival than the next image of the camera comes
-    dropped: int = 0  # replaced by a newer frame before their turn
-    skipped: int = 0  # beyond max_rate_hz
-    refused: int = 0  # not an image that the node can use
-    failed: int = 0  # an unexpected error
-    lost: int = 0  # sent, but lost in transport, as far as the middleware noticed
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,6 @@ class Latencies:
             for name, time_ms in times_ms.items():
                 self._windows.setdefault(name, deque(maxlen=WINDOW)).append(time_ms)
 
-    def clear(self) -> None:
-        """Begin anew, for another model."""
-        with self._lock:
-            self._windows.clear()
-
     def percentiles(self) -> Percentiles:
         """Return median and 95th percentile of the latest times."""
         with self._lock:
@@ -79,31 +73,31 @@ class Latencies:
 
 
 class FrameStatistics:
-    """One camera's ledger: counts from any thread, reports to one."""
+    """What is known of one camera's frames: any thread counts, one asks for reports."""
 
     def __init__(self, now_s: float) -> None:
         """Start counting at `now_s`, of the clock that all times given here are of."""
         self._lock = threading.Lock()
-        self._counts = FrameCounts()
-        self._reported = FrameCounts()
+        self._counts: FrameCounts = Counter()
+        self._reported: FrameCounts = Counter()
         self._reported_s = now_s
         self._arrived_s: float | None = None
         self._intervals_s: deque[float] = deque(maxlen=WINDOW)
-        self.latencies = Latencies()
+        self._latencies = Latencies()
 
-    def count(self, fate: str, number: int = 1) -> None:
-        """Add frames of one fate, a field of `FrameCounts`."""
+    def count(self, outcome: str, number: int = 1) -> None:
+        """Add frames of one of `OUTCOMES`."""
         with self._lock:
-            setattr(self._counts, fate, getattr(self._counts, fate) + number)
+            self._counts[outcome] += number
 
     def arrive(self, now_s: float, age_ms: float) -> None:
         """Count a frame that arrives at `now_s`, `age_ms` after its stamp."""
         with self._lock:
-            self._counts.received += 1
+            self._counts["received"] += 1
             if self._arrived_s is not None:
                 self._intervals_s.append(now_s - self._arrived_s)
             self._arrived_s = now_s
-        self.latencies.add({"age at arrival": age_ms})
+        self._latencies.add({"age at arrival": age_ms})
 
     def pause(self) -> None:
         """Forget when the last frame came, as the next one need not follow it."""
@@ -113,26 +107,27 @@ class FrameStatistics:
     def finish(self, since_arrival_ms: float, since_stamp_ms: float) -> None:
         """Count a frame whose outputs have been published."""
         period_ms = self._period_ms()
+        self.count("processed")
+        if period_ms is not None and since_arrival_ms > period_ms:
+            self.count("late")
+        self._latencies.add({"arrival to outputs": since_arrival_ms, "stamp to outputs": since_stamp_ms})
+
+    def counts(self) -> FrameCounts:
+        """Return the frames of each outcome up to now."""
         with self._lock:
-            self._counts.processed += 1
-            self._counts.late += period_ms is not None and since_arrival_ms > period_ms
-        self.latencies.add({"arrival to outputs": since_arrival_ms, "stamp to outputs": since_stamp_ms})
+            return self._counts.copy()
 
     def report(self, now_s: float) -> FrameReport:
         """Return what happened up to now and since the report before."""
-        with self._lock:
-            counts = FrameCounts(**vars(self._counts))
-        since = FrameCounts(**{fate: number - getattr(self._reported, fate) for fate, number in vars(counts).items()})
+        counts = self.counts()
+        since_last = counts.copy()
+        since_last.subtract(self._reported)
         elapsed_s = now_s - self._reported_s
         self._reported, self._reported_s = counts, now_s
-        return FrameReport(
-            counts,
-            since,
-            since.received / elapsed_s if elapsed_s > 0 else 0.0,
-            since.processed / elapsed_s if elapsed_s > 0 else 0.0,
-            self._period_ms(),
-            self.latencies.percentiles(),
+        input_hz, rate_hz = (
+            since_last[outcome] / elapsed_s if elapsed_s > 0 else 0.0 for outcome in ("received", "processed")
         )
+        return FrameReport(counts, since_last, input_hz, rate_hz, self._period_ms(), self._latencies.percentiles())
 
     def _period_ms(self) -> float | None:
         with self._lock:

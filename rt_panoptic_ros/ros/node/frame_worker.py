@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class FrameWorker(Generic[Item]):
         self._work = work
         self._on_error = on_error
         self._changed = threading.Condition()
-        self._jobs: deque[tuple[Callable[[], object], Future[object]]] = deque()
+        self._jobs: deque[Callable[[], None]] = deque()
         self._waiting: dict[Hashable, Item] = {}
         self._turns: dict[Hashable, int] = {}  # slot: when it had its last turn
         self._turn = 0
@@ -45,13 +46,7 @@ class FrameWorker(Generic[Item]):
         return self._thread.is_alive()
 
     def put(self, item: Item, slot: Hashable = None, *, only_replace: bool = False) -> bool:
-        """Leave an item for the thread, without waiting; return whether it replaced one in its slot.
-
-        Args:
-            item: The item.
-            slot: Its slot.
-            only_replace: Leave it only if it replaces one.
-        """
+        """Leave an item for the thread, if need be only in place of another; return whether it replaced one."""
         with self._changed:
             replaced = slot in self._waiting
             if replaced or not only_replace:
@@ -63,7 +58,7 @@ class FrameWorker(Generic[Item]):
         """Have the thread do a job as soon as it is done with what is at hand; return its result to come."""
         future: Future[Result] = Future()
         with self._changed:
-            self._jobs.append((job, future))  # type: ignore[arg-type]
+            self._jobs.append(partial(_do, job, future))
             self._changed.notify()
         return future
 
@@ -78,40 +73,41 @@ class FrameWorker(Generic[Item]):
             self._waiting.clear()
         return waiting
 
-    def stop(self) -> list[Item]:
-        """Let the thread finish what is at hand and all jobs, and end; return the items that waited, now dropped."""
-        dropped = self.clear()
+    def stop(self, timeout_s: float | None = None) -> bool:
+        """Drop the items that wait, let the thread finish all else and end; return whether it has within the time."""
         with self._changed:
+            self._waiting.clear()
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
-        return dropped
+        self._thread.join(timeout_s)
+        return not self.alive
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._jobs or self._waiting)
-                if self._jobs:
-                    turn = self._jobs.popleft()
-                elif self._stopping:
-                    return
-                else:
-                    slot = min(self._waiting, key=lambda slot: self._turns.get(slot, 0))  # the longest without a turn
-                    item = self._waiting.pop(slot)
-                    self._turn += 1
-                    self._turns[slot] = self._turn
-                    turn = None
-            if turn is not None:
-                _do(*turn)
-                continue
-            try:
-                self._work(item)
-            except Exception as error:
-                self._on_error(item, error)
-            del item  # a frame of megabytes must not outlive its turn
+        while (do := self._next()) is not None:
+            do()
+            del do  # a frame of megabytes must not outlive its turn
+
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for what is to be done next and return it; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or self._jobs or self._waiting)
+            if self._jobs:
+                return self._jobs.popleft()
+            if self._stopping:
+                return None
+            slot = min(self._waiting, key=lambda slot: self._turns.get(slot, 0))  # the longest without a turn
+            self._turn += 1
+            self._turns[slot] = self._turn
+            return partial(self._work_on, self._waiting.pop(slot))
+
+    def _work_on(self, item: Item) -> None:
+        try:
+            self._work(item)
+        except Exception as error:
+            self._on_error(item, error)
 
 
-def _do(job: Callable[[], object], future: Future[object]) -> None:
+def _do(job: Callable[[], Result], future: Future[Result]) -> None:
     try:
         future.set_result(job())
     except BaseException as error:  # whoever waits must learn of it

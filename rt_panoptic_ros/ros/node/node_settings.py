@@ -19,6 +19,7 @@ from rt_panoptic_ros.settings import (
     PALETTES,
     PRECISIONS,
     Change,
+    parse_size,
     setting,
     settings_of,
 )
@@ -31,7 +32,11 @@ _CAMERA = re.compile(r"([A-Za-z][A-Za-z0-9_]*)\s*=\s*(~?/?[A-Za-z_][A-Za-z0-9_/]
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """What a user can say about the node."""
+    """What a user can say about the node.
+
+    Raises:
+        InvalidInputError: A size, the cameras or the outputs are not of their form.
+    """
 
     model: str = setting(
         DEFAULT_MODEL,
@@ -85,29 +90,27 @@ class NodeSettings:
         choices=RELIABILITIES,
     )
     max_rate_hz: float = setting(
-        0.0, "Images processed per second and camera at most, the rest is skipped; 0 for no limit.", Change.LIVE,
+        0.0, "Images processed per second and camera at most, the rest is skipped; 0 for no limit.",
         minimum=0.0, maximum=1000.0,
     )  # fmt: skip
     enabled_outputs: str = setting(
-        ",".join(FRAME_OUTPUTS), "Outputs that are published, if someone subscribes; with commas between.", Change.LIVE
+        ",".join(FRAME_OUTPUTS), "Outputs that are published, if someone subscribes; with commas between."
     )
-    lazy: bool = setting(True, "Receive and process images only while someone subscribes to an output.", Change.LIVE)
+    lazy: bool = setting(True, "Receive and process images only while someone subscribes to an output.")
     object_classes: str = setting(
         "",
         "Names of the classes whose objects are told of, with commas between, such as car,pedestrian; empty for all. "
         "The semantic image keeps all classes.",
-        Change.LIVE,
     )
     tracking: bool = setting(
-        False, "Keep an object's id from image to image, by class and mask overlap; else ids count anew.", Change.LIVE
+        False, "Keep an object's id from image to image, by class and mask overlap; else ids count anew."
     )
     overlay_opacity: float = setting(
-        OVERLAY_OPACITY, "Share of the class colours in the overlay.", Change.LIVE, minimum=0.0, maximum=1.0
+        OVERLAY_OPACITY, "Share of the class colours in the overlay.", minimum=0.0, maximum=1.0
     )
     palette: str = setting(
         "dataset",
         "Colours of the overlay: the dataset's own, or colorblind for ones that colour-blind people tell apart.",
-        Change.LIVE,
         choices=PALETTES,
     )
     build_only: bool = setting(
@@ -116,6 +119,28 @@ class NodeSettings:
     autostart: bool = setting(
         True, "Configure and activate at start; false leaves that to a lifecycle manager.", Change.STARTUP
     )
+
+    def __post_init__(self) -> None:
+        for name in ("network_size", "camera_size"):
+            parse_size(name, getattr(self, name))
+        parse_cameras(self.cameras)
+        parse_outputs(self.enabled_outputs)
+
+    def structure(self) -> dict[str, object]:
+        """Return the settings that what configuring acquires depends on."""
+        names = [one.name for one in settings_of(NodeSettings) if one.change is Change.INACTIVE]
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Periods:
+    """How long the node waits, s; no user's choice, but tests have others."""
+
+    diagnostics_s: float = 1.0  # between reports
+    demand_s: float = 0.2  # between looks for subscribers: events that tell of them exist only since Iron
+    silence_s: float = 5.0  # without an image, after which a camera counts as silent
+    rest_s: float = 0.04  # at most that a camera which is faster than the pipeline is left alone after an image
+    end_s: float = 0.5  # at most that an end waits for the work at hand: no library's call can be interrupted
 
 
 def parse_cameras(text: str) -> dict[str, str]:
@@ -153,9 +178,3 @@ def parse_outputs(text: str) -> frozenset[str]:
             f"expected enabled_outputs to name some of {', '.join(FRAME_OUTPUTS)}, got '{unknown[0]}'"
         )
     return names
-
-
-def structure_of(settings: NodeSettings) -> dict[str, object]:
-    """Return the settings that what configuring acquires depends on."""
-    names = [one.name for one in settings_of(NodeSettings) if one.change is Change.INACTIVE]
-    return {name: getattr(settings, name) for name in names}

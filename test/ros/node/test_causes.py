@@ -5,18 +5,17 @@ The doctor says the same, by the same rule: `test_doctor.py`.
 
 from __future__ import annotations
 
-import array
+from types import SimpleNamespace
 
-import cv2
-import numpy as np
 import pytest
-from node_cases import Camera, activated, picture, value
+from node_cases import Camera, activated, compressed_picture, picture, value
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, find_obstacle
+from rt_panoptic_ros.ros.node.node_settings import Periods
 
 SENSOR = "sensor_msgs/msg/"
 
@@ -27,12 +26,6 @@ def stranger(graph):
     other = type(graph)()
     yield other.node("stranger")
     other.close()
-
-
-def jpegs(number):
-    """Return a compressed image whose every byte is `number`."""
-    content = cv2.imencode(".png", np.full((6, 8, 3), number, np.uint8))[1].tobytes()
-    return CompressedImage(header=picture(number).header, format="png", data=array.array("B", content))
 
 
 def await_cause(camera, words):
@@ -57,7 +50,7 @@ def test_another_type(graph, fake_node, stranger, capfd, transport, topic, kind,
         stranger.create_publisher(kind, topic, 1)
     activated(node)
     if subscribed_first:
-        graph.spin_until(lambda: node._streams[0].subscription.subscribed, "for the node to subscribe")
+        graph.spin_until(lambda: node.streams[0].subscribed, "for the node to subscribe")
         stranger.create_publisher(kind, topic, 1)
     status = await_cause(listener, words)
     assert value(status, "camera publishers") == "1"
@@ -98,9 +91,8 @@ def test_another_transport(graph, fake_node, expected, topic, kind, words):
     assert f"set the node's parameter image_transport to {other}" in status.message
 
 
-def test_a_publisher_that_changes_its_type(graph, fake_node, stranger, monkeypatch):
-    monkeypatch.setattr("rt_panoptic_ros.ros.node.camera_subscription.SILENCE_S", 0.0)
-    activated(fake_node(image_reliability="reliable"))
+def test_a_publisher_that_changes_its_type(graph, fake_node, stranger):
+    activated(fake_node(image_reliability="reliable", periods=Periods(silence_s=0.0)))
     camera = Camera(graph).connected()
     camera.send(picture(1))
     camera.await_outputs(1)
@@ -124,9 +116,8 @@ def test_one_of_two_publishers_suffices(graph, fake_node, stranger):
     assert "publishes" not in status.message
 
 
-def test_silence_without_a_cause_names_both_that_it_may_have(graph, fake_node, monkeypatch, capfd):
-    monkeypatch.setattr("rt_panoptic_ros.ros.node.camera_subscription.SILENCE_S", 0.0)
-    activated(fake_node())
+def test_silence_without_a_cause_names_both_that_it_may_have(graph, fake_node, capfd):
+    activated(fake_node(periods=Periods(silence_s=0.0)))
     camera = Camera(graph).connected()
     camera.await_report(lambda status: value(status, "camera publishers") == "1", index=1)
     log = "".join(capfd.readouterr())
@@ -139,10 +130,7 @@ def test_small_images_are_not_lost_by_fast_dds_buffers(graph, fake_node, capfd):
     camera.send(picture(1))
     camera.await_outputs(1)
 
-    class Lost:
-        total_count = total_count_change = 2
-
-    node._streams[0].subscription._notice_loss(Lost)
+    node.streams[0].notice_loss(SimpleNamespace(total_count=2, total_count_change=2))
     log = "".join(capfd.readouterr())
     assert "images of /image are lost in transport (2 so far). They are too small" in log
     assert "Fast DDS" not in log
@@ -170,7 +158,7 @@ def test_compressed_images_are_spoken_of_by_their_resolved_topic(graph, fake_nod
     camera = Camera(graph)
     publisher = camera.node.create_publisher(CompressedImage, topic, qos.stream("reliable"))
     graph.spin_until(publisher.get_subscription_count, "for the node to subscribe")
-    publisher.publish(jpegs(7))
+    publisher.publish(compressed_picture(7))
     camera.await_outputs(1)
     status = camera.await_report(lambda status: value(status, "frames processed") == "1", index=1)
     assert value(status, "topic") == topic

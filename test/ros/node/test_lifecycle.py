@@ -16,6 +16,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from node_cases import (
     FAILURE,
     SUCCESS,
+    TIMEOUT_S,
     Camera,
     activated,
     call,
@@ -29,24 +30,18 @@ from node_cases import (
 from rcl_interfaces.srv import GetParameters
 from std_srvs.srv import SetBool
 
-from rt_panoptic_ros.ros.spinning import _spin
-
-TIMEOUT_S = 60.0
+from rt_panoptic_ros.ros.spinning import spin
 
 
 class SlowLoading:
-    """Holds a node in the middle of configuring until it is let go."""
+    """Holds a node that opens a pipeline until it is let go."""
 
-    def __init__(self, node):
+    def __init__(self):
         self.begun, self.go = threading.Event(), threading.Event()
-        make_pipeline = node._open_pipeline
 
-        def opened(model, **arguments):
-            self.begun.set()
-            assert self.go.wait(TIMEOUT_S)
-            return make_pipeline(model, **arguments)
-
-        node._open_pipeline = opened
+    def __call__(self, _pipeline):
+        self.begun.set()
+        assert self.go.wait(TIMEOUT_S)
 
 
 @pytest.fixture
@@ -55,8 +50,8 @@ def asker(graph):
 
 
 def test_services_answer_while_the_model_loads(graph, fake_node, asker):
-    node = fake_node()
-    loading = SlowLoading(node)
+    loading = SlowLoading()
+    node = fake_node(on_open=loading)
     camera = Camera(graph, ())
     configured = requested(graph, asker, Transition.TRANSITION_CONFIGURE)
     graph.spin_until(loading.begun.is_set, "for loading to begin")
@@ -78,7 +73,7 @@ def test_services_answer_while_the_model_loads(graph, fake_node, asker):
     graph.spin_until(lambda: configured.done() and activated_too.done(), "for the transitions")
     assert (configured.result().success, activated_too.result().success) == (True, True)
     assert state(node) == "active"
-    assert node.pipelines[0].settings.masks.mask_threshold == 0.65  # set while it loaded
+    assert node.stages.masks.mask_threshold == 0.65  # set while it loaded
 
 
 @pytest.mark.parametrize(
@@ -101,23 +96,23 @@ def test_a_transition_of_an_unknown_label_is_answered(graph, fake_node, asker):
 
 
 def test_told_to_end_while_it_loads_the_node_never_activates(graph, fake_node):
-    node = fake_node()
-    loading = SlowLoading(node)
+    loading = SlowLoading()
+    node = fake_node(on_open=loading)
     node.start()
     assert loading.begun.wait(TIMEOUT_S)
     ending = threading.Thread(target=node.finish)
     ending.start()
-    graph.spin_until(node._ending.is_set, "for the node to be told")
+    graph.spin_until(node.ending.is_set, "for the node to be told")
     loading.go.set()
     ending.join(TIMEOUT_S)
     graph.spin_until(lambda: state(node) == "finalized", "for the node to end")
-    assert not node._active
+    assert not node.health.active
     assert all(pipeline.closed for pipeline in node.pipelines)
 
 
 def test_a_call_that_cannot_be_interrupted_is_told_and_not_waited_for(graph, fake_node, capfd):
-    node = fake_node()
-    loading = SlowLoading(node)
+    loading = SlowLoading()
+    node = fake_node(on_open=loading)
     node.start()
     assert loading.begun.wait(TIMEOUT_S)
     assert node.finish() == 0
@@ -126,8 +121,7 @@ def test_a_call_that_cannot_be_interrupted_is_told_and_not_waited_for(graph, fak
     assert "ending: waiting for loading fake" in said
     assert "ended without waiting any longer" in said
     loading.go.set()
-    node._worker.stop()
-    assert not node.cut_off
+    graph.spin_until(lambda: not node.cut_off, "for the call to end")
 
 
 @pytest.mark.slow
@@ -184,15 +178,13 @@ def test_a_finalized_node_says_so(graph, fake_node, asker):
     assert not refused.result().success
 
 
-def test_an_image_that_arrives_while_the_node_is_deactivated_is_in_the_ledger(graph, fake_node):
+def test_an_image_that_arrives_while_the_node_is_deactivated_is_counted(graph, fake_node):
     node = activated(fake_node(image_reliability="reliable"))
     camera = Camera(graph).connected()
-    stream = node._streams[0]
-    deliver = stream.subscription._on_image
+    stream = node.streams[0]
     assert node.trigger_deactivate() == SUCCESS
-    deliver(picture(1))  # as the executor does with an image that it had taken before
-    node._worker.run(lambda: None)
-    assert node._worker.clear() == []
+    stream.receive(picture(1))  # as the executor does with an image that it had taken before
+    graph.spin_until(lambda: counts(node).dropped, "for its turn")
     assert (counts(node).received, counts(node).dropped, counts(node).processed) == (1, 1, 0)
     assert node.trigger_activate() == SUCCESS
     camera.connected()
@@ -203,7 +195,7 @@ def test_an_image_that_arrives_while_the_node_is_deactivated_is_in_the_ledger(gr
 def spinning(graph, node, until):
     """Spin as a process does until it is asked to end or `until` holds; return (failures, whether it ended itself)."""
     stop, finished, failures = threading.Event(), threading.Event(), []
-    spinner = threading.Thread(target=_spin, args=(graph.executor, node, stop, finished, failures))
+    spinner = threading.Thread(target=spin, args=(graph.executor, node, stop, finished, failures))
     spinner.start()
     deadline_s = time.monotonic() + TIMEOUT_S
     while not until() and not finished.wait(0.01):
@@ -217,7 +209,7 @@ def spinning(graph, node, until):
 def test_a_callback_that_fails_is_told_and_outlived(graph, fake_node, capfd):
     node = activated(fake_node())
     timer = node.create_timer(0.01, lambda: 1 // 0)
-    assert spinning(graph, node, lambda: node._callback_watch.errors >= 3) == ([], False)
+    assert spinning(graph, node, lambda: node.health.callback_errors >= 3) == ([], False)
     node.destroy_timer(timer)
     said = "".join(capfd.readouterr())
     assert said.count("ZeroDivisionError") == 1  # once in a while

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import array
 import json
 import re
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 import rclpy
@@ -20,9 +19,11 @@ from node_cases import (
     FAILURE,
     KINDS,
     SUCCESS,
+    TIMEOUT_S,
     Camera,
     activated,
     call,
+    compressed_picture,
     counts,
     picture,
     requested,
@@ -42,9 +43,9 @@ from rt_panoptic_ros.frames.message_layout import decode_image
 from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
+from rt_panoptic_ros.ros.node.camera_stream import ArrivedImage
+from rt_panoptic_ros.ros.node.node_settings import Periods
 from rt_panoptic_ros.settings import PALETTES
-
-TIMEOUT_S = 60.0
 
 
 def test_every_output_has_the_images_header_bit_for_bit(graph, fake_node):
@@ -67,19 +68,20 @@ def test_every_output_has_the_images_header_bit_for_bit(graph, fake_node):
     assert counts(node).processed == 2
 
 
-def test_outputs_without_a_listener_are_not_built(graph, fake_node, monkeypatch):
-    built = []
-    monkeypatch.setattr(
-        "rt_panoptic_ros.ros.node.outputs.image_to_msg",
-        lambda pixels, encoding, *rest: built.append(encoding) or image_to_msg(pixels, encoding, *rest),
-    )
-    monkeypatch.setattr("rt_panoptic_ros.labeller.render_overlay", lambda *_: pytest.fail("nobody listens"))
+def test_outputs_without_a_listener_are_not_built(graph, fake_node):
     node = activated(fake_node(image_reliability="reliable"))
+    # Of such an instance image, neither its own message nor an overlay can be made.
+    pipeline = node.pipelines[0]
+    labelled = pipeline.label
+    pipeline.label = lambda pixels: replace(labelled(pixels), instance=None)
     camera = Camera(graph, ("semantic", "detections")).connected()
     camera.send(picture(1))
     camera.await_outputs(1)
-    assert counts(node).failed == 0
-    assert built == ["mono8"]
+    assert (counts(node).processed, counts(node).failed) == (1, 0)
+    subscription = camera.node.create_subscription(Image, "/panoptic_node/overlay", lambda _: None, 1)
+    graph.spin_until(lambda: node.count_subscribers(subscription.topic_name), "for the listener")
+    camera.send(picture(2))
+    graph.spin_until(lambda: counts(node).failed, "for the overlay, which can't be made")
 
 
 def test_class_names_reach_late_subscribers(graph, fake_node):
@@ -118,7 +120,7 @@ def test_ten_lifecycles_leave_nothing_behind(graph, fake_node):
     assert [pipeline.closed for pipeline in node.pipelines] == [True] * 10
 
 
-def test_reactivation_keeps_the_engine(graph, fake_node):
+def test_reactivation_keeps_the_model(graph, fake_node):
     node = activated(fake_node())
     for _ in range(3):
         assert node.trigger_deactivate() == SUCCESS
@@ -138,11 +140,6 @@ def test_a_bad_model_fails_configure_with_the_reason_and_can_be_mended(graph, fa
 
 
 def test_what_configuring_builds_is_told_on_diagnostics(graph, fake_node, tmp_path):
-    node = fake_node()
-    camera = Camera(graph, ())
-    camera.await_report(lambda status: status.message == "unconfigured")
-    make_pipeline = node._open_pipeline
-
     seen = threading.Event()
 
     def build(progress):
@@ -155,12 +152,9 @@ def test_what_configuring_builds_is_told_on_diagnostics(graph, fake_node, tmp_pa
         identity = EngineIdentity("fake", "0", "64x96", "float16", "tensorrt", "10.3", "GPU", "8.9", "")
         cached_engine(identity, build, tmp_path)
 
-    def opened(model, **arguments):
-        pipeline = make_pipeline(model, **arguments)
-        pipeline.prepare = prepare
-        return pipeline
-
-    node._open_pipeline = opened
+    fake_node(on_open=lambda pipeline: setattr(pipeline, "prepare", prepare))
+    camera = Camera(graph, ())
+    camera.await_report(lambda status: status.message == "unconfigured")
     answer = requested(graph, camera.node, Transition.TRANSITION_CONFIGURE)
     status = camera.await_report(lambda status: status.message.endswith("80 %"))
     seen.set()
@@ -174,16 +168,20 @@ def test_what_configuring_builds_is_told_on_diagnostics(graph, fake_node, tmp_pa
 def test_no_model_says_so(fake_node):
     node = fake_node(model="")
     assert node.trigger_configure() == FAILURE
-    assert "expected the parameter model" in node._problem
+    assert "expected the parameter model" in node.health.problem
 
 
-def test_an_unexpected_error_while_configuring_leaves_the_node_usable(graph, fake_node, monkeypatch):
-    node = fake_node()
-    monkeypatch.setattr("rt_panoptic_ros.ros.node.panoptic_node.PanopticOutputs", lambda *_: 1 / 0)
+def test_an_unexpected_error_while_configuring_leaves_the_node_usable(fake_node):
+    errors = [ZeroDivisionError("surprise")]
+
+    def prepare(_camera_size):
+        if errors:
+            raise errors.pop()
+
+    node = fake_node(on_open=lambda pipeline: setattr(pipeline, "prepare", prepare))
     assert node.trigger_configure() == TransitionCallbackReturn.ERROR
     assert state(node) == "unconfigured"
     assert node.pipelines[-1].closed
-    monkeypatch.undo()
     activated(node)
 
 
@@ -193,11 +191,14 @@ def test_start_honours_autostart(graph, fake_node):
     graph.spin_until(lambda: state(node) == "active", "for the node to start")
 
 
-def test_start_leaves_the_lifecycle_to_others(fake_node):
+def test_start_leaves_the_lifecycle_to_others(graph, fake_node):
     node = fake_node(autostart=False)
     node.start()
-    node._worker.run(lambda: None)  # whatever it was given has been done
     assert state(node) == "unconfigured"
+    answer = requested(graph, graph.node("manager"), Transition.TRANSITION_CONFIGURE)
+    graph.spin_until(answer.done, "for configure's answer")
+    assert answer.result().success  # so nothing was done before it
+    assert state(node) == "inactive"
 
 
 def test_the_newest_frame_wins(graph, fake_node):
@@ -232,10 +233,7 @@ class Backlog:
 
     def send(self, *numbers):
         for number in numbers:
-            message = picture(number)
-            if self.kind is CompressedImage:
-                content = cv2.imencode(".png", np.full((6, 8, 3), number, np.uint8))[1]
-                message = CompressedImage(header=message.header, format="png", data=array.array("B", content.tobytes()))
+            message = picture(number) if self.kind is Image else compressed_picture(number)
             self.publisher.publish(message)
         deadline_s = time.monotonic() + TIMEOUT_S
         seen = None
@@ -280,7 +278,7 @@ def test_of_a_backlog_only_the_newest_is_labelled(graph, backlog, reliability):
 
 @pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
 def test_an_image_that_waits_is_no_longer_the_newest_at_its_turn(graph, backlog, reliability):
-    """The camera is faster than the engine, so for a while the executor does not fetch its images."""
+    """The camera is faster than the pipeline, so for a while the executor does not fetch its images."""
     node, camera = backlog(reliability)
     for number in (1, 2):
         camera.send(number)
@@ -295,15 +293,16 @@ def test_an_image_that_waits_is_no_longer_the_newest_at_its_turn(graph, backlog,
 
 def test_a_subscription_that_ends_at_this_moment_has_no_newest_image(graph, fake_node):
     node = activated(fake_node(lazy=False))
-    subscription = node._streams[0].subscription
-    inner, gate = subscription._subscription, subscription._gate
-    subscription.close()
-    subscription._subscription, subscription._gate = inner, gate  # as the other thread still sees them
-    gate._closed = True
-    assert subscription.take_newest() is None
-    gate.close()
-    gate.open()
-    subscription._subscription = subscription._gate = None
+    stream = node.streams[0]
+    stream.gate.close()
+    # As another thread does, while this one still sees it:
+    node.destroy_subscription(next(one for one in node.subscriptions if one.topic_name == "/image"))
+    stream.gate.destroy()
+    assert stream.subscribed
+    waiting = ArrivedImage(stream, picture(1), 0.0)
+    assert stream.newest(waiting) is waiting
+    stream.gate.close()
+    stream.gate.open()
 
 
 def test_deactivating_finishes_the_frame_at_hand(graph, fake_node):
@@ -391,22 +390,18 @@ def test_names_the_remedy_once_when_frames_are_lost(graph, fake_node, capfd):
     node = activated(fake_node())
     Camera(graph).connected()
 
-    class Lost:
-        total_count, total_count_change = 5, 2
-
     for _ in range(2):
-        node._streams[0].subscription._notice_loss(Lost)
+        node.streams[0].notice_loss(SimpleNamespace(total_count=5, total_count_change=2))
     assert counts(node).lost == 4
     output = "".join(capfd.readouterr())
     assert output.count("FASTRTPS_DEFAULT_PROFILES_FILE") == 1
     assert "fastdds_large_images.xml" in output
 
 
-def test_names_the_remedy_when_nothing_arrives(graph, fake_node, monkeypatch, capfd):
-    monkeypatch.setattr("rt_panoptic_ros.ros.node.camera_subscription.SILENCE_S", 0.0)
-    node = activated(fake_node())
+def test_names_the_remedy_when_nothing_arrives(graph, fake_node, capfd):
+    node = activated(fake_node(periods=Periods(silence_s=0.0)))
     camera = Camera(graph).connected()
-    graph.spin_until(node._streams[0].subscription.publisher_count, "for the camera to be seen")
+    graph.spin_until(node.streams[0].publishers, "for the camera to be seen")
     camera.await_report(lambda status: value(status, "camera publishers") == "1", index=1)
     assert "no image arrived within" in "".join(capfd.readouterr())
 
@@ -416,35 +411,31 @@ def test_compressed_images_are_decoded_and_broken_ones_skipped(graph, fake_node)
     publisher = camera.node.create_publisher(CompressedImage, "image/compressed", qos.stream("reliable"))
     node = activated(fake_node(image_transport="compressed"))
     graph.spin_until(publisher.get_subscription_count, "for the node to subscribe")
-    pixels = np.full((16, 24, 3), 7, np.uint8)
-    content = array.array("B", cv2.imencode(".png", pixels)[1].tobytes())
-    broken = CompressedImage(format="png", data=content[:40])
-    broken.header.stamp.sec = 1
-    publisher.publish(broken)
+    whole = compressed_picture(7, (16, 24))
+    publisher.publish(CompressedImage(header=picture(6).header, format="png", data=whole.data[:40]))
     graph.spin_until(lambda: counts(node).refused == 1, "for the broken frame to be refused")
-    whole = CompressedImage(format="png", data=content)
-    whole.header.stamp.sec, whole.header.frame_id = 2, "front"
     publisher.publish(whole)
     camera.await_outputs(1)
     assert camera.received["semantic"][0].header == whole.header
-    np.testing.assert_array_equal(node.pipelines[0].seen[0][0], pixels)
+    np.testing.assert_array_equal(node.pipelines[0].seen[0][0], np.full((16, 24, 3), 7, np.uint8))
     assert counts(node).processed == 1
 
 
-def test_ids_stay_with_tracking_until_they_are_reset(graph, fake_node, monkeypatch):
+def test_ids_stay_with_tracking_until_they_are_reset(graph, fake_node):
     node = activated(fake_node(image_reliability="reliable", tracking=True))
-    pipeline = type(node.pipelines[0])
-    made_by_fake = pipeline.__call__
 
-    def on_either_side(self, image, **options):
+    pipeline = node.pipelines[0]
+    labelled = pipeline.label
+
+    def on_either_side(pixels):
         """Put the one object on the right where the image is bright."""
-        result = made_by_fake(self, image, **options)
-        if image.pixels[0, 0, 0] < 100:
+        result = labelled(pixels)
+        if pixels[0, 0, 0] < 100:
             return result
         table = replace(result.detections, mask_boxes=np.array([[4, 0, 7, 5]], np.int32))
         return replace(result, instance=np.ascontiguousarray(result.instance[:, ::-1]), detections=table)
 
-    monkeypatch.setattr(pipeline, "__call__", on_either_side)
+    pipeline.label = on_either_side
     camera = Camera(graph, ("instance", "detections", "overlay")).connected()
     stamps = iter(range(10, 100))
 
@@ -550,7 +541,7 @@ def test_what_the_foxglove_layout_plots_is_on_diagnostics(graph, fake_node):
 def test_a_class_that_the_model_lacks_fails_configure(fake_node):
     node = fake_node(object_classes="unicorn")
     assert node.trigger_configure() == FAILURE
-    assert "got 'unicorn'" in node._problem
+    assert "got 'unicorn'" in node.health.problem
 
 
 def test_outputs_can_be_disabled_while_frames_flow(graph, fake_node):

@@ -42,8 +42,7 @@ def test_the_models_own_settings_show_unless_given(fake_node):
     node = activated(fake_node(mask_threshold=0.7))
     assert node.get_parameter("mask_threshold").value == 0.7
     assert node.get_parameter("similarity").value == "giou"  # the fake's card
-    assert node.pipelines[0].settings.masks.mask_threshold == 0.7
-    assert node.pipelines[0].settings.masks.similarity == "giou"
+    assert (node.stages.masks.mask_threshold, node.stages.masks.similarity) == (0.7, "giou")
 
 
 def test_what_was_set_lives_on_after_configuring_again(fake_node):
@@ -57,13 +56,12 @@ def test_what_was_set_lives_on_after_configuring_again(fake_node):
 
 def test_an_accepted_change_is_another_record(fake_node):
     node = activated(fake_node())
-    pipeline = node.pipelines[0]
-    before = pipeline.settings
+    before = node.stages
     assert change(node, score_threshold=0.6, similarity="iou", max_detections=7).successful
     assert (before.masks.score_threshold, before.masks.similarity) == (0.3, "giou")
-    assert pipeline.settings.masks.score_threshold == 0.6
-    assert pipeline.settings.masks.similarity == "iou"
-    assert pipeline.settings.query_boxes.max_detections == 7
+    assert node.stages.masks.score_threshold == 0.6
+    assert node.stages.masks.similarity == "iou"
+    assert node.stages.query_boxes.max_detections == 7
 
 
 @pytest.mark.parametrize(
@@ -88,11 +86,11 @@ def test_an_accepted_change_is_another_record(fake_node):
 )
 def test_a_rejected_change_says_why_and_changes_nothing(fake_node, values, words):
     node = activated(fake_node())
-    settings, stages = node.settings, node.pipelines[0].settings
+    settings, stages = node.settings, node.stages
     result = change(node, **values)
     assert not result.successful
     assert words in result.reason
-    assert (node.settings, node.pipelines[0].settings) == (settings, stages)
+    assert (node.settings, node.stages) == (settings, stages)
     assert node.get_parameter("score_threshold").value == 0.3
 
 

@@ -1,4 +1,4 @@
-"""Several cameras, one engine: fair turns, newest frames, and none disturbs another."""
+"""Several cameras, one pipeline: fair turns, newest frames, and none disturbs another."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 from node_cases import Camera, activated, counts, picture, set_parameters, value
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
+
+from rt_panoptic_ros.ros.node.node_settings import Periods
 
 CAMERAS = "front=/front/image,left=/left/image,rear=/rear/image"
 NAMES = ("front", "left", "rear")
@@ -39,7 +41,7 @@ def test_cameras_take_turns_with_their_newest_frames_however_fast_one_is(graph, 
     pipeline.gate.clear()
     cameras["front"].send(picture(0))
     graph.spin_until(lambda: pipeline.entered.acquire(blocking=False), "for the first frame")
-    # While the engine is busy, the front camera floods and the others send two frames.
+    # While the pipeline is busy, the front camera floods and the others send two frames.
     for number in range(1, 41):
         cameras["front"].send(picture(number))
         graph.spin_until(lambda number=number: counts(node, "front").received == number + 1, "for the frame to arrive")
@@ -54,9 +56,8 @@ def test_cameras_take_turns_with_their_newest_frames_however_fast_one_is(graph, 
     assert [counts(node, name).dropped for name in NAMES] == [39, 1, 1]
 
 
-def test_a_camera_faster_than_the_engine_is_left_alone_for_a_while(graph, fake_node, monkeypatch):
-    monkeypatch.setattr("rt_panoptic_ros.ros.node.camera_subscription.REST_S", 3600.0)
-    node, cameras = three(graph, fake_node)
+def test_a_camera_faster_than_the_pipeline_is_left_alone_for_a_while(graph, fake_node):
+    node, cameras = three(graph, fake_node, periods=Periods(rest_s=3600.0))
     pipeline = node.pipelines[0]
     pipeline.gate.clear()
     for number in range(3):  # one is worked on, one waits, one replaces it
@@ -69,16 +70,15 @@ def test_a_camera_faster_than_the_engine_is_left_alone_for_a_while(graph, fake_n
         cameras["rear"].send(picture(number))
         graph.spin_until(lambda number=number: counts(node, "rear").received == number, "for the other camera")
     assert counts(node, "front").received == 3
-    node._streams[0].subscription._gate.open()
+    node.streams[0].gate.open()
     graph.spin_until(lambda: counts(node, "front").received == 4, "for the next frame")
     pipeline.gate.set()
     cameras["front"].await_outputs(2)
     assert first_bytes(pipeline) == [0, 2, 4]  # 3 was never fetched
 
 
-def test_a_camera_is_fetched_again_at_its_turn_however_long_it_would_be_left_alone(graph, fake_node, monkeypatch):
-    monkeypatch.setattr("rt_panoptic_ros.ros.node.camera_subscription.REST_S", 3600.0)
-    node, cameras = three(graph, fake_node)
+def test_a_camera_is_fetched_again_at_its_turn_however_long_it_would_be_left_alone(graph, fake_node):
+    node, cameras = three(graph, fake_node, periods=Periods(rest_s=3600.0))
     pipeline, camera = node.pipelines[0], cameras["front"]
     pipeline.gate.clear()
     for number in range(3):  # one is worked on, one waits, one replaces it
