@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from mcap.reader import make_reader
 from mcap.writer import Writer as McapWriter
 from rosbags.highlevel import AnyReader
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from rt_panoptic_ros.bags.labelling import BagSummary
+
+    Label = Callable[..., BagSummary]
+    """The fixture `label`."""
+
+NODE = "/panoptic_node"
 START_NS = 1_700_000_000_000_000_000
 PERIOD_NS = 100_000_000
 IMAGE, COMPRESSED_IMAGE, STRING = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "std_msgs/msg/String"
@@ -162,6 +169,18 @@ def by_topic(path: Path) -> dict[str, list[tuple[int, Any]]]:
     for topic, time_ns, _, message in read_bag(path):
         found.setdefault(topic, []).append((time_ns, message))
     return found
+
+
+def information(bag: Path) -> dict[str, Any]:
+    """Return what a bag's metadata.yaml says."""
+    document: dict[str, Any] = yaml.safe_load((bag / "metadata.yaml").read_text("utf-8"))
+    return document["rosbag2_bagfile_information"]  # type: ignore[no-any-return]
+
+
+def write_information(bag: Path, values: object) -> None:
+    """Make a bag's metadata.yaml say `values`."""
+    text = yaml.safe_dump({"rosbag2_bagfile_information": values}, allow_unicode=True)
+    (bag / "metadata.yaml").write_text(text, "utf-8")
 
 
 def stamp_of(message: Any) -> tuple[int, int, str]:

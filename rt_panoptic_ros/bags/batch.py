@@ -70,7 +70,7 @@ class Progress:
 
     def __init__(self) -> None:
         """Show nothing yet."""
-        self._bars: dict[str, tqdm[Any]] = {}
+        self._bars: dict[str, Any] = {}  # tqdm's
         self._done: dict[tuple[str, Path], int] = {}
         self._lock = threading.Lock()
 

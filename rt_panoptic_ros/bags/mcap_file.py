@@ -61,7 +61,7 @@ class McapFile(StorageFile):
         self._loose: Counter[int] = Counter()  # messages outside of chunks, by channel id
         self._attached: list[int] = []
         self._walk()
-        self._learn()
+        self._count_messages()
 
     def messages(self, wanted: Container[int]) -> Iterator[Message]:
         """Give the messages of some channels by receive time; equal times in the file's order."""
@@ -113,14 +113,15 @@ class McapFile(StorageFile):
                     self._note(Opcode.CHUNK, place, self._size)
             if self._indexes:
                 next(reversed(self._indexes.values())).clear()  # what tells of the last chunk may be cut off
-            behind = self._resume(place)
-            reason = f"cut off or damaged: read up to byte {place} of {self._size}"
-            if behind is not None:
-                reason = f"damaged: bytes {place} to {behind} are left out"
-            self._lose(reason)
+            behind = self._place_behind(place)
+            self._lose(
+                f"cut off or damaged: read up to byte {place} of {self._size}"
+                if behind is None
+                else f"damaged: bytes {place} to {behind} are left out"
+            )
             place = behind
 
-    def _resume(self, place: int) -> int | None:
+    def _place_behind(self, place: int) -> int | None:
         """Return where records go on behind a damaged place, by the summary at the file's end; None without one."""
         self._file.seek(max(0, self._size - _FOOTER.size))
         tail = self._file.read()
@@ -129,7 +130,7 @@ class McapFile(StorageFile):
         opcode, length, summary, _, _, magic = _FOOTER.unpack(tail)
         if (opcode, length, magic) != (Opcode.FOOTER, 20, MAGIC) or not place < summary < self._size:
             return None
-        places = [summary]
+        places: list[int] = [summary]
         for opcode, begin, _ in _records(self._file, summary, self._size):
             if opcode == Opcode.CHUNK_INDEX:
                 places.append(int.from_bytes(self._content(begin)[16:24], "little"))
@@ -194,8 +195,8 @@ class McapFile(StorageFile):
             channel = Channel(found.topic, found.message_encoding, schema, found.metadata, type_hash)
             self._numbers[found.id] = self._bag.add_channel(channel)
 
-    def _learn(self) -> None:
-        """Open the chunks whose channels are defined nowhere else, or of which no index tells, and count messages."""
+    def _count_messages(self) -> None:
+        """Count messages; chunks are opened whose channels are defined nowhere else, or of which no index tells."""
         for place, index in self._indexes.items():
             if index and self._numbers.keys() >= index.keys():
                 continue

@@ -14,6 +14,7 @@ import yaml
 from bag_cases import (
     COMPRESSED_IMAGE,
     IMAGE,
+    NODE,
     STORE,
     STRING,
     TYPES,
@@ -23,12 +24,14 @@ from bag_cases import (
     compressed_message,
     drive,
     image_message,
+    information,
     make_bag,
     make_mcap,
     picture,
     read_bag,
     read_parts,
     schema_text,
+    write_information,
 )
 from mcap.reader import make_reader
 from mcap.writer import Writer as McapWriter
@@ -41,11 +44,8 @@ from rt_panoptic_ros.model.class_table import load_class_table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rt_panoptic_ros.bags.labelling import BagSummary
+    from bag_cases import Label
 
-    Label = Callable[..., BagSummary]
-
-NODE = "/panoptic_node"
 DETECTIONS = "rt_panoptic_ros/msg/PanopticDetectionArray"
 CASES = Path(__file__).resolve().parents[2] / ".." / "shared" / "cases"
 
@@ -60,11 +60,6 @@ def copied(path: Path) -> list[tuple[Any, ...]]:
         for schema, channel, message in read_parts(path)
         if not channel.topic.startswith(NODE)
     ]  # fmt: skip
-
-
-def information(bag: Path) -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load((bag / "metadata.yaml").read_text("utf-8"))
-    return document["rosbag2_bagfile_information"]  # type: ignore[no-any-return]
 
 
 def text_message(topic: str, text: str, time_ns: int = 5) -> Message:
@@ -195,7 +190,7 @@ def test_attachments_and_metadata_are_kept(
     if reindexed:
         source = tmp_path
         metadata = {"relative_file_paths": ["drive.mcap"], "custom_data": None, "storage_identifier": ""}
-        (source / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": metadata}))
+        write_information(source, metadata)
     label(source, out := tmp_path_factory.mktemp("new") / "out")
     with (out / "out.mcap").open("rb") as stream:
         reader = make_reader(stream)
@@ -214,9 +209,8 @@ def test_attachments_and_metadata_are_kept(
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
 def test_custom_data_is_kept(label: Label, tmp_path: Path, storage: StoragePlugin) -> None:
     source = make_bag(tmp_path / "drive", drive(2), storage)
-    document = {"rosbag2_bagfile_information": {**information(source), "custom_data": {"vehicle": "truck 7", "ü": "ß"}}}
-    document["rosbag2_bagfile_information"]["ros_distro"] = "jazzy"
-    (source / "metadata.yaml").write_text(yaml.safe_dump(document, allow_unicode=True), "utf-8")
+    values = {"custom_data": {"vehicle": "truck 7", "ü": "ß"}, "ros_distro": "jazzy"}
+    write_information(source, {**information(source), **values})
     label(source, tmp_path / "out")
     made = information(tmp_path / "out")
     custom = made["custom_data"]
@@ -253,7 +247,7 @@ def test_quality_of_service_in_words_becomes_what_all_versions_read(label: Label
     qos = {"metadata as text": WORDS, "metadata as list": yaml.safe_load(WORDS)}.get(place, "")
     entry = {"topic_metadata": {"name": "/note", "type": STRING, "offered_qos_profiles": qos}, "message_count": 0}
     made["topics_with_message_count"].append(entry)
-    (source / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": made}))
+    write_information(source, made)
     summary = label(source, tmp_path / "out")
     assert summary.losses == []
     (text,) = (

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bag_cases import by_topic, drive, image_message, make_bag, picture, read_bag
+from bag_cases import NODE, by_topic, drive, image_message, make_bag, picture, read_bag
 
 from rt_panoptic_ros.bags.batch import BagJob, plan_jobs, run_in_processes
 from rt_panoptic_ros.cli import main
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rt_panoptic_ros.bags.options import BagOptions
-
-NODE = "/panoptic_node"
 
 
 def test_one_bag(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from bag_cases import (
     IMAGE,
+    NODE,
     StoragePlugin,
     contents,
     drive,
@@ -21,6 +21,7 @@ from bag_cases import (
     picture,
     read_bag,
     wheel_message,
+    write_information,
 )
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -33,14 +34,10 @@ from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from rt_panoptic_ros.bags.labelling import BagSummary
+    from bag_cases import Label
 
-    Label = Callable[..., BagSummary]
-
-NODE = "/panoptic_node"
 COMPRESSIONS = list(CompressionType)
 HEAD = struct.Struct("<BQ")
 
@@ -181,7 +178,7 @@ def test_a_cut_bag_gives_the_same_bytes_however_often_it_was_stopped(label: Labe
     whole = make_mcap(tmp_path / "whole.mcap", drive(8), chunk_size=1, publish_delay_ns=7)
     (source / "drive_0.mcap").write_bytes(whole.read_bytes()[: chunks(whole.read_bytes())[11][1] - 100])
     metadata = {"relative_file_paths": ["drive_0.mcap"], "message_count": 16}
-    (source / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": metadata}))
+    write_information(source, metadata)
     first = label(source, tmp_path / "whole" / "out", tracking=True)
     assert first.frames == 5
     assert "lost: metadata.yaml: it counts 16 messages, 11 are there" in first.format()
@@ -207,8 +204,7 @@ def test_a_split_bag_with_a_bad_part(tmp_path: Path, kind: str) -> None:
     names = ["drive_9.mcap", "drive_10.mcap", "drive_11.mcap"]
     for number, name in enumerate(names):
         make_mcap(source / name, messages[8 * number : 8 * number + 8], chunk_size=1)
-    information = {"relative_file_paths": [f"drive/{name}" for name in (*names, names[0])], "version": 3}
-    (source / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": information}))
+    write_information(source, {"relative_file_paths": [f"drive/{name}" for name in (*names, names[0])], "version": 3})
     assert read(source, tmp_path / "scratch") == (expected(messages), [])
     part = source / names[1]
     if kind == "missing":

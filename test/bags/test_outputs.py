@@ -14,6 +14,7 @@ import pytest
 import yaml
 from bag_cases import (
     IMAGE,
+    NODE,
     STORE,
     STRING,
     TYPES,
@@ -24,12 +25,14 @@ from bag_cases import (
     compressed_message,
     drive,
     image_message,
+    information,
     make_bag,
     picture,
     pixels_of,
     read_bag,
     stamp_of,
     wheel_message,
+    write_information,
 )
 from conftest import DATA
 from rosbags.highlevel import AnyReader
@@ -42,14 +45,9 @@ from rt_panoptic_ros.pipeline import open_pipeline
 from rt_panoptic_ros.records import CameraImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from bag_cases import Label
 
-    from rt_panoptic_ros.bags.labelling import BagSummary
     from rt_panoptic_ros.bags.options import BagOptions
-
-    Label = Callable[..., BagSummary]
-
-NODE = "/panoptic_node"
 
 
 def test_a_bag_with_its_labels(label: Label, options: BagOptions, tmp_path: Path) -> None:
@@ -108,8 +106,7 @@ def test_what_is_copied_stays_bit_for_bit_and_in_order(label: Label, tmp_path: P
     assert new == [entry[:3] for entry in read_bag(source)]
 
     def description(bag: Path) -> dict[str, dict[str, object]]:
-        metadata = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
-        return {entry["topic_metadata"]["name"]: entry for entry in metadata["topics_with_message_count"]}
+        return {entry["topic_metadata"]["name"]: entry for entry in information(bag)["topics_with_message_count"]}
 
     old, made = description(source), description(tmp_path / "out")
     assert {name: made[name] for name in old} == old  # types, hashes, quality of service, counts
@@ -122,10 +119,9 @@ def test_class_names_come_once_at_the_start_and_latched(label: Label, options: B
     assert json.loads(message.data) == options.model.bundle.classes.to_document()
     assert len(by_topic(tmp_path / "out")[topic]) == 1
 
-    metadata = yaml.safe_load((tmp_path / "out" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     qos = {
         entry["topic_metadata"]["name"]: yaml.safe_load(entry["topic_metadata"]["offered_qos_profiles"])
-        for entry in metadata["topics_with_message_count"]
+        for entry in information(tmp_path / "out")["topics_with_message_count"]
     }
     assert (qos[topic][0]["durability"], qos[topic][0]["reliability"], qos[topic][0]["depth"]) == (1, 1, 1)
     assert qos[f"{NODE}/semantic"][0]["durability"] == 2
@@ -142,9 +138,7 @@ def test_every_kind_of_bag_gives_the_same(label: Label, tmp_path: Path, kind: st
         other = make_bag(tmp_path / "other", drive(4)[:4])
         second = make_bag(tmp_path / "second", drive(4)[4:])
         (second / "second.mcap").rename(other / "second.mcap")
-        metadata = yaml.safe_load((other / "metadata.yaml").read_text())
-        metadata["rosbag2_bagfile_information"]["relative_file_paths"].append("second.mcap")
-        (other / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+        write_information(other, {**information(other), "relative_file_paths": ["other.mcap", "second.mcap"]})
     label(other, tmp_path / "again", compressed=kind != "uncompressed")
     assert [entry[:3] for entry in read_bag(tmp_path / "again")] == [entry[:3] for entry in read_bag(tmp_path / "out")]
 
@@ -154,11 +148,10 @@ def test_a_bag_of_humble_without_definitions(label: Label, tmp_path: Path, caplo
     with sqlite3.connect(source / "old.db3") as database:
         database.execute("DELETE FROM message_definitions")
         database.execute("UPDATE topics SET type_description_hash = ''")
-    text = (source / "metadata.yaml").read_text()
-    document = yaml.safe_load(text)
-    for entry in document["rosbag2_bagfile_information"]["topics_with_message_count"]:
+    values = information(source)
+    for entry in values["topics_with_message_count"]:
         entry["topic_metadata"]["type_description_hash"] = ""
-    (source / "metadata.yaml").write_text(yaml.safe_dump(document))
+    write_information(source, values)
 
     with caplog.at_level(logging.WARNING):
         label(source, tmp_path / "out")
