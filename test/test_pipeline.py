@@ -120,7 +120,7 @@ for size in ((90, 130), (64, 96)):
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     before, after = told.split("prepared\n")
-    assert before.count("Module rt_panoptic_ros.panoptic") == 4
+    assert before.count("Module rt_panoptic_ros.panoptic") == 5
     assert "Module" not in after
 
 

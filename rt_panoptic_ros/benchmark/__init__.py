@@ -1,1 +1,1 @@
-"""Timings, always beside a plain twin of the same work in the same run, since machines are noisy and differ."""
+"""What benchmarks share: two ways of the same work timed in the same run, as machines are noisy, and made-up scenes."""

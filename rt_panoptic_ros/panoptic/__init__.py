@@ -1,1 +1,1 @@
-"""From dense detections to labels: Warp kernels for CPU and CUDA, and their plain NumPy twins."""
+"""From dense detections to labels: Warp kernels for CPU and CUDA; their reference implementation is in test/."""

@@ -14,6 +14,7 @@ import warp as wp
 
 from rt_panoptic_ros.panoptic.fusion_kernels import (
     NO_OWNER,
+    Labelling,
     claim,
     count_classes,
     find_dropped,
@@ -23,7 +24,7 @@ from rt_panoptic_ros.panoptic.fusion_kernels import (
     render_masks,
     void_small_stuff,
 )
-from rt_panoptic_ros.panoptic.launching import LEAST_CELLS, Download, band_count, launch, launch_rows
+from rt_panoptic_ros.panoptic.launching import LEAST_CELLS, Download, StructSlot, band_count, launch, launch_rows
 from rt_panoptic_ros.panoptic.pixel_map import make_pixel_map
 from rt_panoptic_ros.panoptic.semantics import paint_semantics
 from rt_panoptic_ros.records import VOID, DenseDetections, DetectionTable, ImageGeometry, MaskMembership, PanopticResult
@@ -42,7 +43,6 @@ class PanopticFuser:
     def __init__(self, dense: DenseDetections, thing_ids: tuple[int, ...], geometry: ImageGeometry) -> None:
         """Allocate for outputs of the shapes and the device of `dense`, and the camera's size."""
         device = dense.semantic_logits.device
-        self._device = device
         self._geometry = geometry
         self._thing_ids = np.array(thing_ids, np.uint8)
         classes, height, width = dense.semantic_logits.shape
@@ -50,20 +50,23 @@ class PanopticFuser:
         self._cells4 = (2 * height, 2 * width)
         self._pixels8 = make_pixel_map(geometry, 8, self._cells8, device)
         self._pixels4 = make_pixel_map(geometry, 4, self._cells4, device)
-        self._held = wp.zeros(self._cells4, dtype=wp.uint8, device=device)
-        self._owner = wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device)
-        self._semantic = wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device)
-        self._instance = wp.zeros(geometry.camera_size, dtype=wp.uint16, device=device)
         bands = band_count(device)
-        self._totals = wp.zeros((bands, MAX_DETECTIONS), dtype=wp.int32, device=device)
-        self._areas = wp.zeros((bands, MAX_DETECTIONS), dtype=wp.int32, device=device)
-        self._ids = wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device)
-        self._state = wp.zeros(2, dtype=wp.int32, device=device)
-        self._dropping = wp.zeros(1, dtype=wp.int32, device=device)
-        self._mask_boxes = wp.zeros((bands, MAX_DETECTIONS, 4), dtype=wp.int32, device=device)
+        self._arrays = {
+            "held": wp.zeros(self._cells4, dtype=wp.uint8, device=device),
+            "owner": wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device),
+            "semantic": wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device),
+            "instance": wp.zeros(geometry.camera_size, dtype=wp.uint16, device=device),
+            "totals": wp.zeros((bands, MAX_DETECTIONS), dtype=wp.int32, device=device),
+            "areas": wp.zeros((bands, MAX_DETECTIONS), dtype=wp.int32, device=device),
+            "mask_boxes": wp.zeros((bands, MAX_DETECTIONS, 4), dtype=wp.int32, device=device),
+            "ids": wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device),
+            "state": wp.zeros(2, dtype=wp.int32, device=device),
+            "dropping": wp.zeros(1, dtype=wp.int32, device=device),
+            "class_areas": wp.zeros(classes, dtype=wp.int32, device=device),
+        }
+        self._labelling = StructSlot(Labelling, device).hold({**self._arrays, "pixels": self._pixels4})
         no_box = np.tile(np.array([2**31 - 1, 2**31 - 1, -1, -1], np.int32), (bands, MAX_DETECTIONS, 1))
         self._no_boxes = wp.array(no_box, dtype=wp.int32, device=device)
-        self._class_areas = wp.zeros(classes, dtype=wp.int32, device=device)
         self._queries: QueryBoxes | None = None  # those of the last launch
         self._download = Download({})
 
@@ -82,50 +85,33 @@ class PanopticFuser:
             membership: Of those, at the grid points.
             settings: Overlap and area limits.
         """
-        field, active, pixels = membership.field, membership.active, self._pixels4
+        field, labelling, arrays = membership.field, self._labelling, self._arrays
         if self._queries is not queries:
             self._queries = queries
+            results = {name: arrays[name] for name in ("semantic", "instance", "ids", "areas", "mask_boxes")}
             self._download = Download(
-                {
-                    "semantic": self._semantic, "instance": self._instance, "ids": self._ids, "areas": self._areas,
-                    "mask_boxes": self._mask_boxes, "boxes": queries.boxes, "scores": queries.scores,
-                    "labels": queries.labels,
-                }
-            )  # fmt: skip
-        for counter in (self._totals, self._areas, self._state, self._instance):
-            counter.zero_()
-        wp.copy(self._mask_boxes, self._no_boxes)
+                {**results, "boxes": queries.boxes, "scores": queries.scores, "labels": queries.labels}
+            )
+        for counter in ("totals", "areas", "state", "instance", "class_areas"):
+            arrays[counter].zero_()
+        wp.copy(arrays["mask_boxes"], self._no_boxes)
         launch_rows(
-            paint_semantics, self._cells8, dense.semantic_logits, membership.best_classes, self._pixels8, self._semantic
-        )
-        launch_rows(
-            claim, self._cells4, field, pixels, self._owner, self._held, self._totals, self._areas,
-            least_cells=_HELD_CELLS,
+            paint_semantics, self._cells8, dense.semantic_logits, membership.best_classes, self._pixels8,
+            arrays["semantic"],
         )  # fmt: skip
-
-        def find_next_dropped() -> None:
-            threshold = settings.overlap_threshold
-            launch(find_dropped, 1, self._totals, active, threshold, self._areas, self._state, self._dropping)
+        launch_rows(claim, self._cells4, field, labelling, least_cells=_HELD_CELLS)
+        launch(find_dropped, 1, field, settings.overlap_threshold, labelling)
 
         def hand_on() -> None:
-            launch_rows(
-                release, self._cells4, field, pixels, self._state, self._held, self._owner, self._areas,
-                least_cells=_HELD_CELLS,
-            )  # fmt: skip
-            find_next_dropped()
+            launch_rows(release, self._cells4, field, labelling, least_cells=_HELD_CELLS)
+            launch(find_dropped, 1, field, settings.overlap_threshold, labelling)
 
-        find_next_dropped()
-        wp.capture_while(self._dropping, hand_on)
-        launch(number, 1, self._areas, active, self._ids)
-        launch_rows(
-            paint_instances, self._cells4, field, pixels, self._owner, self._held, self._ids, self._semantic,
-            self._instance, self._mask_boxes, least_cells=_HELD_CELLS,
-        )  # fmt: skip
+        wp.capture_while(arrays["dropping"], hand_on)
+        launch(number, 1, field, labelling)
+        launch_rows(paint_instances, self._cells4, field, labelling, least_cells=_HELD_CELLS)
         if settings.stuff_area_min > 0:
-            self._class_areas.zero_()
-            size, areas, least = self._semantic.shape, self._class_areas, settings.stuff_area_min
-            launch(count_classes, size, self._semantic, self._instance, areas)
-            launch(void_small_stuff, size, field, areas, least, self._instance, self._semantic)
+            launch(count_classes, self._geometry.camera_size, labelling)
+            launch(void_small_stuff, self._geometry.camera_size, field, settings.stuff_area_min, labelling)
         self._download.enqueue()
 
     def result(self) -> PanopticResult:
@@ -152,7 +138,7 @@ class PanopticFuser:
     def render_masks(self, membership: MaskMembership) -> np.ndarray:
         """Return the whole masks before fusion, (n, H, W) bool at the camera's size (Eq. 7)."""
         count = int(membership.active.numpy()[0])
-        masks = wp.zeros((count, *self._geometry.camera_size), dtype=wp.uint8, device=self._device)
+        masks = wp.zeros((count, *self._geometry.camera_size), dtype=wp.uint8, device=membership.field.device)
         launch(render_masks, (count, *self._cells4), membership.field, self._pixels4, masks)
         return np.asarray(masks.numpy()).astype(bool)
 

@@ -20,9 +20,11 @@ from rt_panoptic_ros.panoptic.sampling import (
     sample_at,
     source_position,
 )
+from rt_panoptic_ros.records import STRIDES
 
 wp.set_module_options({"enable_backward": False})
 
+_LEVELS = wp.constant(wp.int32(len(STRIDES)))
 ROUNDING = wp.constant(wp.float32(1.001))
 """A factor above 1 by more than rounding: what exceeds a limit by it does so however it is computed."""
 
@@ -82,7 +84,7 @@ def own_box(field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32) -> wp.
         return wp.vec4()
     best = int(0)
     top = field[0].levelness[1, gy, gx]
-    for level in range(1, field[0].levels.shape[0]):
+    for level in range(1, _LEVELS):
         value = field[0].levelness[level + 1, gy, gx]
         if value > top:
             top = value
@@ -139,7 +141,7 @@ def _similarity(
     if field[0].use_levelness:
         return _box_similarity(field, own, query)
     best = _box_similarity(field, _level_box(field, 0, gy, gx), query)
-    for level in range(1, field[0].levels.shape[0]):
+    for level in range(1, _LEVELS):
         best = wp.max(best, _box_similarity(field, _level_box(field, level, gy, gx), query))
     return best
 
