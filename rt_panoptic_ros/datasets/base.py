@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from scipy.ndimage import find_objects
 
 from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.files import literal_name
 from rt_panoptic_ros.frames.sources import read_image
+from rt_panoptic_ros.records import DetectionTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,33 +33,6 @@ class PanopticSample:
     instance: np.ndarray  # (H, W) int32, 0 none, else 1 + row of the arrays below
     instance_classes: np.ndarray  # (n,) uint8 class ids
     instance_crowd: np.ndarray  # (n,) bool: a group of objects that are not told apart
-
-    @classmethod
-    def of_segments(
-        cls,
-        stem: str,
-        image_id: int | str,
-        image: np.ndarray,
-        segments: np.ndarray,
-        class_ids: np.ndarray,
-        crowd: np.ndarray,
-        thing_ids: Sequence[int],
-    ) -> PanopticSample:
-        """Return an image whose labels are a segment for each pixel; the segments of things become its objects.
-
-        Args:
-            stem: As of a sample, like the two that follow.
-            image_id: See above.
-            image: See above.
-            segments: (H, W) integers: row of the arrays below, each of which has pixels.
-            class_ids: (k,) uint8, VOID where a segment has no class.
-            crowd: (k,) bool.
-            thing_ids: Classes of objects.
-        """
-        is_object = np.isin(class_ids, thing_ids)
-        number_of = np.where(is_object, np.cumsum(is_object), 0).astype(np.int32)
-        semantic, instance = class_ids.take(segments), number_of.take(segments)
-        return cls(stem, image_id, image, semantic, instance, class_ids[is_object], crowd[is_object])
 
 
 class PanopticDataset(ABC):
@@ -110,3 +85,49 @@ def read_pair(image_path: Path, label_path: Path) -> tuple[np.ndarray, np.ndarra
         f"{labels.shape[:2]}: take both from the same release of the dataset",
     )
     return image, labels
+
+
+def labels_of_segments(
+    segments: np.ndarray, class_ids: np.ndarray, crowd: np.ndarray, thing_ids: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the labels of a sample (its last four fields) from a segment for each pixel; those of things are objects.
+
+    Args:
+        segments: (H, W) integers: row of the arrays below, each of which has pixels.
+        class_ids: (k,) uint8, VOID where a segment has no class.
+        crowd: (k,) bool.
+        thing_ids: Classes of objects.
+    """
+    is_object = np.isin(class_ids, thing_ids)
+    number_of = np.where(is_object, np.cumsum(is_object), 0).astype(np.int32)
+    return class_ids.take(segments), number_of.take(segments), class_ids[is_object], crowd[is_object]
+
+
+def instance_boxes(instance: np.ndarray, count: int) -> np.ndarray:
+    """Return the boxes of the objects in an instance image; of what fusion made, the table has them already.
+
+    Args:
+        instance: (H, W) integers, 0 none, else 1 + the object's row.
+        count: Number of objects.
+
+    Returns:
+        (count, 4) int32: x_min, y_min, x_max, y_max, inclusive; (0, 0, -1, -1) for an object without pixels.
+    """
+    boxes = np.full((count, 4), (0, 0, -1, -1), np.int32)
+    for row, region in enumerate(find_objects(instance, max_label=count)[:count]):
+        if region is not None:
+            y, x = region
+            boxes[row] = x.start, y.start, x.stop - 1, y.stop - 1
+    return boxes
+
+
+def true_objects(instance: np.ndarray, class_ids: np.ndarray) -> DetectionTable:
+    """Return ground truth as a table of objects with score 1.
+
+    Args:
+        instance: (H, W) integers, 0 none, else 1 + the object's row.
+        class_ids: (n,) uint8.
+    """
+    boxes = instance_boxes(instance, len(class_ids))
+    areas = np.bincount(instance.ravel(), minlength=len(class_ids) + 1)[1:].astype(np.uint32)
+    return DetectionTable(class_ids, np.ones(len(class_ids), np.float32), boxes.astype(np.float32), boxes, areas)

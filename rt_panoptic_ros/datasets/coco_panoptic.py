@@ -14,10 +14,10 @@ import numpy as np
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import output_path, write_image
-from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
+from rt_panoptic_ros.records import VOID, PanopticResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -118,50 +118,6 @@ def number_segments(
         entry, crowd = categories[segment_id]
         segments.append(Segment(segment_id, entry.dataset_id, area, bbox, int(crowd), int(entry.thing)))
     return ids, tuple(segments)
-
-
-def result_from_segments(ids: np.ndarray, segments: Sequence[Segment], classes: ClassTable) -> PanopticResult:
-    """Return segments as a panoptic result, the inverse of `panoptic_segments`: things become objects of score 1.
-
-    Args:
-        ids: (H, W) integers, segment ids.
-        segments: What they are; their areas and boxes are counted anew.
-        classes: Tells things from stuff and knows the segments' categories.
-
-    Raises:
-        InvalidInputError: A category is not in the class table, or an id has no segment.
-    """
-    by_category = {entry.dataset_id: entry for entry in classes.classes}
-    entries = {}
-    for segment in segments:
-        if segment.category_id not in by_category:
-            raise InvalidInputError(
-                f"expected categories of class table '{classes.name}', got category {segment.category_id}: "
-                "name the table that the file was made with"
-            )
-        entries[segment.id] = by_category[segment.category_id]
-    present, places = compacted(ids)
-    semantic_of = {0: VOID}
-    objects: dict[int, tuple[int, int, tuple[int, int, int, int]]] = {}
-    for segment_id, area, (x, y, width, height) in _measured(present, places):
-        if segment_id not in entries:
-            raise InvalidInputError(f"expected a segment for each id in the picture, got {segment_id} without one")
-        entry = entries[segment_id]
-        semantic_of[segment_id] = entry.id
-        if entry.thing:
-            objects[segment_id] = entry.id, area, (x, y, x + width - 1, y + height - 1)
-    instance_of = {segment_id: row for row, segment_id in enumerate(objects, 1)}
-    semantic = np.array([semantic_of[segment_id] for segment_id in present.tolist()], np.uint8)
-    instance = np.array([instance_of.get(segment_id, 0) for segment_id in present.tolist()], np.uint16)
-    mask_boxes = np.array([box for *_, box in objects.values()], np.int32).reshape(-1, 4)
-    detections = DetectionTable(
-        class_ids=np.array([class_id for class_id, *_ in objects.values()], np.uint8),
-        scores=np.ones(len(objects), np.float32),
-        boxes=mask_boxes.astype(np.float32),
-        mask_boxes=mask_boxes,
-        areas=np.array([area for _, area, _ in objects.values()], np.uint32),
-    )
-    return PanopticResult(semantic[places], instance[places], detections)
 
 
 def encode_ids(ids: np.ndarray) -> np.ndarray:
