@@ -87,7 +87,7 @@ def count_id_switches(pipeline: PanopticPipeline, dataset: PanopticDataset, *, p
     matches, costs = 0, []
     for index in tqdm(range(len(dataset)), desc="drive", unit="frame", disable=not progress):
         sample = dataset[index]
-        labels = true_result(sample, dataset.classes)
+        labels = true_result(sample)
         objects = identities.update(labels)
         result = pipeline(CameraImage(sample.image, "rgb"))
         begin = time.perf_counter()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from rt_panoptic_ros.datasets.coco_panoptic import Segment, decode_ids, read_segments
+from rt_panoptic_ros.datasets.base import true_objects
+from rt_panoptic_ros.datasets.coco_panoptic import Segment, compacted, decode_ids, read_segments
 from rt_panoptic_ros.frames.sources import read_image
+from rt_panoptic_ros.model.class_table import ClassTable
+from rt_panoptic_ros.records import VOID, PanopticResult
 
 
 class Annotation(NamedTuple):
@@ -25,3 +29,28 @@ def read_coco_panoptic(json_path: Path) -> list[Annotation]:
         Annotation(image_id, decode_ids(read_image(json_path.with_suffix("") / name)), segments)
         for image_id, name, segments in read_segments(json_path)
     ]
+
+
+def result_from_segments(ids: np.ndarray, segments: Sequence[Segment], classes: ClassTable) -> PanopticResult:
+    """Return segments as a panoptic result, the inverse of `panoptic_segments`: things become objects of score 1.
+
+    Args:
+        ids: (H, W) integers, segment ids.
+        segments: What they are; their areas and boxes are counted anew.
+        classes: Tells things from stuff and knows the segments' categories.
+    """
+    class_of = {entry.dataset_id: entry for entry in classes.classes}
+    entries = {segment.id: class_of[segment.category_id] for segment in segments}
+    present, places = compacted(ids)
+    semantic_of = {0: VOID}
+    class_ids: list[int] = []  # of the objects
+    instance_of = {}
+    for segment_id in present[present > 0].tolist():
+        entry = entries[segment_id]
+        semantic_of[segment_id] = entry.id
+        if entry.thing:
+            class_ids.append(entry.id)
+            instance_of[segment_id] = len(class_ids)
+    semantic = np.array([semantic_of[segment_id] for segment_id in present.tolist()], np.uint8)
+    instance = np.array([instance_of.get(segment_id, 0) for segment_id in present.tolist()], np.uint16)[places]
+    return PanopticResult(semantic[places], instance, true_objects(instance, np.array(class_ids, np.uint8)))

@@ -29,7 +29,7 @@ settings.load_profile("repeatable")
 
 TINY_RECIPE: dict[str, Any] = {
     "network": {
-        "backbone": "resnet18", "pyramid_channels": 16, "localization_channels": 16, "semantics_channels": 8,
+        "backbone": "efficientnet_lite0", "pyramid_channels": 16, "localization_channels": 16, "semantics_channels": 8,
         "tower_depth": 1,
     },
     "augmentation": {"output_size": [64, 96], "scale_range": [0.8, 1.2], "flip_probability": 0.5},

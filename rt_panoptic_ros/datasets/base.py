@@ -34,33 +34,6 @@ class PanopticSample:
     instance_classes: np.ndarray  # (n,) uint8 class ids
     instance_crowd: np.ndarray  # (n,) bool: a group of objects that are not told apart
 
-    @classmethod
-    def of_segments(
-        cls,
-        stem: str,
-        image_id: int | str,
-        image: np.ndarray,
-        segments: np.ndarray,
-        class_ids: np.ndarray,
-        crowd: np.ndarray,
-        thing_ids: Sequence[int],
-    ) -> PanopticSample:
-        """Return an image whose labels are a segment for each pixel; the segments of things become its objects.
-
-        Args:
-            stem: As of a sample, like the two that follow.
-            image_id: See above.
-            image: See above.
-            segments: (H, W) integers: row of the arrays below, each of which has pixels.
-            class_ids: (k,) uint8, VOID where a segment has no class.
-            crowd: (k,) bool.
-            thing_ids: Classes of objects.
-        """
-        is_object = np.isin(class_ids, thing_ids)
-        number_of = np.where(is_object, np.cumsum(is_object), 0).astype(np.int32)
-        semantic, instance = class_ids.take(segments), number_of.take(segments)
-        return cls(stem, image_id, image, semantic, instance, class_ids[is_object], crowd[is_object])
-
 
 class PanopticDataset(ABC):
     """A split of a dataset, in a fixed order."""
@@ -112,6 +85,22 @@ def read_pair(image_path: Path, label_path: Path) -> tuple[np.ndarray, np.ndarra
         f"{labels.shape[:2]}: take both from the same release of the dataset",
     )
     return image, labels
+
+
+def labels_of_segments(
+    segments: np.ndarray, class_ids: np.ndarray, crowd: np.ndarray, thing_ids: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the labels of a sample (its last four fields) from a segment for each pixel; those of things are objects.
+
+    Args:
+        segments: (H, W) integers: row of the arrays below, each of which has pixels.
+        class_ids: (k,) uint8, VOID where a segment has no class.
+        crowd: (k,) bool.
+        thing_ids: Classes of objects.
+    """
+    is_object = np.isin(class_ids, thing_ids)
+    number_of = np.where(is_object, np.cumsum(is_object), 0).astype(np.int32)
+    return class_ids.take(segments), number_of.take(segments), class_ids[is_object], crowd[is_object]
 
 
 def instance_boxes(instance: np.ndarray, count: int) -> np.ndarray:

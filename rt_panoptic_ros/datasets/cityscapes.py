@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample, read_pair
+from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample, labels_of_segments, read_pair
 from rt_panoptic_ros.datasets.coco_panoptic import CITYSCAPES_SUFFIX, compacted
 from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.model.class_table import load_class_table
@@ -83,7 +83,8 @@ class Cityscapes(PanopticDataset):
             )
         stem = _stem(path)  # the image's id too, as in the official panoptic files
         classes = self._class_of_label[labels]
-        return PanopticSample.of_segments(stem, stem, image, places, classes, ~counted, self.classes.thing_ids)
+        labelled = labels_of_segments(places, classes, ~counted, self.classes.thing_ids)
+        return PanopticSample(stem, stem, image, *labelled)
 
 
 def _stem(image: Path) -> str:

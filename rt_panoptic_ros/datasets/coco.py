@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample, read_pair
+from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample, labels_of_segments, read_pair
 from rt_panoptic_ros.datasets.coco_panoptic import decode_ids, read_segments
 from rt_panoptic_ros.errors import require
 from rt_panoptic_ros.model.class_table import load_class_table
@@ -76,9 +76,8 @@ class CocoPanoptic(PanopticDataset):
         )
         segments = places.reshape(labels.shape[:2])  # flat before NumPy 2
         class_ids, crowd = np.array([listed[segment_id] for segment_id in present.tolist()], np.uint8).T
-        return PanopticSample.of_segments(
-            stem, self._image_ids[index], image, segments, class_ids, crowd.astype(bool), self.classes.thing_ids
-        )
+        labelled = labels_of_segments(segments, class_ids, crowd.astype(bool), self.classes.thing_ids)
+        return PanopticSample(stem, self._image_ids[index], image, *labelled)
 
     def _read_json(self) -> None:
         """Fill the tables of images and segments: small arrays, as the objects of 1.3 million segments fill 1 GB."""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rt_panoptic_ros.datasets.base import instance_boxes, true_objects
+from rt_panoptic_ros.datasets.base import instance_boxes
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.records import VOID, PanopticResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -115,43 +115,6 @@ def number_segments(
         entry, crowd = categories[segment_id]
         segments.append(Segment(segment_id, entry.dataset_id, area, bbox, int(crowd), int(entry.thing)))
     return ids, tuple(segments)
-
-
-def result_from_segments(ids: np.ndarray, segments: Sequence[Segment], classes: ClassTable) -> PanopticResult:
-    """Return segments as a panoptic result, the inverse of `panoptic_segments`: things become objects of score 1.
-
-    Args:
-        ids: (H, W) integers, segment ids.
-        segments: What they are; their areas and boxes are counted anew.
-        classes: Tells things from stuff and knows the segments' categories.
-
-    Raises:
-        InvalidInputError: A category is not in the class table, or an id has no segment.
-    """
-    by_category = {entry.dataset_id: entry for entry in classes.classes}
-    entries = {}
-    for segment in segments:
-        if segment.category_id not in by_category:
-            raise InvalidInputError(
-                f"expected categories of class table '{classes.name}', got category {segment.category_id}: "
-                "name the table that the file was made with"
-            )
-        entries[segment.id] = by_category[segment.category_id]
-    present, places = compacted(ids)
-    semantic_of = {0: VOID}
-    class_ids: list[int] = []  # of the objects
-    instance_of = {}
-    for segment_id in present[present > 0].tolist():
-        if segment_id not in entries:
-            raise InvalidInputError(f"expected a segment for each id in the picture, got {segment_id} without one")
-        entry = entries[segment_id]
-        semantic_of[segment_id] = entry.id
-        if entry.thing:
-            class_ids.append(entry.id)
-            instance_of[segment_id] = len(class_ids)
-    semantic = np.array([semantic_of[segment_id] for segment_id in present.tolist()], np.uint8)
-    instance = np.array([instance_of.get(segment_id, 0) for segment_id in present.tolist()], np.uint16)[places]
-    return PanopticResult(semantic[places], instance, true_objects(instance, np.array(class_ids, np.uint8)))
 
 
 def encode_ids(ids: np.ndarray) -> np.ndarray:

@@ -58,13 +58,13 @@ class AveragePrecision:
         """
         height, width = sample.instance.shape
         self._images.append({"id": len(self._images) + 1, "height": height, "width": width})
-        crowd = sample.instance_crowd.tolist()
-        for row, annotation in enumerate(_annotations(sample.instance, sample.instance_classes)):
-            self._truth.append({**annotation, "iscrowd": int(crowd[row]), **self._number(self._truth)})
-        table = result.detections
-        for row, annotation in enumerate(_annotations(result.instance, table.class_ids)):
-            score = float(table.scores[row])
-            self._detections.append({**annotation, "iscrowd": 0, "score": score, **self._number(self._detections)})
+        image, table = {"image_id": len(self._images)}, result.detections
+        objects = _annotations(sample.instance, sample.instance_classes)
+        for annotation, crowd in zip(objects, sample.instance_crowd.tolist(), strict=True):
+            self._truth.append({**annotation, **image, "iscrowd": int(crowd)})
+        objects = _annotations(result.instance, table.class_ids)
+        for annotation, score in zip(objects, table.scores.tolist(), strict=True):
+            self._detections.append({**annotation, **image, "iscrowd": 0, "score": score})
 
     def result(self) -> Precision:
         """Return the precision over the images so far."""
@@ -85,12 +85,6 @@ class AveragePrecision:
             return Precision(np.nan, np.nan, per_class)
         return Precision(float(precision[..., occurs].mean()), float(precision[0][:, occurs].mean()), per_class)
 
-    def _number(self, annotations: list[dict[str, Any]]) -> dict[str, int]:
-        return {
-            "image_id": len(self._images),
-            "id": len(annotations) + 1,
-        }  # ids from 1: pycocotools takes 0 for no match
-
     def _coco(self, annotations: list[dict[str, Any]]) -> Any:
         from pycocotools.coco import COCO
 
@@ -98,7 +92,8 @@ class AveragePrecision:
         coco.dataset = {
             "images": self._images,
             "categories": [{"id": class_id} for class_id in self._classes.thing_ids],
-            "annotations": annotations,
+            # Ids from 1: pycocotools takes 0 for no match.
+            "annotations": [{**annotation, "id": number} for number, annotation in enumerate(annotations, 1)],
         }
         coco.createIndex()
         return coco

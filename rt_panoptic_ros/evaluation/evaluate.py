@@ -92,7 +92,7 @@ def evaluate(
     Raises:
         InvalidInputError: The model's classes are not the dataset's, no image has labels, or a file of the dataset is
             damaged.
-        UnavailableError: pycocotools (said before any image is labelled) or the engine can't be had here.
+        UnavailableError: pycocotools (said before any image is labelled) or the backend can't be had here.
     """
     classes = dataset.classes
     _require_same_classes(pipeline.classes, classes)

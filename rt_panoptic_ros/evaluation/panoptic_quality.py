@@ -7,12 +7,12 @@ crowds of its class; crowds are never missed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,12 +49,7 @@ class QualityCounts:
         return cls(np.zeros(class_count), zeros, zeros, zeros)
 
     def __add__(self, other: QualityCounts) -> QualityCounts:
-        return QualityCounts(
-            self.iou_sums + other.iou_sums,
-            self.true_positives + other.true_positives,
-            self.false_positives + other.false_positives,
-            self.false_negatives + other.false_negatives,
-        )
+        return QualityCounts(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
     @property
     def true_segments(self) -> np.ndarray:
@@ -65,18 +60,18 @@ class QualityCounts:
     @property
     def pq(self) -> np.ndarray:
         """Panoptic quality, (N,) float64 in 0 to 1; NaN for classes in neither ground truth nor prediction."""
-        return _ratio(self.iou_sums, self._weights)
+        return ratio(self.iou_sums, self._weights)
 
     @property
     def sq(self) -> np.ndarray:
         """Segmentation quality, the mean IoU of matches, (N,) float64; 0 without a match, NaN as in `pq`."""
-        quality = np.where(self.true_positives > 0, _ratio(self.iou_sums, self.true_positives), 0.0)
+        quality = np.where(self.true_positives > 0, ratio(self.iou_sums, self.true_positives), 0.0)
         return np.where(self._weights > 0, quality, np.nan)
 
     @property
     def rq(self) -> np.ndarray:
         """Recognition quality, the F1 score of segments, (N,) float64 in 0 to 1; NaN as in `pq`."""
-        return _ratio(self.true_positives, self._weights)
+        return ratio(self.true_positives, self._weights)
 
     def mean(self, class_ids: Sequence[int]) -> MeanQuality:
         """Return the averages over those of `class_ids` that occur in ground truth or prediction."""
@@ -177,20 +172,15 @@ def _places(ids: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
 
 
 def _require_segments(histogram: np.ndarray, predicted_areas: np.ndarray) -> None:
+    remedy = "take the picture and its segments from the same file"
     for name, strays in (("ground truth", histogram[_UNKNOWN].sum()), ("prediction", histogram[:, _UNKNOWN].sum())):
-        if strays:
-            raise InvalidInputError(
-                f"expected a segment for each id in the picture of the {name}, got {strays} px of ids without one: "
-                "take the picture and its segments from the same file"
-            )
-    if not predicted_areas.all():
-        raise InvalidInputError(
-            f"expected predicted segments that have pixels, got {np.count_nonzero(predicted_areas == 0)} without: "
-            "take the picture and its segments from the same file"
-        )
+        expected = f"a segment for each id in the picture of the {name}"
+        require(strays == 0, expected, f"{strays} px of ids without one: {remedy}")
+    empty = np.count_nonzero(predicted_areas == 0)
+    require(empty == 0, "predicted segments that have pixels", f"{empty} without: {remedy}")
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Divide, with NaN where the denominator is 0."""
     quotient = np.full(numerator.shape, np.nan)
     np.divide(numerator, denominator, out=quotient, where=denominator > 0)

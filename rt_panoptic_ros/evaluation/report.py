@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import numpy as np
 
-from rt_panoptic_ros.datasets.coco_panoptic import result_from_segments
+from rt_panoptic_ros.datasets.base import true_objects
 from rt_panoptic_ros.drawing.overlay import contact_sheet, render_overlay
-from rt_panoptic_ros.evaluation.evaluate import true_segments
+from rt_panoptic_ros.evaluation.average_precision import Precision
 from rt_panoptic_ros.files import output_path, write_image
-from rt_panoptic_ros.records import CameraImage
+from rt_panoptic_ros.records import CameraImage, PanopticResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
-
     from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
     from rt_panoptic_ros.evaluation.evaluate import Evaluation, FrameQuality
-    from rt_panoptic_ros.evaluation.panoptic_quality import MeanQuality
-    from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.pipeline import PanopticPipeline
-    from rt_panoptic_ros.records import PanopticResult
 
 _SHEET_FRAMES = 4  # best ones, and as many worst ones
 _SHEET_WIDTH_PX = 1920
@@ -46,7 +42,7 @@ class Subject:
 
 def format_tables(evaluation: Evaluation, subject: Subject) -> str:
     """Return the figures as text in percent: one line as in Table 1, one line per class as in Table A4."""
-    precision = evaluation.precision
+    precision = _precision(evaluation)
     summary = {
         "PQ": evaluation.all.pq,
         "PQ^th": evaluation.things.pq,
@@ -54,8 +50,8 @@ def format_tables(evaluation: Evaluation, subject: Subject) -> str:
         "SQ": evaluation.all.sq,
         "RQ": evaluation.all.rq,
         "mIoU": evaluation.mean_iou,
-        "AP": math.nan if precision is None else precision.ap,
-        "AP50": math.nan if precision is None else precision.ap50,
+        "AP": precision.ap,
+        "AP50": precision.ap50,
     }
     stages = ", ".join(f"{stage} {value:.1f}" for stage, value in evaluation.stage_ms.items())
     lines = [
@@ -74,60 +70,51 @@ def format_tables(evaluation: Evaluation, subject: Subject) -> str:
 
 def metrics_document(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
     """Return all figures as plain data: shares from 0 to 1, null where there is nothing to measure."""
-    counts, precision = evaluation.counts, evaluation.precision
-    return {
-        "model": subject.model,
-        "engine": subject.engine,
-        "settings": subject.settings,
-        "dataset": subject.dataset,
-        "split": subject.split,
+    counts, precision = evaluation.counts, _precision(evaluation)
+    columns = {
+        "pq": counts.pq,
+        "sq": counts.sq,
+        "rq": counts.rq,
+        "iou": evaluation.iou,
+        "average_precision": precision.per_class,
+        "segments": counts.true_segments,
+        "true_positives": counts.true_positives,
+        "false_positives": counts.false_positives,
+        "false_negatives": counts.false_negatives,
+    }
+    document: dict[str, Any] = {
+        **asdict(subject),
         "images": len(evaluation.frames),
         "instance_note": evaluation.instance_note,
-        "panoptic_quality": {
-            "all": _mean_document(evaluation.all),
-            "things": _mean_document(evaluation.things),
-            "stuff": _mean_document(evaluation.stuff),
-        },
-        "mean_iou": _number(evaluation.mean_iou),
-        "average_precision": None if precision is None else _number(precision.ap),
-        "average_precision_50": None if precision is None else _number(precision.ap50),
+        "panoptic_quality": {name: asdict(getattr(evaluation, name)) for name in ("all", "things", "stuff")},
+        "mean_iou": evaluation.mean_iou,
+        "average_precision": precision.ap,
+        "average_precision_50": precision.ap50,
         "classes": [
-            {
-                "name": entry.name,
-                "thing": entry.thing,
-                "pq": _number(counts.pq[entry.id]),
-                "sq": _number(counts.sq[entry.id]),
-                "rq": _number(counts.rq[entry.id]),
-                "iou": _number(evaluation.iou[entry.id]),
-                "average_precision": None if precision is None else _number(precision.per_class[entry.id]),
-                "segments": int(counts.true_segments[entry.id]),
-                "true_positives": int(counts.true_positives[entry.id]),
-                "false_positives": int(counts.false_positives[entry.id]),
-                "false_negatives": int(counts.false_negatives[entry.id]),
-            }
+            {"name": entry.name, "thing": entry.thing}
+            | {name: column[entry.id].item() for name, column in columns.items()}
             for entry in evaluation.classes.classes
         ],
         "median_ms": evaluation.stage_ms,
-        "frames": [{"stem": frame.stem, "pq": _number(frame.pq)} for frame in evaluation.frames],
+        "frames": [{"stem": frame.stem, "pq": frame.pq} for frame in evaluation.frames],
     }
+    plain: dict[str, Any] = _without_nan(document)
+    return plain
 
 
 def card_figures(evaluation: Evaluation, command: str) -> dict[str, Any]:
     """Return what a model's card says of an evaluation: percent, ms, and the command that prints them."""
-    precision = evaluation.precision
+    precision = _precision(evaluation)
+    things = [entry for entry in evaluation.classes.classes if entry.thing]
     figures: dict[str, float] = {
         "mean_iou": evaluation.mean_iou,
         "pq": evaluation.all.pq,
         "pq_things": evaluation.things.pq,
         "pq_stuff": evaluation.stuff.pq,
-        **{
-            f"pq_{entry.name}": float(evaluation.counts.pq[entry.id])
-            for entry in evaluation.classes.classes
-            if entry.thing
-        },
+        **{f"pq_{entry.name}": float(evaluation.counts.pq[entry.id]) for entry in things},
+        "ap": precision.ap,
+        "ap50": precision.ap50,
     }
-    if precision is not None:
-        figures |= {"ap": precision.ap, "ap50": precision.ap50}
     known = {name: round(100 * value, 1) for name, value in figures.items() if not math.isnan(value)}
     note = {"note": evaluation.instance_note} if evaluation.instance_note else {}
     frame_ms = round(evaluation.stage_ms["total"], 1)
@@ -168,7 +155,7 @@ def render_sheet(evaluation: Evaluation, pipeline: PanopticPipeline, dataset: Pa
     for frame in extreme_frames(evaluation.frames):
         sample = dataset[frame.index]
         result = pipeline(CameraImage(sample.image, "rgb"))
-        for labels in (true_result(sample, evaluation.classes), result):
+        for labels in (true_result(sample), result):
             pictures.append(render_overlay(sample.image, labels, evaluation.classes))
         captions += [f"{frame.stem}: ground truth", f"predicted, {quality} {_percent(frame.pq, 1)}"]
     return contact_sheet(pictures, 4, _SHEET_WIDTH_PX, captions)
@@ -184,9 +171,10 @@ def extreme_frames(frames: Sequence[FrameQuality]) -> list[FrameQuality]:
     return best + rest[-_SHEET_FRAMES:]
 
 
-def true_result(sample: PanopticSample, classes: ClassTable) -> PanopticResult:
-    """Return the ground truth as a result whose objects have score 1, to be drawn like one."""
-    return replace(result_from_segments(*true_segments(sample, classes), classes), semantic=sample.semantic)
+def true_result(sample: PanopticSample) -> PanopticResult:
+    """Return the ground truth as if the pipeline had made it, with score 1 for each object."""
+    objects = true_objects(sample.instance, sample.instance_classes)
+    return PanopticResult(sample.semantic, sample.instance.astype(np.uint16), objects)
 
 
 def _class_table(evaluation: Evaluation) -> list[str]:
@@ -203,12 +191,18 @@ def _class_table(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def _mean_document(mean: MeanQuality) -> dict[str, float | int | None]:
-    return {"pq": _number(mean.pq), "sq": _number(mean.sq), "rq": _number(mean.rq), "classes": mean.classes}
+def _precision(evaluation: Evaluation) -> Precision:
+    """Return the average precision, NaN where it was not asked for."""
+    return evaluation.precision or Precision(math.nan, math.nan, np.full(len(evaluation.classes), math.nan))
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+def _without_nan(value: Any) -> Any:
+    """Return plain data with None for NaN, which JSON doesn't know."""
+    if isinstance(value, dict):
+        return {name: _without_nan(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _percent(share: float, digits: int) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import require
+from rt_panoptic_ros.evaluation.panoptic_quality import ratio
 from rt_panoptic_ros.records import VOID
 
 
@@ -25,11 +26,11 @@ class SemanticIou:
         Raises:
             InvalidInputError: The sizes differ.
         """
-        if truth.shape != predicted.shape:
-            raise InvalidInputError(
-                f"expected a prediction of the ground truth's size {truth.shape}, got {predicted.shape}: "
-                "compare labels of the same image"
-            )
+        require(
+            truth.shape == predicted.shape,
+            f"a prediction of the ground truth's size {truth.shape}",
+            f"{predicted.shape}: compare labels of the same image",
+        )
         pairs = truth.astype(np.intp) * (VOID + 1) + predicted
         self._pixels += np.bincount(pairs.ravel(), minlength=self._pixels.size).reshape(self._pixels.shape)
 
@@ -38,6 +39,4 @@ class SemanticIou:
         labelled = self._pixels[: self._class_count]
         shared = np.diagonal(labelled)
         union = labelled.sum(axis=1) + labelled.sum(axis=0)[: self._class_count] - shared
-        iou = np.full(self._class_count, np.nan)
-        np.divide(shared, union, out=iou, where=union > 0)
-        return iou
+        return ratio(shared, union)

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.files import atomic_path, file_sha256, output_path
 from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
-from rt_panoptic_ros.model.class_table import ClassTable, load_class_table, parse_class_table
+from rt_panoptic_ros.model.class_table import ClassTable, available_class_tables, load_class_table, parse_class_table
 from rt_panoptic_ros.resources import share_directory
 from rt_panoptic_ros.settings import PostprocessSettings, plain, record_from
 
@@ -164,8 +164,7 @@ def read_bundle(model: Path | str) -> ModelBundle:
             "import-weights` or `rt-panoptic make-untrained`"
         )
     try:
-        document = yaml.safe_load((path / CARD).read_text(encoding="utf-8"))
-        return _parse_card(path, document)
+        return _parse_card(path, yaml.safe_load((path / CARD).read_text(encoding="utf-8")))
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         summary = " ".join(str(error).split())
         raise InvalidInputError(
@@ -173,16 +172,15 @@ def read_bundle(model: Path | str) -> ModelBundle:
         ) from None
 
 
-def _parse_card(path: Path, document: Mapping[str, Any]) -> ModelBundle:
+def _parse_card(path: Path, document: object) -> ModelBundle:
     if not isinstance(document, dict):
         raise TypeError("it is not a table of entries")
     classes = document["classes"]
-    table = load_class_table(classes) if isinstance(classes, str) else parse_class_table(classes)
     return ModelBundle(
         path=path,
         name=str(document["name"]),
         network=record_from(NetworkConfig, document["network"], "network"),
-        classes=table,
+        classes=load_class_table(classes) if isinstance(classes, str) else parse_class_table(classes),
         input=record_from(InputSpec, document["input"], "input"),
         settings=PostprocessSettings().replaced(document["postprocess"]),
         weights_sha256=str(document["weights_sha256"]),
@@ -212,10 +210,7 @@ def write_bundle(
     with atomic_path(path / WEIGHTS) as temporary:
         save_file(checked, temporary)
         digest = file_sha256(temporary)
-    try:
-        shipped = load_class_table(classes.name) == classes
-    except InvalidInputError:
-        shipped = False
+    shipped = classes.name in available_class_tables() and load_class_table(classes.name) == classes
     _write_card(
         path,
         {

@@ -12,6 +12,7 @@ import yaml
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.records import VOID
 from rt_panoptic_ros.resources import share_directory
+from rt_panoptic_ros.settings import plain
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,7 @@ class ClassTable:
 
     def to_document(self) -> dict[str, Any]:
         """Return the table as plain data, the inverse of `parse_class_table`."""
-        rows = [
-            {"id": c.id, "name": c.name, "thing": c.thing, "color": list(c.color), "dataset_id": c.dataset_id}
-            for c in self.classes
-        ]
-        return {"name": self.name, "classes": rows}
+        return plain(self)
 
 
 def available_class_tables() -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""Learning: targets, losses, recipes, the loop, the ablation; torch."""
+"""Learning: targets, losses, recipes, the loop; torch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ def image_labels(sample: PanopticSample, thing_ids: Sequence[int]) -> ImageLabel
     )
 
 
-def collate(items: Sequence[ImageLabels], size_divisor: int, fill_rgb: Sequence[float]) -> Batch:
+def collate(items: Sequence[ImageLabels], size_divisor: int, fill_rgb: tuple[int, int, int]) -> Batch:
     """Return a batch; images are padded right and below to the largest, up to a multiple of `size_divisor` px.
 
     Padding has colour `fill_rgb` (as `input_image.prepare_input` pads) and is void.
@@ -78,7 +78,7 @@ def collate(items: Sequence[ImageLabels], size_divisor: int, fill_rgb: Sequence[
     height, width = (
         -(-max(item.image.shape[axis] for item in items) // size_divisor) * size_divisor for axis in (1, 2)
     )
-    fill = torch.tensor([round(value) for value in fill_rgb], dtype=torch.uint8)
+    fill = torch.tensor(fill_rgb, dtype=torch.uint8)
     images = fill[None, :, None, None].repeat(len(items), 1, height, width)
     labels = []
     for image, item in zip(images, items, strict=True):
@@ -86,13 +86,12 @@ def collate(items: Sequence[ImageLabels], size_divisor: int, fill_rgb: Sequence[
         image[:, :h, :w] = item.image
         padding = (0, width - w, 0, height - h)
         labels.append(
-            ImageLabels(
+            replace(
+                item,
                 image=image,
                 semantic=functional.pad(item.semantic, padding, value=VOID),
                 instance=functional.pad(item.instance, padding),
                 unassigned=functional.pad(item.unassigned, padding),
-                boxes=item.boxes,
-                channels=item.channels,
             )
         )
     return Batch(images, tuple(labels))

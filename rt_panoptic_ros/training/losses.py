@@ -15,7 +15,7 @@ from rt_panoptic_ros.network.head import NetworkOutputs
 from rt_panoptic_ros.records import VOID
 from rt_panoptic_ros.training.boxes import offset_iou
 from rt_panoptic_ros.training.mask_loss import mask_loss
-from rt_panoptic_ros.training.targets import IGNORED_LEVEL, Targets
+from rt_panoptic_ros.training.targets import IGNORED_LEVEL, Targets, by_location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,15 +72,14 @@ def total_loss(
     Returns:
         A scalar, and {name: scalar}.
     """
-    box_class = torch.cat([part.flatten(2).transpose(1, 2) for part in outputs.box_class_logits], dim=1)  # (B, L, T)
-    offsets = torch.cat([part.flatten(2).transpose(1, 2) for part in outputs.box_offsets], dim=1)  # (B, L, 4)
-    center = torch.cat([part.flatten(1) for part in outputs.centerness_logits], dim=1)  # (B, L)
-
+    box_class, offsets, center = (
+        by_location(parts) for parts in (outputs.box_class_logits, outputs.box_offsets, outputs.centerness_logits)
+    )  # (B, L, T), (B, L, 4), (B, L, 1)
     foreground = targets.foreground
     count = reduce_count(foreground.sum().float()).clamp(min=1)
     parts = {
         "box_regression": box_regression_loss(offsets[foreground], targets.offsets[foreground], count),
-        "centerness": centerness_loss(center[foreground], targets.centerness[foreground], count),
+        "centerness": centerness_loss(center[foreground][:, 0], targets.centerness[foreground], count),
         "box_class": box_class_loss(box_class, targets.channels, foreground, targets.ignored),
         "semantics": semantics_loss(outputs.semantic_logits, targets.semantic, class_weights=weights.classes),
     }

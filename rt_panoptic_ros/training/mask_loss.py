@@ -7,10 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from rt_panoptic_ros.network.head import NetworkOutputs
-from rt_panoptic_ros.records import STRIDES
 from rt_panoptic_ros.settings import QueryBoxSettings
 from rt_panoptic_ros.training.boxes import offsets_to_boxes, paired_iou, suppress
-from rt_panoptic_ros.training.targets import IGNORED_LEVEL, Targets, level_positions
+from rt_panoptic_ros.training.targets import IGNORED_LEVEL, Targets, by_location, level_positions
 
 MAX_QUERIES = 64
 """Query boxes per image that the loss looks at, the highest scores first."""
@@ -77,20 +76,15 @@ def dense_boxes(outputs: NetworkOutputs, index: int) -> Tensor:
 @torch.no_grad()
 def query_boxes(outputs: NetworkOutputs, targets: Targets, index: int) -> tuple[Tensor, Tensor]:
     """Return one image's query boxes, (q, 4) xyxy px by falling score, and the locations they come from, (q,) int64."""
-    logits = torch.cat([part[index].flatten(1) for part in outputs.box_class_logits], dim=1)  # (T, L)
-    center = torch.cat([part[index, 0].flatten() for part in outputs.centerness_logits])  # (L,)
-    offsets = torch.cat([part[index].flatten(1) for part in outputs.box_offsets], dim=1)  # (4, L)
+    logits, center, offsets = (
+        by_location([part[index, None] for part in parts])[0]
+        for parts in (outputs.box_class_logits, outputs.centerness_logits, outputs.box_offsets)
+    )  # (L, T), (L, 1), (L, 4)
     rows = targets.foreground[index].nonzero()[:, 0]
     channels = targets.channels[index][rows]
-    scores = logits[channels, rows].float().sigmoid() * center[rows].float().sigmoid()
+    scores = logits[rows, channels].float().sigmoid() * center[rows, 0].float().sigmoid()
     best = scores.sort(descending=True, stable=True).indices[:_CANDIDATES]
     rows, channels, scores = rows[best], channels[best], scores[best]
-    positions = torch.cat(
-        [
-            level_positions(part.shape[2], part.shape[3], stride, part.device)
-            for part, stride in zip(outputs.box_offsets, STRIDES, strict=True)
-        ]
-    )
-    boxes = offsets_to_boxes(offsets.T[rows].float(), positions[rows].float())
+    boxes = offsets_to_boxes(offsets[rows].float(), targets.positions[rows].float())
     kept = suppress(boxes, scores, channels, QueryBoxSettings().nms_threshold)[:MAX_QUERIES]
     return boxes[kept], rows[kept]

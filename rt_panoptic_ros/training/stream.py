@@ -47,7 +47,7 @@ def open_batches(stream: TrainingStream, steps: range, processes: Processes, wor
     firsts = [(step * processes.count + processes.rank) * images for step in steps]
     loader = DataLoader(
         stream,
-        batch_sampler=[range(first, first + images) for first in firsts],
+        batch_sampler=[list(range(first, first + images)) for first in firsts],
         num_workers=workers,
         collate_fn=functools.partial(collate, size_divisor=SIZE_DIVISOR, fill_rgb=stream.recipe.input.fill_rgb),
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rt_panoptic_ros.records import STRIDES, VOID
 from rt_panoptic_ros.training.batches import Batch, ImageLabels
+from rt_panoptic_ros.training.boxes import box_area
 
 LEVEL_RANGES_PX = (64.0, 128.0, 256.0, 512.0)
 """m_1 to m_4 of Eq. 9, px, FCOS's values: level i takes objects reaching from m_{i-1} to m_i; the last, all larger."""
@@ -30,6 +31,7 @@ class Targets:
     channels: Tensor  # (B, L) int64: place among the thing classes, where foreground
     objects: Tensor  # (B, L) int64: row of the object in the image's labels, where foreground
     levelness: Tensor  # (B, g, k) int64: 0 background, else 1 + level; IGNORED_LEVEL where unknown
+    positions: Tensor  # (L, 2) int64: pixel (x, y) of each location
     instance: Tensor  # (B, g, k) int32: 0 none, else 1 + row of the object that the grid point's pixel belongs to
     semantic: Tensor  # (B, H, W) uint8 class ids, 255 void
 
@@ -92,7 +94,12 @@ def assign_targets(
                 "semantic": labels.semantic,
             }
         )
-    return Targets(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+    return Targets(positions=xy, **{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+
+
+def by_location(parts: Sequence[Tensor]) -> Tensor:
+    """Return a network's output of all levels, each (B, C, h_i, w_i), in the order of the targets: (B, L, C)."""
+    return torch.cat([part.flatten(2).transpose(1, 2) for part in parts], dim=1)
 
 
 def level_positions(height: int, width: int, stride: int, device: torch.device) -> Tensor:
@@ -128,8 +135,7 @@ def _smallest_box(boxes: Tensor, points: Tensor) -> Tensor:
     if len(boxes) == 0:
         return torch.full((len(points),), -1, device=points.device)
     inside = ((points[:, None] >= boxes[None, :, :2]) & (points[:, None] < boxes[None, :, 2:])).all(dim=2)  # (n, m)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    area, row = torch.where(inside, areas, torch.inf).min(dim=1)
+    area, row = torch.where(inside, box_area(boxes), torch.inf).min(dim=1)
     return torch.where(area.isfinite(), row, -1)
 
 

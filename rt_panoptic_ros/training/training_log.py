@@ -81,7 +81,7 @@ class TrainingLog:
             sample = self._validation[int(index)]
             predicted = pipeline(CameraImage(sample.image, "rgb"))
             pictures += [
-                render_overlay(sample.image, true_result(sample, self._classes), self._classes),
+                render_overlay(sample.image, true_result(sample), self._classes),
                 render_overlay(sample.image, predicted, self._classes),
             ]
         sheet = contact_sheet(pictures, 4, _SHEET_WIDTH_PX, captions=["labels", "prediction"] * (len(pictures) // 2))

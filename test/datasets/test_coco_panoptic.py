@@ -9,19 +9,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from coco_cases import read_coco_panoptic
+from coco_cases import read_coco_panoptic, result_from_segments
 from conftest import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt_panoptic_ros.datasets.coco_panoptic import (
     CocoPanopticWriter,
-    Segment,
     decode_ids,
     encode_ids,
     panoptic_segments,
     read_segments,
-    result_from_segments,
 )
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.model.class_table import load_class_table
@@ -117,13 +115,6 @@ class TestSegments:
         result = random_result(1, 4, 4, 1)
         with pytest.raises(InvalidInputError, match="up to 1, the largest of the detections, got 2"):
             panoptic_segments(PanopticResult(result.semantic, result.instance * 0 + 2, result.detections), COCO)
-
-    def test_segments_must_fit_the_class_table_and_the_picture(self) -> None:
-        ids = np.full((2, 2), 7)
-        with pytest.raises(InvalidInputError, match=r"class table 'coco', got category 1000"):
-            result_from_segments(ids, [Segment(7, 1000, 4, (0, 0, 2, 2))], COCO)
-        with pytest.raises(InvalidInputError, match="got 7 without one"):
-            result_from_segments(ids, [Segment(8, 1, 4, (0, 0, 2, 2))], COCO)
 
 
 class TestIds:

@@ -48,9 +48,14 @@ def test_round_trip(copy: ModelBundle, small_bundle: ModelBundle) -> None:
     assert again == copy
     assert again.input.size == (64, 96)
     assert again.settings.masks.mask_threshold == 0.2
+    weights = again.load_weights()
     for name, value in small_bundle.load_weights().items():
-        np.testing.assert_array_equal(again.load_weights()[name], value)
+        np.testing.assert_array_equal(weights[name], value)
     assert not list(copy.path.glob(".*"))
+
+
+def test_padding_has_the_rounded_mean() -> None:
+    assert InputSpec(mean_rgb=(1.4, 2.6, 3.0)).fill_rgb == (1, 3, 3)
 
 
 def test_own_class_tables_travel_in_the_card(small_bundle: ModelBundle, tmp_path: Path) -> None:

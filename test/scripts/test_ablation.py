@@ -40,14 +40,14 @@ def test_the_table_shows_means_and_each_seed() -> None:
 
 
 def test_an_ablation_goes_on_where_it_was_stopped(tiny_camvid: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
-    base = replace(tiny_recipe, validate_epochs=1, schedule=replace(tiny_recipe.schedule, steps=3))
+    base = replace(tiny_recipe, validate_epochs=1, schedule=replace(tiny_recipe.schedule, steps=2))
     out = tmp_path / "ablation"
     started: list[tuple[str, bool]] = []
 
     def stopped(recipe: Recipe, root: Path, out: Path, *, resume: bool, device: str, workers: int) -> object:
         started.append((recipe.name, resume))
         if recipe.name == "two_towers_seed1" and not resume:
-            train(recipe, root, out, resume=resume, device=device, workers=workers, until=2)
+            train(recipe, root, out, resume=resume, device=device, workers=workers, until=1)
             raise KeyboardInterrupt
         return train(recipe, root, out, resume=resume, device=device, workers=workers)
 
@@ -65,7 +65,7 @@ def test_an_ablation_goes_on_where_it_was_stopped(tiny_camvid: Path, tiny_recipe
     assert curves.std() > 0
     assert ablate(base, tiny_camvid, out, seeds=[1], device="cpu", workers=0, learn=stopped) == table
     assert len(started) == 6, "what is finished is not done again"
-    longer = replace(base, schedule=replace(base.schedule, steps=4))
+    longer = replace(base, schedule=replace(base.schedule, steps=3))
     with pytest.raises(InvalidInputError, match="another schedule"):
         ablate(longer, tiny_camvid, out, seeds=[1], device="cpu", workers=0, learn=stopped)
 

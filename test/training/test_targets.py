@@ -121,7 +121,7 @@ def expected(sample, level_sizes, supervision, ranges, padded):
 @pytest.mark.parametrize("seed", range(4))
 def test_targets_are_the_papers(seed: int, supervision: str) -> None:
     samples = [scene(10 * seed, 61, 75, 6), scene(10 * seed + 1, 50, 83, 3), scene(10 * seed + 2, 40, 40, 0)]
-    batch = collate([image_labels(sample, THINGS) for sample in samples], 1, (1.0, 2.0, 3.0))
+    batch = collate([image_labels(sample, THINGS) for sample in samples], 1, (1, 2, 3))
     assert batch.images.shape == (3, 3, 61, 83)
     sizes = [(-(-61 // stride), -(-83 // stride)) for stride in STRIDES]
     targets = assign_targets(batch, sizes, supervision=supervision, level_ranges_px=RANGES)
@@ -186,7 +186,7 @@ def test_positions_are_the_centers_of_receptive_fields() -> None:
 
 def test_collate_pads_right_and_below_with_void() -> None:
     items = [image_labels(square(8, 10), THINGS), image_labels(square(4, 20), THINGS)]
-    batch = collate(items, 32, (1.4, 2.6, 3.0))
+    batch = collate(items, 32, (1, 3, 3))
     assert batch.images.shape == (2, 3, 32, 32)
     assert batch.images[0, :, 31, 31].tolist() == [1, 3, 3]
     assert torch.equal(batch.images[1, :, :20, :20], items[1].image)
