@@ -23,7 +23,7 @@ lint:  ## Run the linters and the type checks alone
 	@$(BIN)/ruff format --check .
 	@$(RUN) $(BIN)/mypy
 
-bench:  ## Time post-processing and a whole frame beside plain twins (docs/performance.md)
+bench:  ## Time post-processing and a whole frame beside reference implementations (docs/performance.md)
 	@scripts/make_environment --with-tests
 	@$(RUN) $(BIN)/python -m rt_panoptic_ros bench postprocess
 	@$(RUN) $(BIN)/python -m rt_panoptic_ros bench pipeline --model camvid_lite0 --size 360x480
