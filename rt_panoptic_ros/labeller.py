@@ -75,7 +75,7 @@ class FrameLabeller:
 
         Raises:
             InvalidInputError: Not an image that the model can take.
-            UnavailableError: The engine can't be had here (only with the first image of a size).
+            UnavailableError: The backend can't be had here (only with the first image of a size).
         """
         result = self._pipeline(image, settings=settings, confidence=confidence)
         timings_ms = dict(self._pipeline.timings_ms)

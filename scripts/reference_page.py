@@ -21,8 +21,8 @@ TOPICS = {f"~/{output.name}": output.type for output in OUTPUTS.values()} | {
 """{topic that the node publishes: its type}."""
 
 _DIAGNOSTICS = (
-    "Every second, `NODE: panoptic`: state, engine, rate, frames by outcome, callbacks that failed, median and 95th "
-    "percentile of every stage; while the model is loaded, what that is busy with. And for each camera `NODE: "
+    "Every second, `NODE: panoptic`: state, `engine` (model and backend), rate, frames by outcome, callbacks that "
+    "failed, median and 95th percentile of every stage; while the model is loaded, what that is busy with. And for each camera `NODE: "
     "camera` (or `camera NAME`), a ledger: topic, input rate, period, age at arrival, time from arrival and from "
     "the stamp to the outputs, frames by outcome: received, processed, late (labelled later after arrival than the "
     "camera's period), dropped for a newer one, skipped beyond `max_rate_hz`, refused, failed, lost in transport."
@@ -52,8 +52,8 @@ model serves all, and the cameras take turns.
 A camera's images are received only while someone subscribes to one of its outputs (`lazy`). The newest image wins: the
 middleware keeps it (depth 1; 2 for reliable ones, of which the last may still be arriving), the node another that waits
 for its turn, and when that comes, a newer one in the middleware takes its place. One that waited in the node and gave
-way is counted as dropped; one that gave way before is not counted: while the engine is behind, a camera is looked at 25
-times a second and at its turns. An image that can't be used is counted as refused, and the log says why.
+way is counted as dropped; one that gave way before is not counted: while the pipeline is behind, a camera is looked at
+25 times a second and at its turns. An image that can't be used is counted as refused, and the log says why.
 
 ## Published
 
@@ -80,7 +80,7 @@ def reference_page() -> str:
     return page + (
         "\n## Services\n\n| service | type | |\n|---|---|---|\n"
         "| `~/reset_tracking` | std_srvs/srv/Trigger | Forgets all objects; ids begin with 1 again. |\n"
-        "| `~/enable` | std_srvs/srv/SetBool | false: receives and publishes nothing until true; the engine stays. |\n"
+        "| `~/enable` | std_srvs/srv/SetBool | false: receives and publishes nothing until true; the model stays. |\n"
         "\nA change out of range, or in a state where it isn't accepted, is refused with the reason. "
         "`launch/panoptic.launch.py` has all of them as arguments (`ros2 launch rt_panoptic_ros panoptic.launch.py "
         "--show-args`).\n"

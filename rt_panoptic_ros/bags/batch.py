@@ -154,7 +154,7 @@ def outcome_of(job: BagJob, report: Report = lambda *_: None) -> Outcome:
 
 def _in_process(job: BagJob, progress: Progress) -> Outcome:
     """Do a job in a process of its own."""
-    context = multiprocessing.get_context("spawn")  # engines and threads don't survive a fork
+    context = multiprocessing.get_context("spawn")  # backends and threads don't survive a fork
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, there), daemon=True)  # one that is at work ends with this one
     process.start()

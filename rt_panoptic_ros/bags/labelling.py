@@ -42,7 +42,7 @@ class BagSummary:
     frames: int = 0
     resumed: int = 0  # of the frames, those that an earlier run had labelled
     skipped: Counter[tuple[str, str]] = field(default_factory=Counter)  # of the frames, by (topic, reason)
-    engine: str = ""
+    backend: str = ""
     others: Mapping[str, str] = field(default_factory=dict)  # {topic with images: why it was not labelled}
     losses: Sequence[str] = ()  # what of the old bag could not be read
 
@@ -59,7 +59,7 @@ class BagSummary:
         if not self.cameras:
             return f"{self.out}: there already, made with the same arguments"
         resumed = f", {self.resumed} of them by an earlier run" if self.resumed else ""
-        lines = [f"{self.out}: {self.frames} frames{resumed}" + (f", {self.engine}" if self.engine else "")]
+        lines = [f"{self.out}: {self.frames} frames{resumed}" + (f", {self.backend}" if self.backend else "")]
         lines += [f"  {camera.topic} -> {camera.prefix}" for camera in self.cameras]
         skipped = self.skipped.most_common()
         lines += [f"  skipped {count} frames: {reason} (on {topic})" for (topic, reason), count in skipped[:_REASONS]]
@@ -83,7 +83,7 @@ def label_bag(source: Path, out: Path, options: BagOptions, report: Report) -> B
 
     Raises:
         InvalidInputError: A bag that can't be read, an argument that doesn't fit it, or `out` is something else.
-        UnavailableError: The engine, or a library, can't be had here.
+        UnavailableError: The backend, or a library, can't be had here.
     """
     _check_places(source, out, options)
     document = options.document(source)
@@ -102,7 +102,7 @@ def label_bag(source: Path, out: Path, options: BagOptions, report: Report) -> B
         plan = plan_bag(bag, options)
         with Journal(partial / _JOURNAL, document, replace=options.force) as journal:
             resumed = sum(journal.counts)
-            engine = _label_frames(bag, plan, journal, options, report)
+            backend = _label_frames(bag, plan, journal, options, report)
             folder = partial / _FOLDER / out.name
             shutil.rmtree(folder.parent, ignore_errors=True)
             skipped = write_bag(folder, bag, plan, journal, options, document, report)
@@ -110,13 +110,13 @@ def label_bag(source: Path, out: Path, options: BagOptions, report: Report) -> B
             frames = sum(journal.counts)
         losses = bag.losses.lines()
     shutil.rmtree(partial)
-    return BagSummary(out, plan.cameras, frames, resumed, skipped, engine, plan.others, losses)
+    return BagSummary(out, plan.cameras, frames, resumed, skipped, backend, plan.others, losses)
 
 
 def _label_frames(bag: Bag, plan: BagPlan, journal: Journal, options: BagOptions, report: Report) -> str:
     """Complete the journal and return what labelled the frames."""
     total = sum(bag.counts[channel] for channel in plan.labelled)
-    pipeline = open_pipeline(**options.pipeline)  # the engine is loaded with the first frame
+    pipeline = open_pipeline(**options.pipeline)  # the backend is opened with the first frame
     labeller = FrameLabeller(pipeline)
     there = dict(enumerate(journal.counts))
     for number, count in there.items():
@@ -133,9 +133,9 @@ def _label_frames(bag: Bag, plan: BagPlan, journal: Journal, options: BagOptions
         journal.append(number, _label_frame(labeller, number, message.data, message_type, options))
         done += 1
         report("labelling", done, total)
-    engine = pipeline.describe() if pipeline.loaded else ""
+    backend = pipeline.describe() if pipeline.loaded else ""
     pipeline.close()
-    return engine
+    return backend
 
 
 def _label_frame(

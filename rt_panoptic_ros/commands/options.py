@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.settings import OVERLAY_OPACITY, PALETTES, parse_size
+from rt_panoptic_ros.settings import BACKENDS, DEVICES, OVERLAY_OPACITY, PALETTES, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,13 +90,13 @@ def add_model(command: argparse.ArgumentParser) -> None:
 
 def add_device(command: argparse.ArgumentParser) -> None:
     """Add the option that says where to compute."""
-    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    command.add_argument("--device", default=DEVICES[0], help=f"{', '.join(DEVICES)} (default: %(default)s)")
 
 
 def add_backend(command: argparse.ArgumentParser) -> None:
     """Add the options of a backend: the model, and what computes its network how precisely."""
     add_model(command)
-    command.add_argument("--backend", default="auto", help="auto (default), onnxruntime, torch, tensorrt or openvino")
+    command.add_argument("--backend", default=BACKENDS[0], help=f"{', '.join(BACKENDS)} (default: %(default)s)")
     command.add_argument(
         "--precision", default="float32", help="float32 (default), float16 on a GPU, or int8 where the model has ranges"
     )

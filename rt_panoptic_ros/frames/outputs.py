@@ -1,7 +1,7 @@
 """The table of what the node publishes of its cameras' images and its model.
 
 Publishers, the messages in bags, parameters, recorder, benchmarks, doctor and the reference page derive from it; how to
-make an output's content is in `ros/node/outputs.py` and `bags/messages.py`.
+make an output's content is in `ros/node/outputs.py` and, for those in `BAG_OUTPUTS`, in `bags/messages.py`.
 """
 
 from __future__ import annotations

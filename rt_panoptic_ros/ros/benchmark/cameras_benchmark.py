@@ -1,4 +1,4 @@
-"""`rt-panoptic bench cameras`: several cameras on one engine, then one of them flooding.
+"""`rt-panoptic bench cameras`: several cameras on one model, then one of them flooding.
 
 The node is real and runs as a process of its own. This process plays the cameras and listens to every camera's
 semantics and detections.
@@ -92,7 +92,7 @@ class CamerasReport:
         return {**asdict(self), **self.summary()}
 
     def summary(self) -> dict[str, float]:
-        """Return the figures that matter: spread of the shares, age in engine times, change of the others' rates."""
+        """Return the figures that matter: spread of the shares, age in answer times, change of the others' rates."""
         rates = [row.answered_hz for row in self.calm.cameras.values()]
         ages = [row.age_p95_ms for row in self.calm.cameras.values()]
         figures = {

@@ -90,7 +90,7 @@ class StandInBackend(Backend):
     def __init__(
         self, subject: SubjectSettings, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str
     ) -> None:
-        """Make the scene, where an engine would be loaded."""
+        """Make the scene, where a backend would be opened."""
         self.network_size, self.device, self.precision = network_size, resolve_device(device), precision
         self._network_ms = subject.network_ms
         self._scene = street_scene(

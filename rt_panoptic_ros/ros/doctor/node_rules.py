@@ -104,7 +104,7 @@ def _mute(case: Case) -> Iterator[Verdict]:
 
 def _building(case: Case) -> Iterator[Verdict]:
     node, status = case.node, case.node.status
-    is_work = status.level == WARN  # of a node that is not active, only work on its engine is a warning
+    is_work = status.level == WARN  # of a node that is not active, only loading its model is a warning
     if status.values.get("state") != "active" and (is_work or node.state in ("configuring", "activating")):
         start = "ros2 run rt_panoptic_ros panoptic_node --ros-args"
         yield Verdict(

@@ -1,4 +1,7 @@
-"""The thread that owns the pipeline: it does jobs one after the other and, between them, works on the newest frames."""
+"""The thread that owns the pipeline: it does jobs one after the other and, between them, works on the newest frames.
+
+Opening and closing the backend are such jobs: `PanopticNode._acquire` and `_release` (see `LoadedModel`).
+"""
 
 from __future__ import annotations
 
