@@ -23,11 +23,11 @@ TOPICS = {f"~/{output.name}": output.type for output in OUTPUTS.values()} | {
 _DIAGNOSTICS = (
     "Every second, `NODE: panoptic`: state, `engine` (model and backend), rate, frames by outcome, callbacks that "
     "failed, median and 95th percentile of every stage; while the model is loaded, what that is busy with. And for "
-    "each camera `NODE: camera` (or `camera NAME`), a ledger: topic, input rate, period, age at arrival, time from arrival and from "
-    "the stamp to the outputs, frames by outcome: received, processed, late (labelled later after arrival than the "
-    "camera's period), dropped for a newer one, skipped beyond `max_rate_hz`, refused, failed, lost in transport."
-    " A warning or error stays until three reports were free of it; lateness is one after three reports with more"
-    " than half of the frames late, until three with less than a fifth."
+    "each camera `NODE: camera` (or `camera NAME`), a ledger: topic, input rate, period, age at arrival, time from "
+    "arrival and from the stamp to the outputs, frames by outcome: received, processed, late (labelled later after "
+    "arrival than the camera's period), dropped for a newer one, skipped beyond `max_rate_hz`, refused, failed, "
+    "lost in transport. A warning or error stays until three reports were free of it; lateness is one after three "
+    "reports with more than half of the frames late, until three with less than a fifth."
 )
 
 _HEAD = """# Topics and parameters
