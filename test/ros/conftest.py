@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 import re
 import signal
@@ -168,8 +169,13 @@ class Graph:
             if hasattr(node, "finish"):
                 node.finish()
             node.destroy_node()
+        node = None
+        self.nodes.clear()
         self.executor.shutdown()
         rclpy.shutdown(context=self.context)
+        # rclpy's lifecycle nodes hold themselves, and their services stay on the graph until they are collected: the
+        # next test's clients would find more than one server, and never be ready.
+        gc.collect()
 
 
 class Programs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import gc
 import os
 import re
 import subprocess
@@ -40,12 +39,6 @@ QUICK = Waits(settle_s=0.5)  # all nodes of this process are discovered together
 IN_VAIN = Waits(discovery_s=4.0)  # participants announce themselves every 3 s
 
 DEACTIVATE, ACTIVATE = (f"ros2 lifecycle set /panoptic_node {word}" for word in ("deactivate", "activate"))
-
-
-@pytest.fixture(autouse=True)
-def _own_graph():
-    """Have nodes of earlier tests gone."""
-    gc.collect()  # rclpy's lifecycle nodes hold themselves, and their names stay on the graph meanwhile
 
 
 @pytest.fixture
