@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import os
 import re
 import signal
@@ -169,13 +168,11 @@ class Graph:
             if hasattr(node, "finish"):
                 node.finish()
             node.destroy_node()
-        node = None
-        self.nodes.clear()
+            # rclpy's lifecycle nodes hold their state machine, and its services stay on the graph until both are
+            # collected: the next test's clients would find more than one server, and never be ready.
+            vars(node).clear()
         self.executor.shutdown()
         rclpy.shutdown(context=self.context)
-        # rclpy's lifecycle nodes hold themselves, and their services stay on the graph until they are collected: the
-        # next test's clients would find more than one server, and never be ready.
-        gc.collect()
 
 
 class Programs:
