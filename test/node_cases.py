@@ -12,19 +12,16 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rt_panoptic_ros.msg import PanopticDetectionArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from rt_panoptic_ros.ros import qos
-from rt_panoptic_ros.ros.conversions import image_to_msg
+from rt_panoptic_ros.ros.conversions import image_to_msg, output_classes
 from rt_panoptic_ros.ros.node.frame_statistics import OUTCOMES
-from rt_panoptic_ros.ros.node.transitions import state_of as state  # noqa: F401 - for the tests
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 TIMEOUT_S = 60.0
-KINDS = {"semantic": Image, "instance": Image, "detections": PanopticDetectionArray, "confidence": Image,
-         "overlay": Image}  # fmt: skip
+KINDS = output_classes(("semantic", "instance", "detections", "confidence", "overlay"))
 
 
 def picture(number: int, size: tuple[int, int] = (6, 8), encoding: str = "rgb8") -> Image:

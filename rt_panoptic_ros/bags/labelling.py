@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import zlib
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -116,26 +117,24 @@ def label_bag(source: Path, out: Path, options: BagOptions, report: Report) -> B
 def _label_frames(bag: Bag, plan: BagPlan, journal: Journal, options: BagOptions, report: Report) -> str:
     """Complete the journal and return what labelled the frames."""
     total = sum(bag.counts[channel] for channel in plan.labelled)
-    pipeline = open_pipeline(**options.pipeline)  # the backend is opened with the first frame
-    labeller = FrameLabeller(pipeline)
-    there = dict(enumerate(journal.counts))
-    for number, count in there.items():
-        for record in journal.frames(number, -1) if count and options.tracking else ():
-            labeller.tracker(number).restore(record.state)
-    done = sum(there.values())
-    report("labelling", done, total)
-    for message in bag.messages(plan.labelled):
-        number = plan.labelled[message.channel]
-        if there.get(number, 0):
-            there[number] -= 1
-            continue
-        message_type = bag.channels[message.channel].type_name
-        journal.append(number, _label_frame(labeller, number, message.data, message_type, options))
-        done += 1
+    with closing(open_pipeline(**options.pipeline)) as pipeline:  # the backend is opened with the first frame
+        labeller = FrameLabeller(pipeline)
+        there = dict(enumerate(journal.counts))
+        for number, count in there.items():
+            for record in journal.frames(number, -1) if count and options.tracking else ():
+                labeller.tracker(number).restore(record.state)
+        done = sum(there.values())
         report("labelling", done, total)
-    backend = pipeline.describe() if pipeline.loaded else ""
-    pipeline.close()
-    return backend
+        for message in bag.messages(plan.labelled):
+            number = plan.labelled[message.channel]
+            if there.get(number, 0):
+                there[number] -= 1
+                continue
+            message_type = bag.channels[message.channel].type_name
+            journal.append(number, _label_frame(labeller, number, message.data, message_type, options))
+            done += 1
+            report("labelling", done, total)
+        return pipeline.describe() if pipeline.loaded else ""
 
 
 def _label_frame(

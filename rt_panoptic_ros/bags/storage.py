@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -142,7 +143,7 @@ class Bag:
             yield from file.attachments()
 
 
-class StorageFile:
+class StorageFile(ABC):
     """An open file of a bag."""
 
     def __init__(self, name: str, bag: Bag) -> None:
@@ -150,17 +151,17 @@ class StorageFile:
         self._name, self._bag = name, bag
         self._numbers: dict[int, int] = {}  # {a channel's id in this file: its place in the bag}
 
+    @abstractmethod
     def messages(self, wanted: Container[int]) -> Iterator[Message]:
         """Give the messages of some channels by receive time; equal times in the order of recording."""
-        raise NotImplementedError
 
     def attachments(self) -> Iterator[mcap_records.Attachment]:
         """Give the attached files, which not all kinds have."""
         return iter(())
 
+    @abstractmethod
     def close(self) -> None:
         """Close the file."""
-        raise NotImplementedError
 
     def _lose(self, reason: str, place: object = None, messages: Mapping[str, int] | None = None) -> None:
         self._bag.losses.add(self._name, reason, place, messages)

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from node_cases import KINDS, Camera, activated, compressed_picture, picture, state
+from node_cases import KINDS, Camera, activated, compressed_picture, picture
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from rt_panoptic_ros.ros import qos
+from rt_panoptic_ros.ros.node.transitions import state_of as state
 
 MESSAGES = 300  # of each kind
 

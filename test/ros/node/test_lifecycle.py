@@ -24,12 +24,12 @@ from node_cases import (
     picture,
     requested,
     set_parameters,
-    state,
     value,
 )
 from rcl_interfaces.srv import GetParameters
 from std_srvs.srv import SetBool
 
+from rt_panoptic_ros.ros.node.transitions import state_of as state
 from rt_panoptic_ros.ros.spinning import spin
 
 

@@ -28,7 +28,6 @@ from node_cases import (
     picture,
     requested,
     set_parameters,
-    state,
     value,
 )  # fmt: skip
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -45,6 +44,7 @@ from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
 from rt_panoptic_ros.ros.node.camera_stream import ArrivedImage
 from rt_panoptic_ros.ros.node.node_settings import Periods
+from rt_panoptic_ros.ros.node.transitions import state_of as state
 from rt_panoptic_ros.settings import PALETTES
 
 
