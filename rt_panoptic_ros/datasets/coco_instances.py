@@ -161,7 +161,9 @@ class CocoInstances(PanopticDataset):
                 category_id in class_of, f"one of the {len(class_of)} categories that the file lists in {where}",
                 f"category {category_id}: export the labels again",
             )  # fmt: skip
-            images[image_id].objects.append(_object(annotation, class_of[category_id], images[image_id].size, where))
+            with reading(where, _KIND):
+                one = _object(annotation, class_of[category_id], images[image_id].size, where)
+            images[image_id].objects.append(one)
         return list(images.values())
 
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
+def reading(path: Path | str, kind: str) -> Iterator[None]:
     """Turn what goes wrong while a file's entries are looked up into one sentence.
 
     Args:
-        path: The JSON file.
+        path: The JSON file, or what names the place in it.
         kind: Its format, such as COCO-panoptic.
 
     Raises:
