@@ -45,6 +45,7 @@ from rt_panoptic_ros.warp_runtime import load_kernels
 _PACKAGES = ("warp-lang", "torch", "numpy", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "opencv-python-headless")
 _KERNELS = ("query_boxes", "suppression", "masks", "fusion_kernels", "semantics")
 _ROUNDING = 2e-5  # share of pixels, or difference of scores, that float32's rounding may decide
+_UNSURE = {"pre_nms_threshold": 0.01, "score_threshold": 0.01, "mask_threshold": 0.05}  # objects in a made-up image
 
 OTHER_VALUES: dict[str, object] = {
     "pre_nms_threshold": 0.2, "pre_nms_top_k": 1500, "nms_threshold": 0.4, "global_nms_threshold": 0.7,
@@ -269,12 +270,13 @@ def _compare_backends(plan: Plan, findings: Findings) -> None:
     name, *size = plan.networks[0]
     bundle, network_size = read_bundle(name), (size[0], size[1])
     image = made_up_image(network_size)
+    settings = bundle.settings.replaced(_UNSURE)
 
     def run(backend: str, device: str, precision: str) -> tuple[dict[str, np.ndarray], PanopticResult]:
         opened = open_backend(backend, bundle, network_size, device, precision)
         outputs = opened.infer(image).host_arrays()
         pipeline = PanopticPipeline(
-            bundle, backend=backend, device=device, network_size=network_size, settings=bundle.settings,
+            bundle, backend=backend, device=device, network_size=network_size, settings=settings,
             precision=precision, backend_opener=lambda *_: opened,
         )  # fmt: skip
         result = pipeline(CameraImage(image, "rgb"))
@@ -294,7 +296,8 @@ def _compare_backends(plan: Plan, findings: Findings) -> None:
             "objects": f"{len(result.detections)} of {len(expected_result.detections)}",
         }  # fmt: skip
         exact = precision == "float32" and not tf32
-        right = same_semantic >= (0.9999 if exact else 0.99) and (not exact or max(differences.values()) < 2e-3)
+        right = same_semantic >= (0.9999 if exact else 0.97) and same_classes >= 0.99
+        right = right and (not exact or max(differences.values()) < 2e-3)
         findings.expect(right, "torch differs from ONNX Runtime", figures)
 
 
