@@ -106,7 +106,11 @@ def augment(
 def flip_horizontally(sample: PanopticSample) -> PanopticSample:
     """Return the sample mirrored left and right."""
     image, semantic, instance = (cv2.flip(pixels, 1) for pixels in (sample.image, sample.semantic, sample.instance))
-    return replace(sample, image=image, semantic=semantic, instance=instance)
+    boxes = sample.boxes
+    if boxes is not None:
+        boxes = boxes[:, [2, 1, 0, 3]]
+        boxes[:, ::2] = semantic.shape[1] - boxes[:, ::2]
+    return replace(sample, image=image, semantic=semantic, instance=instance, boxes=boxes)
 
 
 def resize(sample: PanopticSample, size: tuple[int, int]) -> PanopticSample:
@@ -130,11 +134,12 @@ def resize(sample: PanopticSample, size: tuple[int, int]) -> PanopticSample:
         image=cv2.resize(sample.image, size[::-1], interpolation=interpolation),
         semantic=sample.semantic.take(rows, axis=0).take(columns, axis=1),
         instance=sample.instance.take(rows, axis=0).take(columns, axis=1),
+        boxes=None if sample.boxes is None else sample.boxes * np.float32([size[1] / width, size[0] / height] * 2),
     )
 
 
 def crop_or_pad(sample: PanopticSample, window: Window, fill_rgb: tuple[int, int, int]) -> PanopticSample:
-    """Return a window of the sample; what lies right of or below the image is void.
+    """Return a window of the sample; what lies right of or below the image is void, and boxes end at the image.
 
     Args:
         sample: The labelled image.
@@ -152,8 +157,11 @@ def crop_or_pad(sample: PanopticSample, window: Window, fill_rgb: tuple[int, int
         result: np.ndarray = cv2.copyMakeBorder(pixels[inside], 0, below, 0, right, cv2.BORDER_CONSTANT, value=fill)
         return result
 
+    boxes = sample.boxes
+    if boxes is not None:
+        boxes = _clipped(boxes - np.float32([left, top] * 2), height - below, width - right)
     image, semantic = padded(sample.image, fill_rgb), padded(sample.semantic, VOID)
-    return replace(sample, image=image, semantic=semantic, instance=padded(sample.instance, 0))
+    return replace(sample, image=image, semantic=semantic, instance=padded(sample.instance, 0), boxes=boxes)
 
 
 def color_jitter(
@@ -183,10 +191,17 @@ def color_jitter(
 
 
 def without_hidden_instances(sample: PanopticSample) -> PanopticSample:
-    """Return the sample with only those instances that have pixels, in the same order, numbered 1 to n."""
+    """Return the sample with only those instances that have pixels, in the same order, numbered 1 to n.
+
+    Of those that are known by their box alone, the ones whose box has at least 1 px in the image both ways.
+    """
     visible = np.zeros(len(sample.instance_classes) + 1, bool)
     visible[sample.instance] = True
     visible[0] = True
+    if sample.boxes is not None:
+        boxes = _clipped(sample.boxes, *sample.semantic.shape)
+        visible[1:] |= (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
+        sample = replace(sample, boxes=boxes)
     if visible.all():
         return sample
     numbers = np.cumsum(visible, dtype=np.int32) - 1
@@ -195,7 +210,14 @@ def without_hidden_instances(sample: PanopticSample) -> PanopticSample:
         instance=numbers.take(sample.instance),
         instance_classes=sample.instance_classes[visible[1:]],
         instance_crowd=sample.instance_crowd[visible[1:]],
+        boxes=None if sample.boxes is None else sample.boxes[visible[1:]],
     )
+
+
+def _clipped(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the parts of boxes (n, 4) inside an image of that size, empty ones for those outside; nan stays."""
+    inside: np.ndarray = boxes.clip(0, np.float32([width, height] * 2))
+    return inside
 
 
 def _random_view(
