@@ -42,7 +42,7 @@ class CopyPasteSettings:
 
     count: tuple[int, int] = (0, 0)  # fewest and most for an image, uniform
     classes: tuple[str, ...] = ()  # drawn first, then one of the class's cut-outs; empty: all things
-    class_weights: tuple[float, ...] = ()  # chances of `classes`; empty: equal
+    class_weights: tuple[float, ...] = ()  # chances of `classes`; empty: the root of how many cut-outs a class has
     other_share: float = 0.25  # of all other classes, things or stuff, so that a pasted edge tells nothing
     height_range: tuple[float, float] = (20.0, 240.0)  # px of the result, log-uniform
     ground: tuple[str, ...] = ()  # classes that objects stand on
@@ -113,9 +113,9 @@ def collect_cut_outs(datasets: Sequence[PanopticDataset], settings: CopyPasteSet
             for cut_out in cut_outs(dataset[index], classes.thing_ids, settings):
                 found[cut_out.class_id].append(cut_out)
     asked = settings.classes or tuple(classes.names[thing] for thing in classes.thing_ids)
-    chances = settings.class_weights or (1.0,) * len(asked)
-    pairs = [(found[classes.names.index(name)], chance) for name, chance in zip(asked, chances, strict=True)]
-    pairs = [(of_class, chance) for of_class, chance in pairs if of_class and chance > 0]
+    of_asked = [found[classes.names.index(name)] for name in asked]
+    chances = settings.class_weights or tuple(len(of_class) ** 0.5 for of_class in of_asked)
+    pairs = [pair for pair in zip(of_asked, chances, strict=True) if all(pair)]
     require(bool(pairs), f"whole objects of {', '.join(asked)} to paste", "none: set copy_paste.count to [0, 0]")
     weights = np.array([chance for _, chance in pairs])
     bank = CutOutBank(settings, [of_class for of_class, _ in pairs], weights / weights.sum())
@@ -264,9 +264,9 @@ class _Canvas:
         # By instance number: what an object's pixels were and are, and the row at which it ends.
         self._whole, self._ends = (np.zeros(1 + count + capacity, np.int64) for _ in range(2))
         self._whole[: count + 1] = np.bincount(sample.instance.ravel(), minlength=count + 1)
-        for row, region in enumerate(find_objects(sample.instance, max_label=count)):
+        for row, region in enumerate(find_objects(sample.instance[::4, ::4], max_label=count)):  # to 4 px
             if region is not None:
-                self._ends[row + 1] = region[0].stop
+                self._ends[row + 1] = 4 * region[0].stop
         self._pasted = np.zeros(sample.semantic.shape, bool)
         self._boxes = {}  # by instance number, of those known by their box alone: x1, y1, x2, y2, px
         if sample.boxes is not None:
