@@ -5,6 +5,7 @@ What is pasted, how and where is a pure function of the sample, the cut-outs and
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -89,12 +90,13 @@ class CutOutBank:
     other: list[list[CutOut]] = field(default_factory=list)
     is_ground: np.ndarray = field(default_factory=lambda: np.zeros(256, bool))  # (256,) bool, by semantic value
 
-    def draw(self, rng: np.random.Generator) -> tuple[CutOut, bool]:
-        """Return a cut-out, and whether its class was asked for."""
+    def draw(self, rng: np.random.Generator, height: float) -> tuple[CutOut, bool]:
+        """Return a cut-out that is sharp at `height` px if its class has one, and whether that class was asked for."""
         main = bool(self.main) and not (self.other and rng.random() < self.settings.other_share)
         classes = self.main if main else self.other
-        of_class = classes[int(rng.choice(len(classes), p=self.weights if main else None))]
-        return of_class[int(rng.integers(len(of_class)))], main
+        of_class = classes[int(rng.choice(len(classes), p=self.weights if main else None))]  # the highest first
+        sharp = bisect.bisect_right(of_class, -height, key=lambda item: -_MAX_ENLARGEMENT * len(item.pixels))
+        return of_class[int(rng.integers(max(sharp, 1)))], main
 
 
 def collect_cut_outs(datasets: Sequence[PanopticDataset], settings: CopyPasteSettings, seed: int) -> CutOutBank:
@@ -112,6 +114,8 @@ def collect_cut_outs(datasets: Sequence[PanopticDataset], settings: CopyPasteSet
         for index in order[: settings.bank_images].tolist():
             for cut_out in cut_outs(dataset[index], classes.thing_ids, settings):
                 found[cut_out.class_id].append(cut_out)
+    for of_class in found:
+        of_class.sort(key=lambda item: -len(item.pixels))
     asked = settings.classes or tuple(classes.names[thing] for thing in classes.thing_ids)
     of_asked = [found[classes.names.index(name)] for name in asked]
     chances = settings.class_weights or tuple(len(of_class) ** 0.5 for of_class in of_asked)
@@ -199,16 +203,18 @@ def paste(sample: PanopticSample, bank: CutOutBank, rng: np.random.Generator) ->
         rng: Source of all choices.
     """
     settings = bank.settings
-    drawn = [bank.draw(rng) for _ in range(int(rng.integers(*settings.count, endpoint=True)))]
-    if not drawn:
+    count = int(rng.integers(*settings.count, endpoint=True))
+    heights = np.exp(rng.uniform(*np.log(settings.height_range), count)).tolist()
+    if not heights:
         return sample
     rows, columns = sample.semantic.shape
-    canvas = _Canvas(sample, len(drawn))
+    canvas = _Canvas(sample, count)
     ground = np.flatnonzero(bank.is_ground[sample.semantic])
     horizon, rise = rows * rng.uniform(0.15, 0.5), np.exp(rng.uniform(*np.log((0.5, 2.5))))
     views = []
-    for cut_out, asked in drawn:
-        pixels = _view(cut_out, settings, rng)
+    for wanted in heights:
+        cut_out, asked = bank.draw(rng, wanted)
+        pixels = _view(cut_out, wanted, settings, rng)
         height = len(pixels)
         foot, middle = int(min(horizon + height / rise, rows + 0.3 * height)), int(rng.integers(columns))
         if cut_out.open_below:
@@ -224,12 +230,10 @@ def paste(sample: PanopticSample, bank: CutOutBank, rng: np.random.Generator) ->
     return canvas.sample()
 
 
-def _view(cut_out: CutOut, settings: CopyPasteSettings, rng: np.random.Generator) -> np.ndarray:
-    """Return a cut-out's pixels at a random size, side, angle and sharpness: (h, w, 4) uint8."""
+def _view(cut_out: CutOut, height: float, settings: CopyPasteSettings, rng: np.random.Generator) -> np.ndarray:
+    """Return a cut-out's pixels at about `height` px, of random side, angle and sharpness: (h, w, 4) uint8."""
     pixels = cut_out.pixels
-    low, high = settings.height_range
-    high = max(min(high, _MAX_ENLARGEMENT * len(pixels)), low)
-    scale = np.exp(rng.uniform(np.log(low), np.log(high))) / len(pixels)
+    scale = min(height / len(pixels), _MAX_ENLARGEMENT)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     size = max(1, round(pixels.shape[1] * scale)), max(1, round(len(pixels) * scale))
     pixels = cv2.resize(pixels, size, interpolation=method)
@@ -237,10 +241,9 @@ def _view(cut_out: CutOut, settings: CopyPasteSettings, rng: np.random.Generator
         pixels = cv2.flip(pixels, 1)
     angle = rng.uniform(-settings.rotation, settings.rotation)
     if angle and not cut_out.open_below:
-        width, height = size
-        turn = cv2.getRotationMatrix2D((width / 2 - 0.5, height / 2 - 0.5), angle, 1)
+        turn = cv2.getRotationMatrix2D((size[0] / 2 - 0.5, size[1] / 2 - 0.5), angle, 1)
         new_width, new_height = (np.abs(turn[:, :2]) @ size).astype(int)[:2] + 1
-        turn[:, 2] += (new_width - width) / 2, (new_height - height) / 2
+        turn[:, 2] += (new_width - size[0]) / 2, (new_height - size[1]) / 2
         pixels = cv2.warpAffine(pixels, turn, (int(new_width), int(new_height)))
     sigma = rng.uniform(0, settings.blur)
     if sigma > 0.3:  # px; less is not seen

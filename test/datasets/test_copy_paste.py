@@ -136,13 +136,13 @@ class TestBank:
         bank = bank_of(classes=("car",))
         assert [[item.class_id for item in items] for items in bank.main] == [[CAR]]
         assert {item.class_id for items in bank.other for item in items} == {PERSON}
-        drawn = [bank.draw(np.random.default_rng(seed)) for seed in range(400)]
+        drawn = [bank.draw(np.random.default_rng(seed), 20) for seed in range(400)]
         assert all((item.class_id == CAR) == asked for item, asked in drawn)
         assert np.mean([asked for _, asked in drawn]) == pytest.approx(0.75, abs=0.08)
 
     def test_classes_come_up_by_their_weights(self) -> None:
         bank = bank_of(classes=("car", "person"), class_weights=(3, 1), other_share=0)
-        drawn = [bank.draw(np.random.default_rng(seed))[0].class_id for seed in range(400)]
+        drawn = [bank.draw(np.random.default_rng(seed), 20)[0].class_id for seed in range(400)]
         assert drawn.count(CAR) / 400 == pytest.approx(0.75, abs=0.08)
 
     def test_a_class_that_no_one_knows_is_named(self) -> None:
