@@ -34,8 +34,7 @@ class AveragePrecision:
     AP is normally computed from overlapping detections before fusion. What counts here is what the pipeline gives: of
     each row of the detection table the visible mask (pixels that fusion left to it) and the score. Detections below
     the score threshold of fusion are missing, so figures are lower than those of all detections. As in COCO, at most
-    100 detections of a class count in an image, a detection on a crowd is ignored, and void is not. An object
-    that is known by its box alone counts as a crowd that fills the box.
+    100 detections of a class count in an image, a detection on a crowd is ignored, and void is not.
     """
 
     def __init__(self, classes: ClassTable) -> None:
@@ -61,11 +60,8 @@ class AveragePrecision:
         self._images.append({"id": len(self._images) + 1, "height": height, "width": width})
         image, table = {"image_id": len(self._images)}, result.detections
         objects = _annotations(sample.instance, sample.instance_classes)
-        for row, (annotation, crowd) in enumerate(zip(objects, sample.instance_crowd.tolist(), strict=True)):
-            known = {**annotation, "iscrowd": int(crowd)}
-            if sample.boxes is not None and sample.by_box[row]:
-                known |= _filled_box(sample.boxes[row], height, width)
-            self._truth.append({**known, **image})
+        for annotation, crowd in zip(objects, sample.instance_crowd.tolist(), strict=True):
+            self._truth.append({**annotation, **image, "iscrowd": int(crowd)})
         objects = _annotations(result.instance, table.class_ids)
         for annotation, score in zip(objects, table.scores.tolist(), strict=True):
             self._detections.append({**annotation, **image, "iscrowd": 0, "score": score})
@@ -101,15 +97,6 @@ class AveragePrecision:
         }
         coco.createIndex()
         return coco
-
-
-def _filled_box(box: np.ndarray, height: int, width: int) -> dict[str, Any]:
-    """Return mask and area of a box, xyxy px, as those of a crowd."""
-    from pycocotools import mask as masks
-
-    corner_and_size = np.concatenate((box[:2], box[2:] - box[:2]), dtype=np.float64)
-    (encoded,) = masks.frPyObjects(corner_and_size[None], height, width)
-    return {"segmentation": encoded, "area": float(masks.area(encoded)), "iscrowd": 1}
 
 
 def _annotations(instance: np.ndarray, class_ids: np.ndarray) -> Iterator[dict[str, Any]]:

