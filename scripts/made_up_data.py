@@ -7,6 +7,8 @@
     OUT/annotations/panoptic_default.json         COCO panoptic: the same labels, a segment for each
     OUT/annotations/panoptic_default/000.png
     OUT/shapes.yaml                               the label map: floor and wall are stuff
+
+It is what docs/own_data.md walks through.
 """
 
 from __future__ import annotations
