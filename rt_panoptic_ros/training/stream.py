@@ -14,12 +14,13 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rt_panoptic_ros.datasets.augmentation import augment
+from rt_panoptic_ros.datasets.augmentation import Donors, augment
+from rt_panoptic_ros.datasets.copy_paste import collect_cut_outs
 from rt_panoptic_ros.training.batches import ImageLabels, collate, image_labels
 from rt_panoptic_ros.training.targets import Targets, assign_targets, pyramid_sizes
 
 if TYPE_CHECKING:
-    from rt_panoptic_ros.datasets.base import PanopticDataset
+    from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
     from rt_panoptic_ros.training.processes import Processes
     from rt_panoptic_ros.training.recipe import Recipe
 
@@ -34,14 +35,27 @@ class TrainingStream(Dataset[ImageLabels]):
         """Make the stream of a dataset under a recipe's seed and augmentation."""
         self.dataset, self.recipe = dataset, recipe
 
+    @functools.cached_property
+    def donors(self) -> Donors:
+        """What augmentation takes from other images; cut-outs are made here, once."""
+        settings = self.recipe.augmentation.copy_paste
+        cut_outs = collect_cut_outs([self.dataset], settings, self.recipe.seed) if settings.count[1] else None
+        return Donors(self._any_sample, cut_outs)
+
     def __getitem__(self, place: int) -> ImageLabels:
-        """Return the image at a place of the stream, from 0."""
+        """Return the image at a place of the stream, from 0, as tensors."""
+        return image_labels(self.sample(place), self.dataset.classes.thing_ids)
+
+    def sample(self, place: int) -> PanopticSample:
+        """Return the augmented image at a place of the stream, from 0."""
         recipe = self.recipe
         epoch, position = divmod(place, len(self.dataset))
         index = int(_permutation(len(self.dataset), recipe.seed, epoch)[position])
         rng = np.random.default_rng((recipe.seed, 1, place))
-        sample = augment(self.dataset[index], recipe.augmentation, rng, recipe.input.fill_rgb)
-        return image_labels(sample, self.dataset.classes.thing_ids)
+        return augment(self.dataset[index], recipe.augmentation, rng, recipe.input.fill_rgb, self.donors)
+
+    def _any_sample(self, rng: np.random.Generator) -> PanopticSample:
+        return self.dataset[int(rng.integers(len(self.dataset)))]
 
 
 def open_batches(
@@ -52,6 +66,7 @@ def open_batches(
     With 0 `workers` it prepares them itself; with more, they do all but the network's work.
     """
     images = stream.recipe.schedule.images_per_process
+    _ = stream.donors  # now, so that all workers share them
     firsts = [(step * processes.count + processes.rank) * images for step in steps]
     loader = DataLoader(
         stream,
