@@ -34,7 +34,7 @@ KNOWS = {
     "panoptic": "errors records settings warp_runtime",
     "pipeline": "errors inference model panoptic progress records settings",
     "labeller": "drawing frames model panoptic pipeline records settings",
-    "datasets": "errors files frames model records",
+    "datasets": "drawing errors files frames model records",
     "evaluation": "datasets drawing errors files frames model panoptic pipeline records settings",
     "training": "datasets drawing errors evaluation files model network pipeline records resources settings",
     "benchmark": "model records",

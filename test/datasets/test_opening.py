@@ -21,5 +21,7 @@ def test_each_dataset_shows_its_layout_when_the_root_is_wrong(name: str, tmp_pat
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="one of cityscapes, coco, camvid, got 'kitti'"):
+    with pytest.raises(
+        InvalidInputError, match="one of cityscapes, coco, camvid, coco_panoptic, coco_instances, got 'kitti'"
+    ):
         open_dataset("kitti", tmp_path, "train")
