@@ -12,7 +12,8 @@ https://cocodataset.org/#format-data.
 
 All categories are things but those with `isthing: 0`, whose pixels get their class alone. Where masks overlap, the
 smaller one is on top, as a cup is on a table; things lie on stuff, and single objects on crowds. Objects without a
-visible pixel are left out, and what nothing labels is void.
+visible pixel are left out, and what nothing labels is void. CVAT calls each mask that was brushed a crowd: run lengths
+with `attributes`, which are CVAT's, are single objects here.
 """
 
 from __future__ import annotations
@@ -190,6 +191,7 @@ def _without_placeholder(categories: list[dict[str, Any]], used: set[Any]) -> li
 def _object(annotation: dict[str, Any], category: SemanticClass, size: tuple[int, int], where: str) -> _Object:
     crowd = bool(int(annotation.get("iscrowd", 0)))
     if annotation.get("segmentation"):
+        crowd = crowd and not (isinstance(annotation["segmentation"], dict) and "attributes" in annotation)  # CVAT
         require_package("pycocotools", "labels by polygons or run lengths")
         mask = encode_mask(annotation["segmentation"], size, where)
         return _Object(category.id, category.thing, crowd, mask, mask_area(mask), _NO_BOX)
