@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from rt_panoptic_ros.datasets.augmentation import (
     AugmentationSettings,
     augment,
-    color_jitter,
     crop_or_pad,
     flip_horizontally,
     resize,
