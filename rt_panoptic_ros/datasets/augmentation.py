@@ -232,7 +232,7 @@ def mosaic(
         tile = crop_or_pad(_random_view(sample, wanted, rng, fill_rgb), (0, 0, *size), fill_rgb)
         count = len(tile.instance_classes)
         known = np.full((count, 4), np.nan, np.float32) if tile.boxes is None else tile.boxes
-        boxes.append(known + np.float32([left, top] * 2))
+        boxes.append(known + np.array([left, top] * 2, np.float32))
         tiles.append(replace(tile, instance=np.where(tile.instance > 0, tile.instance + np.int32(number), np.int32(0))))
         number += count
 

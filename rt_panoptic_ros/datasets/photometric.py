@@ -86,5 +86,7 @@ def degrade(
     if jpeg_quality < 100 and rng.random() < 0.5:
         quality = int(rng.integers(jpeg_quality, 100))
         _, code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-        image = cv2.cvtColor(cv2.imdecode(code, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        assert decoded is not None, "OpenCV can't read what it wrote"
+        image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     return sample if image is sample.image else replace(sample, image=image)
