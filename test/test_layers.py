@@ -37,7 +37,7 @@ KNOWS = {
     "datasets": "drawing errors files frames model records",
     "evaluation": "datasets drawing errors files frames model panoptic pipeline records settings",
     "training": "datasets drawing errors evaluation files model network pipeline records resources settings",
-    "benchmark": "model records",
+    "benchmark": "errors inference model network panoptic pipeline records settings warp_runtime",
     "bags": "errors files frames inference labeller model panoptic pipeline records resources settings",
     "ros": "errors files frames records resources settings",
     "ros/node": "drawing errors files frames labeller panoptic pipeline progress records resources ros settings",

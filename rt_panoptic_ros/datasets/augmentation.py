@@ -47,6 +47,7 @@ class AugmentationSettings:
     crop_size: tuple[int, int] | None = None  # (height, width) of the window, px of the image
     output_size: tuple[int, int] | None = None  # (height, width) of the result, px
     scale_range: tuple[float, float] = (1.0, 1.0)  # (low, high), uniform; 2 doubles both sides
+    base_size: tuple[int, int] | None = None  # (height, width) px that the image fits in at scale 1; None: its own
     shortest_sides: tuple[int, ...] = ()  # px, picked with equal chances
     longest_side: int | None = None  # px
     flip_probability: float = 0.0  # of mirroring left and right
@@ -63,7 +64,7 @@ class AugmentationSettings:
     copy_paste: CopyPasteSettings = field(default_factory=CopyPasteSettings)
 
     def __post_init__(self) -> None:
-        for name in ("crop_size", "output_size"):
+        for name in ("crop_size", "output_size", "base_size"):
             size = getattr(self, name)
             fits = size is None or (len(size) == 2 and min(size) >= 1)
             require(fits, f"{name} as (height, width) of at least 1 px each", size)
@@ -83,9 +84,9 @@ class AugmentationSettings:
             f"{' and '.join(chosen)}: each of them decides the size of the result",
         )
         require(
-            not sides or self.scale_range == (1.0, 1.0),
-            "shortest_sides without scale_range",
-            f"scale_range {self.scale_range} too: both decide the scale",
+            not sides or (self.scale_range == (1.0, 1.0) and self.base_size is None),
+            "shortest_sides without scale_range and base_size",
+            f"scale_range {self.scale_range} and base_size {self.base_size} too: each decides the scale",
         )
         require(
             longest is None or bool(sides),
@@ -302,6 +303,8 @@ def _random_window(
             scale = min(scale, settings.longest_side / max(rows, columns))
         return (0, 0, rows, columns), (_scaled(rows, scale), _scaled(columns, scale))
     scale = rng.uniform(*settings.scale_range)
+    if settings.base_size is not None:
+        scale *= min(settings.base_size[0] / rows, settings.base_size[1] / columns)
     height, width = rows, columns
     size = _scaled(rows, scale), _scaled(columns, scale)
     if settings.crop_size is not None:

@@ -16,10 +16,13 @@ from tqdm import tqdm
 from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.model.architecture import state_dict_layout
+from rt_panoptic_ros.model.bundle import read_bundle
 from rt_panoptic_ros.network.panoptic_network import InputNormalization, PanopticNetwork
 from rt_panoptic_ros.training.backbone_weights import read_backbone_weights
+from rt_panoptic_ros.training.best_weights import BestWeights
 from rt_panoptic_ros.training.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
 from rt_panoptic_ros.training.losses import total_loss
+from rt_panoptic_ros.training.model_weights import weights_of_model
 from rt_panoptic_ros.training.optimization import (
     WeightAverage,
     learning_rate_factor,
@@ -90,15 +93,15 @@ class _Run:
                 f"expected recipe '{recipe.name}' to have no losses.classes or one for each of the {len(classes)} "
                 f"classes of {classes.name}, got {len(recipe.losses.classes)}: change the recipe"
             )
-        network = initial_network(recipe, classes).to(processes.device)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network, self.start = initial_network(recipe, classes)
+        self.network = network.to(processes.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = InputNormalization(recipe.input, processes.device)
         self.optimizer = make_optimizer(self.network, self.optimizer_recipe)
         self.average = WeightAverage(self.network, recipe.optimizer.average_decay)
         half = processes.device.type == "cuda" and not torch.cuda.is_bf16_supported()
         self.precision = torch.float16 if half else torch.bfloat16
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=half)
-        self.step = 0
+        self.step, self.best = 0, BestWeights(self.schedule.patience)
         self.log: TrainingLog | None = None  # of the first process alone, the one that writes files
         if processes.first:
             validation = open_dataset(recipe.data.dataset, root, recipe.data.val_split)
@@ -107,12 +110,16 @@ class _Run:
     def train(self, until: int, workers: int) -> ModelBundle | None:
         """Run the steps; see `train`."""
         steps = self.schedule.steps
-        stop = min(until or steps, steps)
+        stop = self.step if self.best.exhausted else min(until or steps, steps)
         learner: nn.Module = self.network
         if self.processes.count > 1:
             learner = DistributedDataParallel(self.network)
         if self.log is not None:
             _log.info("%s", self.note)
+            if self.start:
+                _log.info("%s", self.start)
+        epoch_images = self.schedule.epoch_images or len(self.stream.dataset)
+        ended = self.best.exhausted
         progress = tqdm(
             open_batches(self.stream, range(self.step, stop), self.processes, workers),
             initial=self.step, total=steps, unit="step", desc=self.recipe.name, disable=self.log is None,
@@ -122,19 +129,34 @@ class _Run:
             set_learning_rate(self.optimizer, rate)
             total, parts = self._learn(learner, images, targets)
             self.step += 1
-            if self.log is None:
-                continue
-            progress.set_postfix(loss=f"{total:.3f}")
-            self.log.add_losses(self.step, total, parts, rate)
-            epoch, place = divmod(self.step * self.schedule.batch, len(self.stream.dataset))
-            if place < self.schedule.batch or self.step == stop:
-                self._save()
-                if self.step < steps:
-                    self.log.end_epoch(epoch, self.step, self._weights())
+            epoch, place = divmod(self.step * self.schedule.batch, epoch_images)
+            ends_epoch = place < self.schedule.batch
+            if self.log is not None:
+                progress.set_postfix(loss=f"{total:.3f}")
+                self.log.add_losses(self.step, total, parts, rate)
+                if ends_epoch and self.step < steps:
+                    figures = self.log.end_epoch(epoch, self.step, self._weights())
+                    self.best.add(self.step, figures, self._weights())
+                if ends_epoch or self.step == stop:
+                    self._save()
+            if ends_epoch and self.schedule.patience and self.processes.any(self.best.exhausted):
+                ended = True
+                break
         self.processes.wait()
-        if self.log is None or self.step < steps:
+        if self.log is None or not (ended or self.step == steps):
             return None
-        return self.log.end_run(self.step, self._weights())
+        return self._finish(self.log)
+
+    def _finish(self, log: TrainingLog) -> ModelBundle:
+        """Return the bundle of the last weights or, with a patience, of the best."""
+        step, weights, best = self.step, self._weights(), self.best
+        if not best.exhausted:
+            figures = log.validate(step, weights)
+            best.add(step, figures, weights)
+        if best.step:
+            _log.info("%s", best.describe(step))
+            step, weights, figures = best.step, best.weights, best.figures
+        return log.end_run(step, weights, figures)
 
     def _learn(self, learner: nn.Module, images: Tensor, targets: Targets) -> tuple[float, dict[str, float]]:
         """Take one step and return the sum of the losses and each of them."""
@@ -179,6 +201,7 @@ class _Run:
             "average": self.average.values,
             "updates": self.average.updates,
             "scaler": self.scaler.state_dict(),
+            "best": self.best.state(),
         }
         write_checkpoint(self.checkpoint, state)
 
@@ -196,14 +219,21 @@ class _Run:
         for name, value in state["average"].items():
             self.average.values[name].copy_(value)
         self.average.updates, self.step = state["updates"], state["step"]
+        self.best.restore(state["best"])
 
 
-def initial_network(recipe: Recipe, classes: ClassTable) -> PanopticNetwork:
-    """Return the recipe's network before its first step; the same for each process."""
+def initial_network(recipe: Recipe, classes: ClassTable) -> tuple[PanopticNetwork, str]:
+    """Return the recipe's network before its first step, the same for each process, and what it has from a bundle."""
     torch.manual_seed(recipe.seed)
     network = PanopticNetwork(recipe.network, len(classes), len(classes.thing_ids))
     if recipe.backbone_weights is not None:
         layout = state_dict_layout(recipe.network, len(classes), len(classes.thing_ids))
         encoder = read_backbone_weights(recipe.backbone_weights, recipe.network.backbone, layout)
         network.load_arrays({name: value.numpy() for name, value in network.state_dict().items()} | encoder)
-    return network
+    note = ""
+    if recipe.from_model is not None:
+        fresh = {name: value.numpy() for name, value in network.state_dict().items()}
+        weights, note = weights_of_model(read_bundle(recipe.from_model), classes, fresh)
+        network.load_arrays(weights)
+    network.backbone.body.requires_grad_(recipe.optimizer.backbone_factor > 0)
+    return network, note
