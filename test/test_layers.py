@@ -35,6 +35,7 @@ KNOWS = {
     "pipeline": "errors inference model panoptic progress records settings",
     "labeller": "drawing frames model panoptic pipeline records settings",
     "datasets": "errors files frames model records",
+    "detectors": "drawing errors files frames inference model records resources settings",
     "evaluation": "datasets drawing errors files frames model panoptic pipeline records settings",
     "training": "datasets drawing errors evaluation files model network pipeline records resources settings",
     "benchmark": "model records",
@@ -44,8 +45,8 @@ KNOWS = {
     "ros/tools": "drawing errors files frames model records resources ros ros/node settings",
     "ros/doctor": "errors frames resources ros ros/node settings",
     "ros/benchmark": "benchmark errors files frames inference model pipeline records ros ros/node ros/tools settings",
-    "commands": "bags benchmark datasets drawing errors evaluation files frames inference labeller model network "
-    "panoptic pipeline progress records resources ros ros/benchmark ros/doctor ros/tools settings training",
+    "commands": "bags benchmark datasets detectors drawing errors evaluation files frames inference labeller model "
+    "network panoptic pipeline progress records resources ros ros/benchmark ros/doctor ros/tools settings training",
     "cli": "commands errors",
     "__main__": "cli",
     "__init__": "",
