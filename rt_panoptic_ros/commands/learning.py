@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rt_panoptic_ros.commands.options import natural, positive, share
+from rt_panoptic_ros.commands.options import natural, parse_settings, positive, share
 from rt_panoptic_ros.errors import require_package
 
 
@@ -44,6 +44,7 @@ def _pseudo_label(options: argparse.Namespace) -> None:
         options.out,
         (options.split, options.held_out_split),
         class_names=classes,
+        renamed=parse_settings(options.rename, "--rename CLASS=OTHER"),
         min_iou=options.iou,
         frames=frames,
     )
@@ -77,6 +78,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="their descriptions: files, or names of config/detectors (default: %(default)s)",
     )  # fmt: skip
     command.add_argument("--classes", default="", metavar="NAMES", help="such as person,car: only these; default: all")
+    command.add_argument(
+        "--rename", action="append", default=[], metavar="CLASS=OTHER",
+        help="take a class for another before boxes are compared, such as truck=car; may be repeated",
+    )  # fmt: skip
     command.add_argument(
         "--iou", type=share, default=0.5, help="overlap from which boxes are one object (default: %(default)s)"
     )

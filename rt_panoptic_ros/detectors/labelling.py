@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from rt_panoptic_ros.detectors.boxes import ScoredBoxes, agree
+from rt_panoptic_ros.detectors.boxes import ScoredBoxes, agree, suppress
 from rt_panoptic_ros.drawing.labels import FONT
 from rt_panoptic_ros.drawing.overlay import contact_sheet
 from rt_panoptic_ros.errors import InvalidInputError, require
@@ -18,9 +18,10 @@ from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.frames.sources import open_source, read_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from rt_panoptic_ros.detectors.description import DetectorDescription
     from rt_panoptic_ros.detectors.detector import Detector
     from rt_panoptic_ros.frames.sources import Frame
 
@@ -77,6 +78,7 @@ def label_sources(
     splits: tuple[str, str],
     *,
     class_names: Sequence[str] = (),
+    renamed: Mapping[str, str] | None = None,
     min_iou: float = 0.5,
     frames: FrameChoice = FrameChoice(),
 ) -> dict[str, Labels]:
@@ -92,6 +94,8 @@ def label_sources(
         out: The folder, without an earlier run's results.
         splits: Of the frames, and of those held out.
         class_names: Classes to keep; none: all.
+        renamed: {class: the one that it is taken for}, before boxes are compared: detectors tell cars from trucks apart
+            less well than both from all else.
         min_iou: Least intersection over union of boxes that agree.
         frames: Which frames.
 
@@ -103,7 +107,8 @@ def label_sources(
             read (what came before it is written).
         UnavailableError: A file can't be written, or a camera is gone.
     """
-    category_ids = _common_categories(detectors, class_names)
+    category_ids = _common_categories(detectors, class_names, renamed or {})
+    table = _renaming(detectors[0].description.category_ids, renamed or {})
     chosen_splits = splits if frames.hold_out else splits[:1]
     _refuse_results(out, chosen_splits)
     labels = {split: Labels() for split in chosen_splits}
@@ -118,7 +123,8 @@ def label_sources(
                     f"{frame.stem} again from {source}: rename it",
                 )  # fmt: skip
                 names.add(frame.stem)
-                found, unknown = agree([detector(frame.image) for detector in detectors], thresholds, min_iou)
+                seen = [_renamed(detector(frame.image), table, detector.description) for detector in detectors]
+                found, unknown = agree(seen, thresholds, min_iou)
                 split = splits[held_out]
                 _keep(labels[split], out / split, frame, found, unknown, wanted, frames.max_side)
     finally:
@@ -133,7 +139,9 @@ def label_sources(
     return labels
 
 
-def _common_categories(detectors: Sequence[Detector], class_names: Sequence[str]) -> dict[str, int]:
+def _common_categories(
+    detectors: Sequence[Detector], class_names: Sequence[str], renamed: Mapping[str, str]
+) -> dict[str, int]:
     require(bool(detectors), "at least one detector", "none")
     first, *others = (detector.description for detector in detectors)
     for other in others:
@@ -141,9 +149,23 @@ def _common_categories(detectors: Sequence[Detector], class_names: Sequence[str]
             other.category_ids == first.category_ids, f"detectors of the same classes as '{first.name}'",
             f"'{other.name}' with others: write the classes into both descriptions",
         )  # fmt: skip
-    for name in class_names:
+    for name in (*class_names, *renamed, *renamed.values()):
         require(name in first.category_ids, f"classes among {', '.join(first.category_ids)}", f"'{name}'")
-    return {name: number for name, number in first.category_ids.items() if not class_names or name in class_names}
+    wanted = set(class_names or first.category_ids) - renamed.keys()
+    return {name: number for name, number in first.category_ids.items() if name in wanted}
+
+
+def _renaming(category_ids: Mapping[str, int], renamed: Mapping[str, str]) -> np.ndarray:
+    """Return what each class number becomes, by number."""
+    table = np.arange(max(category_ids.values()) + 1)
+    for name, other in renamed.items():
+        table[category_ids[name]] = category_ids[other]
+    return table
+
+
+def _renamed(seen: ScoredBoxes, table: np.ndarray, description: DetectorDescription) -> ScoredBoxes:
+    """Return boxes of the new classes, without those that now show one object twice."""
+    return suppress(replace(seen, category_ids=table[seen.category_ids]), description.nms_threshold)
 
 
 def _refuse_results(out: Path, splits: Sequence[str]) -> None:
