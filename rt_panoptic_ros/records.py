@@ -6,7 +6,7 @@ Boxes are xyxy; which image's pixels they count is said at each field.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -149,6 +149,10 @@ class DetectionTable:
     def __len__(self) -> int:
         """Return the number of objects."""
         return len(self.scores)
+
+    def rows(self, chosen: np.ndarray) -> DetectionTable:
+        """Return the objects of some rows, (n,) bool, under their ids."""
+        return DetectionTable(*(getattr(self, column.name)[chosen] for column in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
-from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 
 DEFAULT_MODEL = "camvid_lite0"
 """The model bundle that comes with the package, in models/."""
@@ -34,6 +34,27 @@ def share_directory() -> Path:
         f"expected config/ beside the code or share/{_PACKAGE.name}/config above {_PACKAGE}, found neither: "
         "install the package again"
     )
+
+
+def config_file(folder: str, path_or_name: str, kind: str) -> Path:
+    """Return the file at a path, or the YAML file of that name that comes with the package.
+
+    Args:
+        folder: Below config/, where the package's own lie.
+        path_or_name: Path, or name without suffix.
+        kind: What it is, for the message, such as "a recipe".
+
+    Raises:
+        InvalidInputError: There is no such file.
+    """
+    path = Path(path_or_name)
+    shipped = share_directory() / "config" / folder
+    if not path.is_file() and path.parts == (path.name,):
+        path = shipped / f"{path.name}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(item.stem for item in shipped.glob("*.yaml")))
+        raise InvalidInputError(f"expected {kind} file or one of {names}, got '{path_or_name}': check the path")
+    return path
 
 
 @cache

@@ -6,7 +6,15 @@ import argparse
 import shlex
 from pathlib import Path
 
-from rt_panoptic_ros.commands.options import add_objects, add_overlay, add_pipeline, natural, open_pipeline_of
+from rt_panoptic_ros.commands.options import (
+    add_dataset,
+    add_objects,
+    add_overlay,
+    add_pipeline,
+    natural,
+    open_dataset_of,
+    open_pipeline_of,
+)
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -30,21 +38,25 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
-    from rt_panoptic_ros.datasets.opening import open_dataset
-    from rt_panoptic_ros.evaluation.evaluate import evaluate
+    from rt_panoptic_ros.evaluation.evaluate import ImageLabelling, RelabelledPipeline, evaluate
     from rt_panoptic_ros.evaluation.report import Subject, card_figures, format_tables, write_report
     from rt_panoptic_ros.model.bundle import read_bundle, record_measurement
+    from rt_panoptic_ros.model.label_map import read_label_map
 
     pipeline = open_pipeline_of(options)
-    dataset = open_dataset(options.dataset, options.root, options.split)
+    dataset = open_dataset_of(options)
+    labelling: ImageLabelling = pipeline
+    if options.label_map:
+        labelling = RelabelledPipeline(pipeline, read_label_map(options.label_map))
     options.out.mkdir(parents=True, exist_ok=True)  # what can't be written should be said before the run
-    evaluation = evaluate(pipeline, dataset, progress=True, max_images=options.max_images)
+    evaluation = evaluate(labelling, dataset, progress=True, max_images=options.max_images)
     subject = Subject(options.model, pipeline.describe(), pipeline.settings.flat(), options.dataset, options.split)
     print(format_tables(evaluation, subject))
-    write_report(options.out, evaluation, subject, pipeline, dataset)
+    write_report(options.out, evaluation, subject, labelling, dataset)
     print(f"{options.out}: metrics.json, metrics.txt, contact_sheet.jpg")
     if options.record:
-        name = f"{options.dataset} {options.split}, {options.precision}"
+        classes = f" as {options.label_map}" if options.label_map else ""
+        name = f"{options.dataset} {options.split}{classes}, {options.precision}"
         command = "rt-panoptic " + shlex.join(word for word in options.arguments if word != "--record")
         record_measurement(read_bundle(options.model), name, card_figures(evaluation, command))
 
@@ -72,9 +84,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     command = commands.add_parser("eval", help="measure a model on a dataset: panoptic quality, mean IoU, precision")
     command.set_defaults(run=_eval)
-    command.add_argument("--dataset", required=True, help="such as camvid; a wrong name is answered with all there are")
-    command.add_argument("--root", required=True, type=Path, help="folder of the dataset")
-    command.add_argument("--split", required=True, help="as the dataset calls it, such as val")
+    add_dataset(command)
     command.add_argument("--out", required=True, type=Path, help="folder for metrics and contact sheet")
     add_pipeline(command)
     command.add_argument("--max-images", type=natural, default=0, help="images of the split to take at most; 0: all")

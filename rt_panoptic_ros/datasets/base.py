@@ -33,6 +33,19 @@ class PanopticSample:
     instance: np.ndarray  # (H, W) int32, 0 none, else 1 + row of the arrays below
     instance_classes: np.ndarray  # (n,) uint8 class ids
     instance_crowd: np.ndarray  # (n,) bool: a group of objects that are not told apart
+    boxes: np.ndarray | None = None
+    """(n, 4) float32 xyxy px (x2, y2 one past the last pixel) of objects that are known by their box alone, which have
+    no pixel in `instance`; rows of nan for the others. None: all objects have pixels."""
+    complete: bool = False
+    """Whether all objects are labelled: void pixels then hold no object; else they are unknown."""
+
+    @property
+    def by_box(self) -> np.ndarray:
+        """Which objects are known by their box alone: (n,) bool."""
+        if self.boxes is None:
+            return np.zeros(len(self.instance_classes), bool)
+        known: np.ndarray = ~np.isnan(self.boxes[:, 0])
+        return known
 
 
 class PanopticDataset(ABC):

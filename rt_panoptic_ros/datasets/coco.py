@@ -1,68 +1,89 @@
-"""COCO panoptic as it is distributed: train2017.zip, val2017.zip and panoptic_annotations_trainval2017.zip.
+"""COCO panoptic as it is distributed, and any other data set in its layout, with categories of its own.
 
     ROOT/SPLIT/000000142238.jpg
     ROOT/annotations/panoptic_SPLIT.json
     ROOT/annotations/panoptic_SPLIT/000000142238.png    (from the zip inside of the annotations' zip)
 
-The PNG holds segment ids, 0 void; the JSON file tells what the segments are (see coco_panoptic.py).
+or the labels as `rt-panoptic predict` writes them: ROOT/panoptic.json and ROOT/panoptic/NAME.png. The PNG holds segment
+ids, 0 void; the JSON file tells what the segments are (see coco_panoptic.py), and which image a PNG belongs to.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
 from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample, labels_of_segments, read_pair
-from rt_panoptic_ros.datasets.coco_panoptic import decode_ids, read_segments
+from rt_panoptic_ros.datasets.coco_json import (
+    category_table,
+    first_missing,
+    listed_images,
+    read_json,
+    reading,
+    require_distinct,
+)
+from rt_panoptic_ros.datasets.coco_panoptic import JSON_NAME, KIND, PNG_FOLDER, decode_ids, listed_segments
 from rt_panoptic_ros.errors import require
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import VOID
 
-_LAYOUT = (
+_COCO_LAYOUT = (
     "COCO as ROOT/{train2017,val2017}/ID.jpg, ROOT/annotations/panoptic_{train2017,val2017}.json and "
     "ROOT/annotations/panoptic_{train2017,val2017}/ID.png"
+)
+_OWN_LAYOUT = (
+    "coco_panoptic as ROOT/SPLIT/NAME.jpg (or another image), ROOT/annotations/panoptic_SPLIT.json and "
+    f"ROOT/annotations/panoptic_SPLIT/NAME.png, or the labels as ROOT/{JSON_NAME} and ROOT/{PNG_FOLDER}/NAME.png"
 )
 
 _ANNOTATIONS_ZIP = "panoptic_annotations_trainval2017.zip"
 
 
 class CocoPanoptic(PanopticDataset):
-    """A split of COCO with its panoptic labels, in the order of the JSON file."""
+    """A split in COCO's panoptic layout, in the order of the JSON file."""
 
-    def __init__(self, root: Path, split: str) -> None:
-        """Read the JSON file of `split` (train2017 or val2017) and look for the files it names.
+    def __init__(self, root: Path, split: str, *, own_categories: bool = False) -> None:
+        """Read the JSON file of `split` and look for the files it names.
+
+        Args:
+            root: The folder that holds everything.
+            split: Such as train2017.
+            own_categories: The classes are the categories that the JSON file lists, by rising id; else COCO's 133.
 
         Raises:
             InvalidInputError: A folder or file is missing, or the JSON file is damaged.
         """
-        self.classes = load_class_table("coco")
         self._images = root / split
         self._labels = root / "annotations" / f"panoptic_{split}"
+        if own_categories and not self._labels.with_suffix(".json").exists() and (root / JSON_NAME).exists():
+            self._labels = root / PNG_FOLDER
         self._json = self._labels.with_suffix(".json")
-        packages = {self._images: f"{split}.zip", self._json: _ANNOTATIONS_ZIP}
-        packages[self._labels] = f"{self._labels.name}.zip of {_ANNOTATIONS_ZIP}"
+        self._origin = "export" if own_categories else _ANNOTATIONS_ZIP
+        layout = _OWN_LAYOUT if own_categories else _COCO_LAYOUT
+        packages = dict.fromkeys((self._images, self._json, self._labels), "its export")
+        if not own_categories:
+            packages = {self._images: f"{split}.zip", self._json: _ANNOTATIONS_ZIP}
+            packages[self._labels] = f"{self._labels.name}.zip of {_ANNOTATIONS_ZIP}"
         for path, package in packages.items():
-            require(path.exists(), _LAYOUT, f"no {path}: name its root and split, or unpack {package} there")
-        self._read_json()
-        for folder, suffix in ((self._images, ".jpg"), (self._labels, ".png")):
-            there = {path.name for path in folder.iterdir()}  # one listing instead of 118,000 questions
-            missing = next((stem for stem in self._stems if f"{stem}{suffix}" not in there), None)
-            require(missing is None, _LAYOUT, f"no {folder / str(missing)}{suffix}: unpack {packages[folder]} again")
+            require(path.exists(), layout, f"no {path}: name its root and split, or unpack {package} there")
+        self._read_json(None if own_categories else "coco")
+        for folder, names in ((self._images, self._image_names), (self._labels, self._label_names)):
+            missing = first_missing(folder, names)
+            require(missing is None, layout, f"no {missing}: unpack {packages[folder]} again")
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._stems)
+        return len(self._image_ids)
 
     def __getitem__(self, index: int) -> PanopticSample:
         """Return the image at `index`; see `PanopticDataset`. Segments without a pixel are left out."""
-        stem = self._stems[index]
-        label_path = self._labels / f"{stem}.png"
-        image, labels = read_pair(self._images / f"{stem}.jpg", label_path)
+        label_path = self._labels / self._label_names[index]
+        image, labels = read_pair(self._images / self._image_names[index], label_path)
         require(
             labels.dtype == np.uint8 and labels.ndim == 3,
             f"three channels of 8 bits in {label_path}",
-            f"{labels.dtype} of shape {labels.shape}: take the file from {_ANNOTATIONS_ZIP}",
+            f"{labels.dtype} of shape {labels.shape}: take the file from the {self._origin}",
         )
         # Each pixel is found in two steps: its id among the few that the picture holds, and these among those that the
         # JSON file lists. Ids are unique within an image, and what is listed without a pixel is never asked for.
@@ -72,27 +93,45 @@ class CocoPanoptic(PanopticDataset):
         require(
             unknown is None,
             f"the segments that {self._json} lists for image {self._image_ids[index]} in {label_path}",
-            f"id {unknown} too: take both from the same {_ANNOTATIONS_ZIP}",
+            f"id {unknown} too: take both from the same {self._origin}",
         )
         segments = places.reshape(labels.shape[:2])  # flat before NumPy 2
         class_ids, crowd = np.array([listed[segment_id] for segment_id in present.tolist()], np.uint8).T
         labelled = labels_of_segments(segments, class_ids, crowd.astype(bool), self.classes.thing_ids)
+        stem = PurePath(self._label_names[index]).with_suffix("").as_posix()
         return PanopticSample(stem, self._image_ids[index], image, *labelled)
 
-    def _read_json(self) -> None:
-        """Fill the tables of images and segments: small arrays, as the objects of 1.3 million segments fill 1 GB."""
+    def _read_json(self, table: str | None) -> None:
+        """Fill the tables of images and segments: small arrays, as the objects of 1.3 million segments fill 1 GB.
+
+        Args:
+            table: Name of the class table; None for the file's own categories.
+        """
+        document = read_json(self._json, KIND)
+        with reading(self._json, KIND):
+            names = {image_id: image["file_name"] for image_id, image in listed_images(document, self._json).items()}
+            own_name = self._images.parent.resolve().name
+            self.classes = category_table(document, self._json, own_name) if table is None else load_class_table(table)
         class_of = {entry.dataset_id: entry.id for entry in self.classes.classes}
         self._image_ids: list[int | str] = []
-        self._stems: list[str] = []
+        self._image_names: list[str] = []  # below the folders of images and labels
+        self._label_names: list[str] = []
         self._segments: list[np.ndarray] = []  # for each image (n, 3) int32: segment id, class id, whether a crowd
-        for image_id, name, segments in read_segments(self._json):
+        for image_id, label_name, segments in listed_segments(document, self._json):
+            require(image_id in names, f"annotations of the images that {self._json} lists", f"one of image {image_id}")
             unknown = next((segment.category_id for segment in segments if segment.category_id not in class_of), None)
             require(
                 unknown is None,
-                f"the {len(class_of)} categories of COCO panoptic in {self._json}",
-                f"category {unknown} in image {image_id}: take the file from {_ANNOTATIONS_ZIP}",
+                f"the {len(class_of)} categories of {'COCO panoptic' if table else 'its own list'} in {self._json}",
+                f"category {unknown} in image {image_id}: take the file from the {self._origin}",
+            )
+            require_distinct(
+                (segment.id for segment in segments),
+                f"segments with their own ids in image {image_id} of {self._json}",
             )
             rows = [(segment.id, class_of[segment.category_id], segment.iscrowd) for segment in segments]
             self._segments.append(np.array(rows, np.int32).reshape(-1, 3))
             self._image_ids.append(image_id)
-            self._stems.append(Path(name).stem)
+            self._image_names.append(names[image_id])
+            self._label_names.append(label_name)
+        require_distinct(self._image_ids, f"one annotation for each image in {self._json}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rt_panoptic_ros.datasets.base import instance_boxes
+from rt_panoptic_ros.datasets.coco_json import read_json, reading
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.records import VOID, PanopticResult
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 PNG_FOLDER = "panoptic"
 JSON_NAME = "panoptic.json"
+KIND = "COCO-panoptic"
+"""The format's name, for messages."""
 CITYSCAPES_SUFFIX = "_leftImg8bit"
 """Of the images' names, which are their ids otherwise."""
 
@@ -251,18 +254,16 @@ def read_segments(json_path: Path) -> Iterator[tuple[int | str, str, tuple[Segme
     Raises:
         InvalidInputError: The JSON file is not of the format (told when the wrong entry is reached).
     """
-    try:
-        document = json.loads(json_path.read_bytes())  # UTF-8, with or without a byte order mark
+    return listed_segments(read_json(json_path, KIND), json_path)
+
+
+def listed_segments(document: Any, json_path: Path) -> Iterator[tuple[int | str, str, tuple[Segment, ...]]]:
+    """Look the segments up in what is in a JSON file; see `read_segments`."""
+    with reading(json_path, KIND):
         things = {category["id"]: int(category["isthing"]) for category in document["categories"]}
         for annotation in document["annotations"]:
             segments = tuple(_segment(fields, things) for fields in annotation["segments_info"])
             yield annotation["image_id"], str(annotation["file_name"]), segments
-    except OSError as error:
-        raise InvalidInputError(f"expected a COCO-panoptic JSON file, got {json_path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInputError(
-            f"expected a COCO-panoptic JSON file, got {json_path} without or with a wrong {error}"
-        ) from None
 
 
 def _segment(fields: dict[str, Any], things: dict[int, int]) -> Segment:
@@ -274,7 +275,7 @@ def _segment(fields: dict[str, Any], things: dict[int, int]) -> Segment:
         area=int(fields["area"]),
         bbox=(x, y, width, height),
         iscrowd=int(fields.get("iscrowd", 0)),
-        isthing=things[category_id],
+        isthing=things.get(category_id, 0),  # a data set says which category is unknown, and where
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -11,8 +11,10 @@ from tqdm import tqdm
 from rt_panoptic_ros.datasets.coco_panoptic import Segment, number_segments, panoptic_segments
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.evaluation.average_precision import AveragePrecision, Precision
+from rt_panoptic_ros.evaluation.found_boxes import FoundBoxes, find_boxes
 from rt_panoptic_ros.evaluation.panoptic_quality import MeanQuality, QualityCounts, count_matches
 from rt_panoptic_ros.evaluation.semantic_iou import SemanticIou
+from rt_panoptic_ros.panoptic.class_filter import relabel
 from rt_panoptic_ros.records import VOID, CameraImage
 
 if TYPE_CHECKING:
@@ -20,7 +22,47 @@ if TYPE_CHECKING:
 
     from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
     from rt_panoptic_ros.model.class_table import ClassTable
+    from rt_panoptic_ros.model.label_map import LabelMap
     from rt_panoptic_ros.pipeline import PanopticPipeline
+    from rt_panoptic_ros.records import PanopticResult
+
+
+class ImageLabelling(Protocol):
+    """What is evaluated: a pipeline, or one in other classes."""
+
+    @property
+    def classes(self) -> ClassTable:
+        """Of the results."""
+
+    @property
+    def timings_ms(self) -> dict[str, float]:
+        """Of the last image, by stage."""
+
+    def __call__(self, image: CameraImage) -> PanopticResult:
+        """Label an image."""
+
+
+class RelabelledPipeline:
+    """A pipeline whose results are given in the classes of a label map."""
+
+    def __init__(self, pipeline: PanopticPipeline, label_map: LabelMap) -> None:
+        """Look the classes up.
+
+        Raises:
+            InvalidInputError: None of the model's classes is named in the map.
+        """
+        self.classes = label_map.table(pipeline.classes)
+        self._pipeline = pipeline
+        self._new_ids = label_map.new_ids(pipeline.classes)
+
+    @property
+    def timings_ms(self) -> dict[str, float]:
+        """Of the last image, by stage of the pipeline."""
+        return self._pipeline.timings_ms
+
+    def __call__(self, image: CameraImage) -> PanopticResult:
+        """Label an image; see `PanopticPipeline`."""
+        return relabel(self._pipeline(image), self._new_ids, self.classes.thing_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +82,9 @@ class Evaluation:
     instance_note: str  # what the dataset's objects are, where not true objects; else empty
     counts: QualityCounts
     iou: np.ndarray  # (N,) float64 of the semantic image by class id; NaN for classes that do not occur
-    precision: Precision | None  # None where it was not asked for
+    precision: Precision | None  # None where it was not asked for, or not all objects have masks
+    boxes: FoundBoxes | None  # None where all objects have masks
+    complete: bool  # whether all objects are labelled: else a box that finds none may be right
     frames: tuple[FrameQuality, ...]
     stage_ms: dict[str, float]  # median ms per image by stage of the pipeline, and their "total"
 
@@ -67,7 +111,7 @@ class Evaluation:
 
 
 def evaluate(
-    pipeline: PanopticPipeline,
+    pipeline: ImageLabelling,
     dataset: PanopticDataset,
     *,
     progress: bool,
@@ -77,7 +121,9 @@ def evaluate(
     """Label the images of a dataset and compare with its ground truth; nothing is written.
 
     Thing pixels without an instance are void for panoptic quality, in ground truth and prediction; for the mean IoU
-    they have their class. The precision is that of the fused result; see `AveragePrecision`.
+    they have their class. The precision is that of the fused result; see `AveragePrecision`. Where objects are known by
+    their boxes alone, panoptic quality and IoU are those of the pixels that are labelled, boxes are counted instead of
+    masks (`found_boxes`), and there is no average precision of masks.
 
     Args:
         pipeline: Labels the images.
@@ -90,8 +136,8 @@ def evaluate(
         All figures.
 
     Raises:
-        InvalidInputError: The model's classes are not the dataset's, no image has labels, or a file of the dataset is
-            damaged.
+        InvalidInputError: The pipeline's classes are not the dataset's, no image has labels, or a file of the dataset
+            is damaged.
         UnavailableError: pycocotools (said before any image is labelled) or the backend can't be had here.
     """
     classes = dataset.classes
@@ -99,9 +145,13 @@ def evaluate(
     precision = AveragePrecision(classes) if average_precision else None
     counts, iou = QualityCounts.none(len(classes)), SemanticIou(len(classes))
     frames: list[FrameQuality] = []
+    boxes: list[FoundBoxes] = []
+    by_box = complete = False
     timings: list[dict[str, float]] = []
     indices = range(min(len(dataset), max_images or len(dataset)))
-    if not any((dataset[index].semantic != VOID).any() for index in indices):
+    if not any(
+        sample.boxes is not None or (sample.semantic != VOID).any() for sample in map(dataset.__getitem__, indices)
+    ):
         raise InvalidInputError(
             f"expected labels to compare with, got none in any of {len(indices)} images: take a split with labels, "
             "such as val; a benchmark keeps those of its test split to itself"
@@ -113,6 +163,8 @@ def evaluate(
         matches = count_matches(*true_segments(sample, classes), *panoptic_segments(result, classes), classes)
         counts += matches
         iou.add(sample.semantic, result.semantic)
+        boxes.append(find_boxes(sample, result.detections, len(classes)))
+        by_box, complete = by_box or sample.boxes is not None, sample.complete
         if precision is not None:
             precision.add(sample, result)
         frames.append(FrameQuality(index, sample.stem, matches.mean(range(len(classes))).pq))
@@ -121,7 +173,9 @@ def evaluate(
         instance_note=dataset.instance_note,
         counts=counts,
         iou=iou.per_class(),
-        precision=None if precision is None else precision.result(),
+        precision=None if precision is None or by_box else precision.result(),
+        boxes=FoundBoxes.joined(boxes) if by_box else None,
+        complete=complete,
         frames=tuple(frames),
         stage_ms=_median_timings(timings),
     )
@@ -138,7 +192,8 @@ def _require_same_classes(model: ClassTable, dataset: ClassTable) -> None:
     ]:
         raise InvalidInputError(
             f"expected a model with the dataset's classes ({dataset.name}, {len(dataset)}), got one with those of "
-            f"{model.name} ({len(model)}): take a model that was trained on this dataset, or its own dataset"
+            f"{model.name} ({len(model)}): take a model that was trained on this dataset, or its own dataset, or "
+            "a label map for both"
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from rt_panoptic_ros.datasets.base import true_objects
 from rt_panoptic_ros.drawing.overlay import contact_sheet, render_overlay
 from rt_panoptic_ros.evaluation.average_precision import Precision
+from rt_panoptic_ros.evaluation.found_boxes import MIN_IOU
 from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.records import CameraImage, PanopticResult
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
-    from rt_panoptic_ros.evaluation.evaluate import Evaluation, FrameQuality
-    from rt_panoptic_ros.pipeline import PanopticPipeline
+    from rt_panoptic_ros.evaluation.evaluate import Evaluation, FrameQuality, ImageLabelling
+    from rt_panoptic_ros.model.class_table import ClassTable
 
 _SHEET_FRAMES = 4  # best ones, and as many worst ones
 _SHEET_WIDTH_PX = 1920
@@ -63,6 +64,7 @@ def format_tables(evaluation: Evaluation, subject: Subject) -> str:
         "",
         *_class_table(evaluation),
         "",
+        *_box_table(evaluation),
         f"median ms per image: {stages}",
     ]
     return "\n".join(lines) + "\n"
@@ -97,6 +99,10 @@ def metrics_document(evaluation: Evaluation, subject: Subject) -> dict[str, Any]
         ],
         "median_ms": evaluation.stage_ms,
         "frames": [{"stem": frame.stem, "pq": frame.pq} for frame in evaluation.frames],
+        "boxes": [
+            {"name": evaluation.classes.names[class_id]} | {name: value.item() for name, value in figures.items()}
+            for class_id, figures in _box_figures(evaluation).items()
+        ],
     }
     plain: dict[str, Any] = _without_nan(document)
     return plain
@@ -115,6 +121,9 @@ def card_figures(evaluation: Evaluation, command: str) -> dict[str, Any]:
         "ap": precision.ap,
         "ap50": precision.ap50,
     }
+    for class_id, found in _box_figures(evaluation).items():
+        name = evaluation.classes.names[class_id]
+        figures |= {f"box_{figure}_{name}": float(found[figure]) for figure in ("recall", "precision", "ap50")}
     known = {name: round(100 * value, 1) for name, value in figures.items() if not math.isnan(value)}
     note = {"note": evaluation.instance_note} if evaluation.instance_note else {}
     frame_ms = round(evaluation.stage_ms["total"], 1)
@@ -122,7 +131,7 @@ def card_figures(evaluation: Evaluation, command: str) -> dict[str, Any]:
 
 
 def write_report(
-    folder: Path, evaluation: Evaluation, subject: Subject, pipeline: PanopticPipeline, dataset: PanopticDataset
+    folder: Path, evaluation: Evaluation, subject: Subject, pipeline: ImageLabelling, dataset: PanopticDataset
 ) -> None:
     """Write metrics.json, metrics.txt and contact_sheet.jpg.
 
@@ -144,7 +153,7 @@ def write_report(
     write_image(folder / "contact_sheet.jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 
 
-def render_sheet(evaluation: Evaluation, pipeline: PanopticPipeline, dataset: PanopticDataset) -> np.ndarray:
+def render_sheet(evaluation: Evaluation, pipeline: ImageLabelling, dataset: PanopticDataset) -> np.ndarray:
     """Draw the images of best and worst panoptic quality, the ground truth beside the prediction, two images a row.
 
     Returns:
@@ -157,6 +166,7 @@ def render_sheet(evaluation: Evaluation, pipeline: PanopticPipeline, dataset: Pa
         result = pipeline(CameraImage(sample.image, "rgb"))
         for labels in (true_result(sample), result):
             pictures.append(render_overlay(sample.image, labels, evaluation.classes))
+        _draw_boxes(pictures[-2], sample, evaluation.classes)
         captions += [f"{frame.stem}: ground truth", f"predicted, {quality} {_percent(frame.pq, 1)}"]
     return contact_sheet(pictures, 4, _SHEET_WIDTH_PX, captions)
 
@@ -172,9 +182,18 @@ def extreme_frames(frames: Sequence[FrameQuality]) -> list[FrameQuality]:
 
 
 def true_result(sample: PanopticSample) -> PanopticResult:
-    """Return the ground truth as if the pipeline had made it, with score 1 for each object."""
+    """Return the ground truth as if the pipeline had made it, with score 1 for each object that has pixels."""
     objects = true_objects(sample.instance, sample.instance_classes)
-    return PanopticResult(sample.semantic, sample.instance.astype(np.uint16), objects)
+    return PanopticResult(sample.semantic, sample.instance.astype(np.uint16), objects.rows(~sample.by_box))
+
+
+def _draw_boxes(picture: np.ndarray, sample: PanopticSample, classes: ClassTable) -> None:
+    """Draw the objects that are known by their boxes alone."""
+    if sample.boxes is None:
+        return
+    for class_id, box in zip(sample.instance_classes[sample.by_box], sample.boxes[sample.by_box], strict=True):
+        left, top, right, bottom = box.round().astype(int).tolist()
+        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), classes.colors[class_id].tolist(), 2)
 
 
 def _class_table(evaluation: Evaluation) -> list[str]:
@@ -189,6 +208,44 @@ def _class_table(evaluation: Evaluation) -> list[str]:
         figures = "".join(f"{_percent(share, 2):>8}" for share in shares)
         lines.append(f"{name:<{width}}{figures}{segments:>10}")
     return lines
+
+
+def _box_table(evaluation: Evaluation) -> list[str]:
+    """Return what is said of boxes: nothing where all objects have masks."""
+    rows = _box_figures(evaluation)
+    if not rows:
+        return []
+    width = max(len(name) for name in ("Boxes", *evaluation.classes.names))
+    doubt = (
+        "" if evaluation.complete else "; what finds none counts as wrong, though it may be an object without a label"
+    )
+    lines = [
+        f"not all objects have masks: PQ, SQ, RQ and IoU are of labelled pixels; boxes at IoU over {MIN_IOU}{doubt}",
+        f"{'Boxes':<{width}}{'recall':>10}{'precision':>10}{'AP50':>8}{'boxes':>8}{'predicted':>10}",
+    ]
+    for class_id, row in rows.items():
+        recall, precision, ap50 = (_percent(row[name].item(), 2) for name in ("recall", "precision", "ap50"))
+        counts = f"{row['boxes']:>8}{row['predicted']:>10}"
+        lines.append(f"{evaluation.classes.names[class_id]:<{width}}{recall:>10}{precision:>10}{ap50:>8}{counts}")
+    return [*lines, ""]
+
+
+def _box_figures(evaluation: Evaluation) -> dict[int, dict[str, Any]]:
+    """Return {class id of a thing: {name of a figure: number}}; none where all objects have masks."""
+    boxes = evaluation.boxes
+    if boxes is None:
+        return {}
+    columns = {
+        "recall": boxes.recall,
+        "precision": boxes.precision,
+        "ap50": boxes.average_precision,
+        "boxes": boxes.true_boxes,
+        "predicted": boxes.predicted,
+    }
+    return {
+        class_id: {name: column[class_id] for name, column in columns.items()}
+        for class_id in evaluation.classes.thing_ids
+    }
 
 
 def _precision(evaluation: Evaluation) -> Precision:

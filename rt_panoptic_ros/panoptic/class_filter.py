@@ -1,14 +1,13 @@
-"""Only the objects of some classes, for those who don't want all."""
+"""Only the objects of some classes, for those who don't want all; or all of them in other classes."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.records import DetectionTable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -44,6 +43,19 @@ def keep_classes(result: PanopticResult, class_ids: Collection[int]) -> Panoptic
         class_ids: The classes of those to keep.
     """
     table = result.detections
-    kept = np.isin(table.class_ids, list(class_ids))
-    columns = {column.name: getattr(table, column.name)[kept] for column in fields(table)}
-    return replace(result, detections=DetectionTable(**columns))
+    return replace(result, detections=table.rows(np.isin(table.class_ids, list(class_ids))))
+
+
+def relabel(result: PanopticResult, new_ids: np.ndarray, thing_ids: Collection[int]) -> PanopticResult:
+    """Return a result in other classes; objects whose new class is no thing are none any more.
+
+    Args:
+        result: In the model's classes.
+        new_ids: (256,) uint8, new class ids by old ones (`LabelMap.new_ids`).
+        thing_ids: The things among the new ones.
+    """
+    table = replace(result.detections, class_ids=new_ids[result.detections.class_ids])
+    table = table.rows(np.isin(table.class_ids, list(thing_ids)))
+    kept = np.zeros(int(result.instance.max(initial=0)) + 1, np.uint16)
+    kept[table.ids] = table.ids
+    return replace(result, semantic=new_ids[result.semantic], instance=kept[result.instance], detections=table)

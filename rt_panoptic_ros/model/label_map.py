@@ -1,0 +1,120 @@
+"""Label maps: YAML files that merge, rename and drop classes.
+
+    name: street
+    unlisted: drop                   # what becomes of classes that nothing below names: drop (void), or keep (default)
+    classes:
+      person: {thing: true, color: [220, 20, 60], of: [person, rider]}
+      ground: {thing: false, color: [128, 64, 128], of: [road, pavement-merged]}
+
+The order of the file gives the class ids. `of` lists the names of the classes that are merged; one that has the new
+class's own name is always among them, unless another class lists it, so that a map changes nothing in what it made.
+Names that the classes at hand lack are passed over, since one map serves several data sets, but one must be there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import yaml
+
+from rt_panoptic_ros.errors import InvalidInputError, require
+from rt_panoptic_ros.model.class_table import ClassTable, SemanticClass, parse_class_table
+from rt_panoptic_ros.records import VOID
+from rt_panoptic_ros.resources import config_file
+
+_UNLISTED = ("keep", "drop")
+_ENTRIES = {"thing", "color", "of"}  # of a class
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """What classes become."""
+
+    listed: ClassTable  # the new classes; the map's name is the table's
+    of: tuple[tuple[str, ...], ...]  # by new class id: names of the classes that it is made of
+    keep: bool  # whether classes that are not listed stay, behind the listed ones; else they become void
+
+    @property
+    def name(self) -> str:
+        """The map's name."""
+        return self.listed.name
+
+    def table(self, source: ClassTable) -> ClassTable:
+        """Return the classes that those of `source` become; a class's own id in the dataset is the new id.
+
+        Raises:
+            InvalidInputError: No class of `source` is named in the map, or there are more than 255 in all.
+        """
+        known = [name for name in source.names if name in self._new_ids]
+        require(
+            bool(known),
+            f"classes that label map '{self.name}' names ({', '.join(self._new_ids)})",
+            f"those of '{source.name}' ({', '.join(source.names)}): add some of them to an `of`, or take another map",
+        )
+        classes = [*self.listed.classes, *self._kept(source)]
+        require(len(classes) <= VOID, f"at most {VOID} classes by label map '{self.name}'", len(classes))
+        numbered = (replace(entry, id=number, dataset_id=number) for number, entry in enumerate(classes))
+        return ClassTable(self.name, tuple(numbered))
+
+    def new_ids(self, source: ClassTable) -> np.ndarray:
+        """Return the ids in `table` by class id of `source`, (256,) uint8; VOID for what is dropped, and for VOID."""
+        kept = {entry.name: number for number, entry in enumerate(self._kept(source), len(self.listed))}
+        ids = np.full(VOID + 1, VOID, np.uint8)
+        ids[: len(source)] = [self._new_ids.get(name, kept.get(name, VOID)) for name in source.names]
+        return ids
+
+    @cached_property
+    def _new_ids(self) -> dict[str, int]:
+        """New class ids by name of an old class."""
+        own = {name: number for number, name in enumerate(self.listed.names)}
+        return own | {name: number for number, names in enumerate(self.of) for name in names}
+
+    def _kept(self, source: ClassTable) -> list[SemanticClass]:
+        return [entry for entry in source.classes if self.keep and entry.name not in self._new_ids]
+
+
+def read_label_map(path_or_name: str) -> LabelMap:
+    """Return the label map in a file, or the one of that name in config/label_maps.
+
+    Raises:
+        InvalidInputError: No such file, not YAML, or an unknown or wrong entry.
+    """
+    path = config_file("label_maps", path_or_name, "a label map")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"expected a label map as YAML in {path}, got {' '.join(str(error).split())}") from None
+    return parse_label_map(document, str(path))
+
+
+def parse_label_map(document: object, where: str) -> LabelMap:
+    """Return the label map written in `document`; `where` names it in messages.
+
+    Raises:
+        InvalidInputError: An entry is missing, unknown or wrong, or two classes list the same name.
+    """
+    form = f"a label map with name, unlisted ({' or '.join(_UNLISTED)}) and classes of thing, color and of in {where}"
+    require(isinstance(document, dict), form, f"{document!r:.80}")
+    assert isinstance(document, dict)
+    rows, unlisted = document.get("classes"), document.get("unlisted", _UNLISTED[0])
+    strange = document.keys() - {"name", "unlisted", "classes"}
+    require(not strange, form, f"an entry {', '.join(map(str, strange))}")
+    require(unlisted in _UNLISTED, form, f"unlisted: {unlisted!r}")
+    require(isinstance(rows, dict), form, f"classes: {rows!r:.80}")
+    assert isinstance(rows, dict)
+    names: list[str] = []
+    for name, row in rows.items():
+        good = isinstance(row, dict) and row.keys() <= _ENTRIES and isinstance(row.get("thing"), bool)
+        require(good and _are_names(row.get("of", [])), form, f"class {name}: {row!r:.80}")
+        names += row.get("of", [])
+    twice = next((name for name in names if names.count(name) > 1), None)
+    require(twice is None, f"each name in one `of` in {where}", f"'{twice}' in several: leave it in one")
+    classes = [{"id": number, "name": name, **rows[name]} for number, name in enumerate(rows)]
+    listed = parse_class_table({"name": document.get("name"), "classes": classes})
+    return LabelMap(listed, tuple(tuple(row.get("of", ())) for row in rows.values()), unlisted == "keep")
+
+
+def _are_names(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
