@@ -58,7 +58,7 @@ class ScheduleRecipe:
     milestones: tuple[int, ...] = ()  # steps: where the learning rate is multiplied by `milestone_factor`
     milestone_factor: float = 0.1
     epoch_images: int = 0  # how many make an epoch, at whose end there are checkpoint and pictures; 0: all
-    patience: int = 0  # validations without a better PQ that end the training; the best is shipped; 0: the last is
+    patience: int = 0  # validations without a better figure that end the training; the best is shipped; 0: the last
 
 
 @dataclass(frozen=True, slots=True)
