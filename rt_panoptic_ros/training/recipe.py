@@ -108,6 +108,9 @@ class Recipe:
             "validate_epochs above 0 with schedule.patience, which counts validations": schedule.patience == 0
             or self.validate_epochs > 0,
             "backbone_weights or from_model, not both": None in (self.backbone_weights, self.from_model),
+            f"augmentation.base_size to be input.size {self.input.size}, which images are brought to later": (
+                self.augmentation.base_size in (None, self.input.size)
+            ),
             "level_ranges_px to be 4 rising numbers above 0": len(ranges) == 5
             and all(low < high for low, high in itertools.pairwise(ranges)),
             "losses.mask to be 0 with supervision box, which has no masks": self.supervision == "mask"

@@ -67,6 +67,7 @@ def test_a_recipe_leaves_to_the_bundle_what_it_does_not_say(small_bundle: ModelB
         ({"from_model": "no_such_model"}, "expected a model bundle .* at 'no_such_model'"),
         ({"backbone_weights": "resnet18.pth"}, "backbone_weights or from_model, not both"),
         ({"schedule": {"patience": 3}}, r"validate_epochs above 0 with schedule\.patience"),
+        ({"augmentation": {"base_size": [48, 64]}}, r"base_size to be input\.size None, which"),
         ({"schedule": {"epoch_images": -1}}, r"schedule\.epoch_images and patience from 0"),
     ],
 )
