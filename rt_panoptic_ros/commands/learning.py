@@ -12,6 +12,7 @@ from rt_panoptic_ros.errors import require_package
 _SHORTCUTS = {
     "from_model": "model bundle whose weights are started from, a folder or a shipped one's name",
     "data.dataset": "such as coco_instances; a wrong name is answered with all there are",
+    "data.label_map": "what the classes become, a file or the name of one in config/label_maps",
     "data.train_split": "what is learned, such as 'default[:80%%]'",
     "data.val_split": "what is looked at meanwhile, such as 'default[80%%:]'",
 }
