@@ -130,7 +130,9 @@ def add_training(command: argparse.ArgumentParser, default: str | None = None) -
     command.add_argument(
         "--config", required=default is None, default=default, help="recipe file, or the name of one in config/train"
     )
-    command.add_argument("--root", required=True, type=Path, help="folder of the dataset")
+    command.add_argument(
+        "--root", required=True, type=Path, help="folder of the dataset, or of all that the recipe names"
+    )
     command.add_argument("--out", required=True, type=Path, help="folder of the results")
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     command.add_argument("--workers", type=natural, default=1, help="processes that prepare images")

@@ -44,7 +44,9 @@ def open_validation(data: DataRecipe, root: Path, classes: ClassTable) -> Panopt
     Raises:
         InvalidInputError: Missing or damaged data, or a class that no source has.
     """
-    dataset = open_dataset(data.dataset, root / data.root, data.val_split, label_map=data.label_map)
+    dataset = open_dataset(
+        data.dataset, root / data.root, data.val_split, label_map=data.label_map, complete=data.complete
+    )
     strange = [name for name in united_classes([classes, dataset.classes]).names if name not in classes.names]
     require(
         not strange,

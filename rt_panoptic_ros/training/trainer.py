@@ -98,6 +98,7 @@ class _Run:
         self.normalize = InputNormalization(recipe.input, processes.device)
         self.optimizer = make_optimizer(self.network, self.optimizer_recipe)
         self.average = WeightAverage(self.network, recipe.optimizer.average_decay)
+        torch.backends.cudnn.benchmark = recipe.augmentation.output_size is not None  # pays where sizes don't vary
         half = processes.device.type == "cuda" and not torch.cuda.is_bf16_supported()
         self.precision = torch.float16 if half else torch.bfloat16
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=half)

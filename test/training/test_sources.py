@@ -146,6 +146,8 @@ def test_sources_have_one_class_table(root: Path) -> None:
     assert [boxes.classes.names[class_id] for class_id in sample.instance_classes] == ["car", "dog"]
     assert sample.by_box.tolist() == [True, True]
     assert (sample.complete, camvid[0].complete) == (True, False)
+    alone = parse_recipe("tiny", {**TINY_RECIPE, "data": {"root": "camvid", "complete": True}}).data
+    assert [source[0].complete for source in open_sources(alone, root)] == [True]
     validation = open_validation(recipe.data, root, camvid.classes)
     assert validation.classes == camvid.classes
     assert len(validation) == 1
