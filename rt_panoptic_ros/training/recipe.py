@@ -58,7 +58,7 @@ class DataRecipe:
         require(
             all(weight > 0 and 1000 * weight >= sum(weights) for weight in weights),
             "data.sources with weights above 0, none below a thousandth of all",
-            weights,
+            f"{weights}: raise the small ones, or leave these sources out",
         )
 
     @property

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 SIZE_DIVISOR = 32
 """Batches are padded to multiples of this many px, so that the levels to P5 lie exactly over each other."""
 
-
 _TURN = 1000
 """Places of the stream within which each source has its exact share, in a random order."""
 
