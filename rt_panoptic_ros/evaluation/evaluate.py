@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -121,7 +122,8 @@ def evaluate(
     """Label the images of a dataset and compare with its ground truth; nothing is written.
 
     Thing pixels without an instance are void for panoptic quality, in ground truth and prediction; for the mean IoU
-    they have their class. The precision is that of the fused result; see `AveragePrecision`. Where objects are known by
+    they have their class. Objects predicted where void is known to hold none (`PanopticSample.complete`) are wrong. The
+    precision is that of the fused result; see `AveragePrecision`. Where objects are known by
     their boxes alone, panoptic quality and IoU are those of the pixels that are labelled, boxes are counted instead of
     masks (`found_boxes`), and there is no average precision of masks.
 
@@ -160,7 +162,8 @@ def evaluate(
         sample = dataset[index]
         result = pipeline(CameraImage(sample.image, "rgb"))
         timings.append(pipeline.timings_ms)
-        matches = count_matches(*true_segments(sample, classes), *panoptic_segments(result, classes), classes)
+        truth, found = true_segments(sample, classes), panoptic_segments(result, classes)
+        matches = count_matches(*truth, *found, classes, _empty_void(sample))
         counts += matches
         iou.add(sample.semantic, result.semantic)
         boxes.append(find_boxes(sample, result.detections, len(classes)))
@@ -184,6 +187,17 @@ def evaluate(
 def true_segments(sample: PanopticSample, classes: ClassTable) -> tuple[np.ndarray, tuple[Segment, ...]]:
     """Return the ground truth's segments; see `number_segments`."""
     return number_segments(sample.semantic, sample.instance, sample.instance_classes, sample.instance_crowd, classes)
+
+
+def _empty_void(sample: PanopticSample) -> np.ndarray | None:
+    """Return where void is known to hold no object, (H, W) bool; None for nowhere, as not all objects are labelled."""
+    if not sample.complete:
+        return None
+    empty: np.ndarray = sample.semantic == VOID
+    if sample.boxes is not None:
+        for left, top, right, bottom in sample.boxes[sample.by_box].tolist():
+            empty[int(top) : math.ceil(bottom), int(left) : math.ceil(right)] = False
+    return empty
 
 
 def _require_same_classes(model: ClassTable, dataset: ClassTable) -> None:
