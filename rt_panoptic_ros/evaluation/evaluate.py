@@ -121,10 +121,10 @@ def evaluate(
     """Label the images of a dataset and compare with its ground truth; nothing is written.
 
     Thing pixels without an instance are void for panoptic quality, in ground truth and prediction; for the mean IoU
-    they have their class. Objects predicted where void is known to hold none (`PanopticSample.complete`) are wrong. The
-    precision is that of the fused result; see `AveragePrecision`. Where objects are known by their boxes alone, panoptic
-    quality and IoU are those of the pixels that are labelled, boxes are counted instead of masks (`found_boxes`), and
-    there is no average precision of masks.
+    they have their class. Objects predicted where void is known to hold none (`PanopticSample.complete`) are wrong.
+    The precision is that of the fused result; see `AveragePrecision`. Where objects are known by their boxes alone,
+    panoptic quality and IoU are those of the pixels that are labelled, boxes are counted instead of masks
+    (`found_boxes`), and there is no average precision of masks.
 
     Args:
         pipeline: Labels the images.
