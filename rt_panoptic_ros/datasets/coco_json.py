@@ -77,9 +77,9 @@ def category_table(document: Any, path: Path, name: str) -> ClassTable:
     rows = [
         {
             "id": number, "name": category["name"], "thing": category.get("isthing", 1),
-            "color": category.get("color") or colors, "dataset_id": category["id"],
+            "color": _color(category) or color, "dataset_id": category["id"],
         }
-        for number, (category, colors) in enumerate(
+        for number, (category, color) in enumerate(
             zip(categories, colorblind_colors(len(categories)).tolist(), strict=True)
         )
     ]  # fmt: skip
@@ -87,6 +87,12 @@ def category_table(document: Any, path: Path, name: str) -> ClassTable:
         return parse_class_table({"name": name, "classes": rows})
     except InvalidInputError as error:
         raise InvalidInputError(f"{error}, in the categories of {path}") from None
+
+
+def _color(category: dict[str, Any]) -> Any:
+    """Return a category's color, None where it has none; a text such as #dc143c, as of COCO Annotator, as numbers."""
+    color = category.get("color")
+    return list(bytes.fromhex(color.removeprefix("#"))) if isinstance(color, str) else color
 
 
 def require_distinct(values: Iterable[Hashable], expected: str) -> None:

@@ -121,9 +121,10 @@ def evaluate(
     """Label the images of a dataset and compare with its ground truth; nothing is written.
 
     Thing pixels without an instance are void for panoptic quality, in ground truth and prediction; for the mean IoU
-    they have their class. The precision is that of the fused result; see `AveragePrecision`. Where objects are known by
-    their boxes alone, panoptic quality and IoU are those of the pixels that are labelled, boxes are counted instead of
-    masks (`found_boxes`), and there is no average precision of masks.
+    they have their class. Objects predicted where void is known to hold none (`PanopticSample.complete`) are wrong.
+    The precision is that of the fused result; see `AveragePrecision`. Where objects are known by their boxes alone,
+    panoptic quality and IoU are those of the pixels that are labelled, boxes are counted instead of masks
+    (`found_boxes`), and there is no average precision of masks.
 
     Args:
         pipeline: Labels the images.
@@ -143,8 +144,10 @@ def evaluate(
     classes = dataset.classes
     _require_same_classes(pipeline.classes, classes)
     precision = AveragePrecision(classes) if average_precision else None
-    counts, iou = QualityCounts.none(len(classes)), SemanticIou(len(classes))
-    frames: list[FrameQuality] = []
+    iou = SemanticIou(len(classes))
+    stems: list[str] = []
+    lenient: list[QualityCounts] = []  # by image, as panopticapi counts
+    strict: list[QualityCounts] = []  # objects in void that holds none are wrong
     boxes: list[FoundBoxes] = []
     by_box = complete = False
     timings: list[dict[str, float]] = []
@@ -160,23 +163,26 @@ def evaluate(
         sample = dataset[index]
         result = pipeline(CameraImage(sample.image, "rgb"))
         timings.append(pipeline.timings_ms)
-        matches = count_matches(*true_segments(sample, classes), *panoptic_segments(result, classes), classes)
-        counts += matches
+        segments = (*true_segments(sample, classes), *panoptic_segments(result, classes))
+        stems.append(sample.stem)
+        lenient.append(count_matches(*segments, classes))
+        strict.append(count_matches(*segments, classes, sample.semantic == VOID) if sample.complete else lenient[-1])
         iou.add(sample.semantic, result.semantic)
         boxes.append(find_boxes(sample, result.detections, len(classes)))
         by_box, complete = by_box or sample.boxes is not None, sample.complete
         if precision is not None:
             precision.add(sample, result)
-        frames.append(FrameQuality(index, sample.stem, matches.mean(range(len(classes))).pq))
+    matches = lenient if by_box else strict  # void may be an object that is known by its box alone
+    qualities = [counts.mean(range(len(classes))).pq for counts in matches]
     return Evaluation(
         classes=classes,
         instance_note=dataset.instance_note,
-        counts=counts,
+        counts=sum(matches, QualityCounts.none(len(classes))),
         iou=iou.per_class(),
         precision=None if precision is None or by_box else precision.result(),
         boxes=FoundBoxes.joined(boxes) if by_box else None,
         complete=complete,
-        frames=tuple(frames),
+        frames=tuple(FrameQuality(*frame) for frame in zip(indices, stems, qualities, strict=True)),
         stage_ms=_median_timings(timings),
     )
 

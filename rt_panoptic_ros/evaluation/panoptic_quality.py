@@ -2,7 +2,8 @@
 
 A predicted and a true segment of one class match where their IoU is above 0.5; void pixels of the ground truth are left
 out of the union. A predicted segment without a match is no false positive where more than half of it is void or lies on
-crowds of its class; crowds are never missed.
+crowds of its class; crowds are never missed. Where all objects are labelled, void that holds none is known to be wrong
+for things, unlike in panopticapi.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def count_matches(
     predicted_ids: np.ndarray,
     predicted_segments: Sequence[Segment],
     classes: ClassTable,
+    empty: np.ndarray | None = None,
 ) -> QualityCounts:
     """Match the segments of one image (Eq. 20).
 
@@ -105,6 +107,7 @@ def count_matches(
         predicted_ids: (H, W) integers from 0, segment ids of the prediction, 0 void.
         predicted_segments: What they are; each has pixels, none is a crowd.
         classes: Knows the segments' categories.
+        empty: (H, W) bool, void that is known to hold no object; None for nowhere.
 
     Returns:
         The image's counts.
@@ -121,13 +124,17 @@ def count_matches(
     true_classes = _class_ids(true_segments, classes)
     predicted_classes = _class_ids(predicted_segments, classes)
     width = _FIRST + len(predicted_segments)
-    pairs = _places(true_ids, true_segments) * width + _places(predicted_ids, predicted_segments)
+    predicted_places = _places(predicted_ids, predicted_segments)
+    pairs = _places(true_ids, true_segments) * width + predicted_places
     histogram = np.bincount(pairs.ravel(), minlength=(_FIRST + len(true_segments)) * width).reshape(-1, width)
     true_areas, predicted_areas = histogram[_FIRST:].sum(axis=1), histogram[:, _FIRST:].sum(axis=0)
     _require_segments(histogram, predicted_areas)
 
     shared = histogram[_FIRST:, _FIRST:]  # (true, predicted) px
     void = histogram[_BLANK, _FIRST:]  # (predicted,) px
+    if empty is not None:
+        known = np.bincount(predicted_places[empty], minlength=width)[_FIRST:]
+        void = void - np.where(np.isin(predicted_classes, classes.thing_ids), known, 0)
     crowd = np.array([segment.iscrowd == 1 for segment in true_segments], bool)
     same_class = true_classes[:, None] == predicted_classes
     unions = true_areas[:, None] + predicted_areas - shared - void

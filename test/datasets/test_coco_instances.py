@@ -115,6 +115,8 @@ class TestLayouts:
         ]  # fmt: skip
         assert classes.classes[0].color == (1, 2, 3)
         assert classes.classes[1].color not in ((1, 2, 3), (0, 0, 0))
+        categories[0]["color"] = "#0a14ff"
+        assert CocoInstances(write(tmp_path, categories=categories), "train").classes.classes[1].color == (10, 20, 255)
 
 
 class TestLabels:
@@ -277,6 +279,7 @@ class TestErrors:
             ("categories", [], "1 to 255 categories in .*, got 0"),
             ("categories", [{"id": k, "name": str(k)} for k in range(1, 300)], "1 to 255 categories in .*, got 299"),
             ("categories", [{"id": 1, "name": "a", "color": [0, 0, 256]}], r"wrong color, in the categories of .*json"),
+            ("categories", [{"id": 1, "name": "a", "color": "red"}], "COCO-instances JSON file, got .* wrong non-hex"),
             ("categories", None, "COCO-instances JSON file, got .*without or with a wrong"),
         ],
     )

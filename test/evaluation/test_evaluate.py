@@ -15,7 +15,7 @@ import yaml
 from coco_cases import write_instances
 
 from rt_panoptic_ros.cli import main
-from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
+from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample, true_objects
 from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.evaluation.evaluate import FrameQuality, RelabelledPipeline, evaluate
@@ -161,6 +161,16 @@ class TestLabelMap:
         assert set(np.unique(result.semantic)) == {0, 1, VOID}
 
 
+class SeesMasks(Oracle):
+    """Gives the objects that have pixels, not those that are known by their boxes alone."""
+
+    def __call__(self, image: CameraImage) -> PanopticResult:
+        self.calls += 1
+        sample = next(sample for sample in self._samples if np.array_equal(sample.image, image.pixels))
+        objects = true_objects(sample.instance, sample.instance_classes).rows(~sample.by_box)
+        return PanopticResult(sample.semantic, sample.instance.astype(np.uint16), objects)
+
+
 class TestBoxesAlone:
     @pytest.fixture
     def boxed(self, tmp_path: Path) -> PanopticDataset:
@@ -176,7 +186,7 @@ class TestBoxesAlone:
         return open_dataset("coco_instances", tmp_path, "default")
 
     def test_boxes_are_counted_where_masks_lack(self, boxed: PanopticDataset) -> None:
-        evaluation = evaluate(Oracle(boxed), boxed, progress=False)
+        evaluation = evaluate(SeesMasks(boxed), boxed, progress=False)
         assert evaluation.boxes is not None
         assert evaluation.boxes.true_boxes.tolist() == [2, 1]
         np.testing.assert_array_equal(evaluation.boxes.recall, [0.5, 0])
@@ -185,8 +195,31 @@ class TestBoxesAlone:
         assert evaluation.things.pq == 1  # of the object that has a mask
         assert np.isnan(evaluation.frames[1].pq)
 
+    @pytest.mark.parametrize(
+        ("by_box", "complete", "wrong"), [(False, False, 0), (False, True, 1), (True, False, 0), (True, True, 0)]
+    )
+    def test_void_holds_none_where_all_are_labelled(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_box: bool, complete: bool, wrong: int
+    ) -> None:
+        """One person is found, and one more where nothing is labelled but perhaps a box."""
+        pytest.importorskip("pycocotools", reason="pycocotools is not installed")
+        rows = [{"category_id": 1, "segmentation": [[10, 10, 30, 10, 30, 40, 10, 40]]}]
+        rows += [{"category_id": 1, "bbox": [60, 10, 20, 30]}] if by_box else []
+        write_instances(tmp_path / "result.json", {"a.png": tmp_path / "a.png"}, rows, size=(64, 96))
+        dataset = open_dataset("coco_instances", tmp_path, "default", complete=complete)
+        instance = np.zeros((64, 96), np.uint16)
+        instance[10:40, 10:30], instance[10:40, 60:80] = 1, 2
+        semantic = np.where(instance > 0, 0, VOID).astype(np.uint8)
+        seen = PanopticResult(semantic, instance, true_objects(instance, np.zeros(2, np.uint8)))
+        monkeypatch.setattr(Oracle, "__call__", lambda self, image: seen)
+        evaluation = evaluate(Oracle(dataset), dataset, progress=False)
+        assert evaluation.complete == complete
+        assert (evaluation.counts.true_positives[0], evaluation.counts.false_positives[0]) == (1, wrong)
+        assert evaluation.frames[0].pq == 1 / (1 + wrong / 2)
+        assert (evaluation.boxes is not None) == by_box
+
     def test_they_are_told_of(self, boxed: PanopticDataset) -> None:
-        oracle = Oracle(boxed)
+        oracle = SeesMasks(boxed)
         evaluation = evaluate(oracle, boxed, progress=False)
         rows = [line.split() for line in format_tables(evaluation, SUBJECT).splitlines()]
         assert ["person", "50.00", "100.00", "50.50", "2", "1"] in rows

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rt_panoptic_ros.datasets.base import PanopticSample, true_objects
-from rt_panoptic_ros.evaluation.found_boxes import FoundBoxes, find_boxes, match_boxes, true_boxes
+from rt_panoptic_ros.datasets.base import PanopticSample, object_boxes, true_objects
+from rt_panoptic_ros.evaluation.found_boxes import FoundBoxes, find_boxes, match_boxes
 
 CLASSES = 3
 SQUARE = (0, 0, 10, 10)
@@ -67,7 +67,7 @@ def test_boxes_of_pixels_end_one_past_the_last() -> None:
         "a", 1, np.zeros((20, 30, 3), np.uint8), np.zeros((20, 30), np.uint8), instance, np.zeros(2, np.uint8),
         np.zeros(2, bool), boxes=np.array([[np.nan] * 4, [1.5, 2, 3, 4]], np.float32),
     )  # fmt: skip
-    np.testing.assert_array_equal(true_boxes(sample), [[10, 5, 20, 8], [1.5, 2, 3, 4]])
+    np.testing.assert_array_equal(object_boxes(sample), [[10, 5, 20, 8], [1.5, 2, 3, 4]])
     found = find_boxes(sample, true_objects(instance, np.zeros(1, np.uint8)), CLASSES)
     assert (found.recall[0], found.precision[0], found.average_precision[0]) == (0.5, 1, pytest.approx(51 / 101))
 

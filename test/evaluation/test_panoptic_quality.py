@@ -60,6 +60,21 @@ class TestByHand:
         mean = counts.mean(range(11))
         assert (mean.pq, mean.sq, mean.rq, mean.classes) == pytest.approx((0.775, 0.775, 1.0, 2))
 
+    def test_void_that_holds_no_object_counts_against_things(self) -> None:
+        truth = line("1111111111222222000000", {1: ROAD, 2: CAR})
+        found = line("1111111111222222223333", {1: ROAD, 2: CAR, 3: PEDESTRIAN})
+        counts = count_matches(*truth, *found, CAMVID, truth[0] == 0)
+        assert counts.pq[[ROAD, CAR, PEDESTRIAN]].tolist() == [1, 6 / 8, 0]
+        assert counts.false_positives[PEDESTRIAN] == 1
+        in_part = np.zeros((1, 22), bool)
+        in_part[:, 20:] = True  # half of the pedestrian
+        counts = count_matches(*truth, *found, CAMVID, in_part)
+        assert (counts.pq[CAR], counts.false_positives[PEDESTRIAN]) == (1, 1)
+        in_part[:, 20] = False
+        assert count_matches(*truth, *found, CAMVID, in_part).false_positives[PEDESTRIAN] == 0
+        stuff = line("1111111111222222444444", {1: ROAD, 2: CAR, 4: SKY})
+        assert count_matches(*truth, *stuff, CAMVID, truth[0] == 0).false_positives[SKY] == 0
+
     def test_misses_and_false_alarms_halve(self) -> None:
         truth = line("1111122223", {1: ROAD, 2: CAR, 3: PEDESTRIAN})
         found = line("1111124444", {1: ROAD, 2: PEDESTRIAN, 4: CAR})
