@@ -106,16 +106,16 @@ class Detector:
                 f"expected {self._path} to take images of {height}x{width} as '{description.name}' says, got: "
                 f"{first_line(error)}"
             ) from None
-        ids = np.array(list(description.category_ids.values()), np.int64)
+        classes = len(description.table)
         require(
-            labels.size == 0 or 0 <= labels.min() <= labels.max() < len(ids),
-            f"class numbers below {len(ids)} from {self._path}", f"{labels.max(initial=0)}: name all its classes",
+            labels.size == 0 or 0 <= labels.min() <= labels.max() < classes,
+            f"class numbers below {classes} from {self._path}", f"{labels.max(initial=0)}: name all its classes",
         )  # fmt: skip
         kept = scores >= description.unknown_threshold
         scale = np.array((geometry.scale_x, geometry.scale_y) * 2)
         limits = np.array((image.shape[1], image.shape[0]) * 2)
         corners = np.clip(boxes[kept] / scale, 0, limits).astype(np.float32)
-        found = ScoredBoxes(corners, ids[labels[kept]], scores[kept].astype(np.float32))
+        found = ScoredBoxes(corners, labels[kept].astype(np.uint8), scores[kept].astype(np.float32))
         return found[(corners[:, 2:] - corners[:, :2] >= 1).all(axis=1)]
 
 

@@ -62,6 +62,25 @@ def test_the_files_say_what_both_see_and_what_one_sees(tmp_path: Path, detectors
     assert read_image(out / "train.jpg").shape[1] == 1920
 
 
+def test_a_label_map_merges_and_drops_before_boxes_are_compared(
+    tmp_path: Path, detectors: list[str], frames: Path
+) -> None:
+    one = write_detector(tmp_path, "one", seen((10, 0, 16, 8, 1, 0.9), (10, 0, 16, 7, 2, 0.8), (0, 0, 4, 4, 0, 0.9)))
+    other = write_detector(tmp_path, "other", seen((10, 0, 16, 8, 2, 0.7)), classes=["person", "car", "truck"])
+    chart = tmp_path / "vehicles.yaml"
+    chart.write_text(
+        "{name: vehicles, unlisted: drop, classes: {vehicle: {thing: true, color: [0, 0, 9], of: [car, dog, truck]}, "
+        "ground: {thing: false, color: [9, 9, 9], of: [person]}}}",
+        encoding="utf-8",
+    )
+    words = ["--source", frames / "f5.png", f"--models={tmp_path}", f"--detectors={one},{other}"]
+    assert label(*words, "--out", tmp_path / "out", "--label-map", chart) == 0
+    document = read(tmp_path / "out", "train")
+    assert [(entry["id"], entry["name"]) for entry in document["categories"]] == [(0, "vehicle")]
+    assert [(entry["bbox"], entry["iscrowd"]) for entry in document["annotations"]] == [([40, 0, 24, 16], 0)]
+    assert label(*words, "--out", tmp_path / "other") == 1  # without the map their classes differ
+
+
 def test_some_classes_alone_are_written_and_pictures_reduced(
     tmp_path: Path, detectors: list[str], frames: Path
 ) -> None:
@@ -115,6 +134,7 @@ def test_what_does_not_fit_is_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     options = [option.replace("FRAMES", str(frames)) for option in options]
+    assert label("--source", frames / "absent.png", "--out", tmp_path / "out", *detectors) == 1  # leaves nothing behind
     assert label("--source", frames, "--out", tmp_path / "out", *detectors, *options) == 1
     assert words in capsys.readouterr().err
 
