@@ -4,10 +4,10 @@ RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_
 	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench gpu-check clean
 
 help:  ## Say what there is
-	@sed -n 's/^\([a-z]*\): .*## /make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\): .*## /make \1\t/p' Makefile
 
 demo:  ## Label a real video through a real ROS graph: out/demo (SOURCE=video, folder or camera)
 	@scripts/make_environment
@@ -27,6 +27,10 @@ bench:  ## Time post-processing and a whole frame beside reference implementatio
 	@scripts/make_environment --with-tests
 	@$(RUN) $(BIN)/python -m rt_panoptic_ros bench postprocess
 	@$(RUN) $(BIN)/python -m rt_panoptic_ros bench pipeline --model camvid_lite0 --size 360x480
+
+gpu-check:  ## Show that all of it works on this machine's GPU, and how fast: out/gpu_check
+	@scripts/make_environment --with-tests
+	@$(RUN) $(BIN)/python -m rt_panoptic_ros gpu-check --out out/gpu_check
 
 clean:  ## Delete everything that was made here
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist install log out *.egg-info

@@ -85,8 +85,9 @@ class _LoadedNetwork:
         if geometry not in self._kept:
             if len(self._kept) == _GEOMETRIES_KEPT:
                 self._kept.popitem(last=False)
-            made = Postprocessor(self.dense, self._thing_ids, geometry), FrameGraph(self.backend.device)
-            self._kept[geometry] = made
+            capturable = True if isinstance(self.backend, CapturableBackend) else None
+            postprocessor = Postprocessor(self.dense, self._thing_ids, geometry, capturable=capturable)
+            self._kept[geometry] = postprocessor, FrameGraph(self.backend.device)
         self._kept.move_to_end(geometry)
         return self._kept[geometry]
 

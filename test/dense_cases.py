@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import cv2
@@ -9,6 +10,9 @@ import numpy as np
 import warp as wp
 
 from rt_panoptic_ros.records import STRIDES, DenseDetections, ImageGeometry
+
+DEVICE = os.environ.get("RT_PANOPTIC_TEST_DEVICE", "cpu")
+"""Warp's name of where the kernels' tests run: cpu or cuda:0."""
 
 CLASSES = 7
 THING_IDS = (3, 5, 6)
@@ -25,8 +29,8 @@ def same_geometry(size: tuple[int, int]) -> ImageGeometry:
 
 
 def to_device(array: np.ndarray) -> wp.array:
-    """Return a float32 CPU array."""
-    return wp.array(np.ascontiguousarray(array, np.float32), dtype=wp.float32, device="cpu")
+    """Return a float32 array on `DEVICE`."""
+    return wp.array(np.ascontiguousarray(array, np.float32), dtype=wp.float32, device=DEVICE)
 
 
 def random_dense(

@@ -38,7 +38,7 @@ KNOWS = {
     "evaluation": "datasets drawing errors files frames model panoptic pipeline records settings",
     "detectors": "drawing errors evaluation files frames inference model records resources settings",
     "training": "datasets drawing errors evaluation files model network pipeline records resources settings",
-    "benchmark": "model records",
+    "benchmark": "errors inference model network panoptic pipeline records settings warp_runtime",
     "bags": "errors files frames inference labeller model panoptic pipeline records resources settings",
     "ros": "errors files frames records resources settings",
     "ros/node": "drawing errors files frames labeller panoptic pipeline progress records resources ros settings",

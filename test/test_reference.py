@@ -11,6 +11,7 @@ from types import ModuleType
 import cv2
 import numpy as np
 import pytest
+from dense_cases import DEVICE
 
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
@@ -79,8 +80,10 @@ def test_published_results(
     cv2.imwrite(str(tmp_path / "case.png"), case["image"][..., ::-1])
     assert main(["import-weights", str(checkpoint), "--backbone", "resnet50", "--classes", "cityscapes", "--out",
                  str(model)]) == 0  # fmt: skip
+    device = "cpu" if backend == "onnxruntime" else DEVICE.split(":")[0]
     assert main(["predict", "--model", str(model), "--source", str(tmp_path / "case.png"), "--out", str(out),
-                 "--backend", backend, "--set", "mask_threshold=0.1", "--save-dense"]) == 0  # fmt: skip
+                 "--backend", backend, "--device", device, "--set", "mask_threshold=0.1",
+                 "--save-dense"]) == 0  # fmt: skip
     with np.load(out / "dense" / "case.npz") as archive:
         ours = dict(archive)
     for name, expected in case.items():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import warp as wp
 
+from rt_panoptic_ros.inference.base import CapturableBackend
 from rt_panoptic_ros.model.architecture import LEVELNESS_CHANNELS
 from rt_panoptic_ros.records import STRIDES, DenseDetections
 
@@ -105,3 +108,59 @@ def _cells(stride: int, shape: tuple[int, int], box: tuple[float, float, float, 
         return slice(first, max(min(last, cells - 1), first) + 1)
 
     return span(box[1], box[3], shape[0]), span(box[0], box[2], shape[1])
+
+
+def made_up_image(size: tuple[int, int]) -> np.ndarray:
+    """Return an image (H, W, 3) uint8 of a sky, houses, a road and cars, somewhat noisy."""
+    height, width = size
+    image = np.full((height, width, 3), (150, 190, 230), np.uint8)
+    image[height // 4 :] = (130, 110, 100)
+    image[height * 5 // 8 :] = (90, 90, 95)
+    for index in range(4):
+        left, top = width * (1 + 4 * index) // 18, height * (9 + index % 2) // 16
+        image[top : top + height // 5, left : left + width // 7] = (40 * index, 30, 160 - 30 * index)
+        image[top : top + height // 12, left + width // 40 : left + width // 9] = (30, 40, 50)
+    noise = np.random.default_rng(1).normal(0, 8, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+@wp.kernel
+def _brighten(
+    image: wp.array3d(dtype=wp.uint8),  # (H, W, 3)
+    base: wp.array3d(dtype=wp.float32),  # (C, h, w)
+    gain: wp.float32,
+    brightened: wp.array3d(dtype=wp.float32),
+) -> None:
+    c, y, x = wp.tid()
+    brightened[c, y, x] = base[c, y, x] + gain * wp.float32(image[y, x, c % 3])
+
+
+class SceneBackend(CapturableBackend):
+    """In place of a network: a scene's outputs, whose class logits an image's top left pixels raise."""
+
+    name = "scene"
+
+    def __init__(self, scene: DenseDetections, network_size: tuple[int, int], device: str) -> None:
+        """Keep a scene of `network_size` (height, width) px that lies on `device`."""
+        super().__init__(network_size, device, "float32")
+        pinned = device != "cpu"
+        self._host = wp.zeros((*network_size, 3), dtype=wp.uint8, device="cpu", pinned=pinned)
+        self._image = wp.zeros((*network_size, 3), dtype=wp.uint8, device=device)
+        self._bases = (scene.semantic_logits, *scene.box_class_logits)
+        semantic, *by_level = map(wp.zeros_like, self._bases)
+        self._dense = replace(scene, semantic_logits=semantic, box_class_logits=tuple(by_level))
+
+    def stage(self, image: np.ndarray) -> None:
+        """Copy an image to the pinned memory; see `CapturableBackend`."""
+        self._host.numpy()[:] = image
+
+    def enqueue(self) -> DenseDetections:
+        """Enqueue upload and kernels; see `CapturableBackend`."""
+        wp.copy(self._image, self._host)
+        outputs = (self._dense.semantic_logits, *self._dense.box_class_logits)
+        for base, output, gain in zip(self._bases, outputs, (0.02, *[0.004] * len(STRIDES)), strict=True):
+            wp.launch(_brighten, base.shape, [self._image, base, gain], [output], device=self.device)
+        return self._dense
+
+    def close(self) -> None:
+        """Keep all; see `Backend`."""

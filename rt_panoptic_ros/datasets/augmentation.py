@@ -1,26 +1,29 @@
-"""Random views of labelled images for training (Section 5.3).
+"""Random views of labelled images for training (Section 5.3), alone or with parts of others.
 
-Everything is a pure function of the sample and a NumPy generator, so that a training run can be resumed bit by bit.
+Everything is a pure function of samples and a NumPy generator, so that a training run can be resumed bit by bit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import itertools
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from rt_panoptic_ros.datasets.copy_paste import CopyPasteSettings, CutOutBank, paste
+from rt_panoptic_ros.datasets.photometric import color_jitter, degrade
 from rt_panoptic_ros.errors import require
 from rt_panoptic_ros.records import VOID
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from rt_panoptic_ros.datasets.base import PanopticSample
 
 Window = tuple[int, int, int, int]
 """Top, left, height and width, px."""
-
-_LUMA = np.array([0.299, 0.587, 0.114])  # weights of R, G and B in the grey value (ITU-R BT.601)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +47,24 @@ class AugmentationSettings:
     crop_size: tuple[int, int] | None = None  # (height, width) of the window, px of the image
     output_size: tuple[int, int] | None = None  # (height, width) of the result, px
     scale_range: tuple[float, float] = (1.0, 1.0)  # (low, high), uniform; 2 doubles both sides
+    base_size: tuple[int, int] | None = None  # (height, width) px that the image fits in at scale 1; None: its own
     shortest_sides: tuple[int, ...] = ()  # px, picked with equal chances
     longest_side: int | None = None  # px
     flip_probability: float = 0.0  # of mirroring left and right
     brightness: float = 0.0  # 0 to 1: these three are the x of `color_jitter`
     contrast: float = 0.0
     saturation: float = 0.0
+    hue: float = 0.0  # 0 to 180 degrees, at most, to both sides
+    grey_probability: float = 0.0  # of no colour at all
+    gamma: float = 0.0  # x of the range [1 / (1 + x), 1 + x] that the exponent is drawn from, log-uniform
+    blur: float = 0.0  # px, largest standard deviation; this and the next two are done to half of the images each
+    noise: float = 0.0  # grey levels, largest standard deviation
+    jpeg_quality: int = 100  # 1 to 100, lowest; 100 for no compression
+    mosaic_probability: float = 0.0  # of four images beside and below each other, at half the scale; with `output_size`
+    copy_paste: CopyPasteSettings = field(default_factory=CopyPasteSettings)
 
     def __post_init__(self) -> None:
-        for name in ("crop_size", "output_size"):
+        for name in ("crop_size", "output_size", "base_size"):
             size = getattr(self, name)
             fits = size is None or (len(size) == 2 and min(size) >= 1)
             require(fits, f"{name} as (height, width) of at least 1 px each", size)
@@ -61,8 +73,10 @@ class AugmentationSettings:
         sides, longest = self.shortest_sides, self.longest_side
         require(all(side >= 1 for side in sides), "shortest_sides of at least 1 px each", sides)
         require(longest is None or longest >= 1, "longest_side of at least 1 px", longest)
-        for name in ("flip_probability", "brightness", "contrast", "saturation"):
-            require(0 <= getattr(self, name) <= 1, f"{name} from 0 to 1", getattr(self, name))
+        ones = ("flip_probability", "brightness", "contrast", "saturation", "grey_probability", "mosaic_probability")
+        limits = dict.fromkeys(ones, (0, 1)) | {"hue": (0, 180), "gamma": (0, 9), "blur": (0, 50), "noise": (0, 255)}
+        for name, (low, high) in (limits | {"jpeg_quality": (1, 100)}).items():
+            require(low <= getattr(self, name) <= high, f"{name} from {low} to {high}", getattr(self, name))
         chosen = [name for name in ("crop_size", "output_size", "shortest_sides") if getattr(self, name)]
         require(
             len(chosen) <= 1,
@@ -70,34 +84,57 @@ class AugmentationSettings:
             f"{' and '.join(chosen)}: each of them decides the size of the result",
         )
         require(
-            not sides or self.scale_range == (1.0, 1.0),
-            "shortest_sides without scale_range",
-            f"scale_range {self.scale_range} too: both decide the scale",
+            not sides or (self.scale_range == (1.0, 1.0) and self.base_size is None),
+            "shortest_sides without scale_range and base_size",
+            f"scale_range {self.scale_range} and base_size {self.base_size} too: each decides the scale",
         )
+        require(longest is None or bool(sides), "longest_side only beside shortest_sides, which it limits", longest)
         require(
-            longest is None or bool(sides),
-            "longest_side only beside shortest_sides, which it limits",
-            f"{longest} alone",
+            not self.mosaic_probability or self.output_size is not None,
+            "mosaic_probability only beside output_size, which it divides",
+            f"{self.mosaic_probability} alone",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Donors:
+    """Where parts of other images come from."""
+
+    sample: Callable[[np.random.Generator], PanopticSample]  # any image, for mosaics
+    cut_outs: CutOutBank | None = None  # what is pasted
 
 
 def augment(
-    sample: PanopticSample, settings: AugmentationSettings, rng: np.random.Generator, fill_rgb: tuple[int, int, int]
+    sample: PanopticSample,
+    settings: AugmentationSettings,
+    rng: np.random.Generator,
+    fill_rgb: tuple[int, int, int],
+    donors: Donors | None = None,
 ) -> PanopticSample:
     """Return a random view of a sample (Section 5.3), padded right and below as inference pads.
+
+    In this order, where set: mosaic with other images; crop and scale; paste; change colours; flip; blur, noise, JPEG.
 
     Args:
         sample: The labelled image.
         settings: What to do.
         rng: Source of all choices; the same state gives the same result.
         fill_rgb: Colour of the padding, such as the network's mean colour.
+        donors: Other images, for mosaics, and what is pasted: nothing without cut-outs.
     """
-    window, size = _random_view(sample.semantic.shape, settings, rng)
-    # The window is cut out before scaling, as pixels outside of it need no scaling.
-    view = resize(crop_or_pad(sample, window, fill_rgb), size)
-    view = color_jitter(view, rng, settings.brightness, settings.contrast, settings.saturation)
+    if donors is not None and settings.mosaic_probability and rng.random() < settings.mosaic_probability:
+        view = mosaic([sample, *(donors.sample(rng) for _ in range(3))], settings, rng, fill_rgb)
+    else:
+        view = _random_view(sample, settings, rng, fill_rgb)
+    if donors is not None and donors.cut_outs is not None:
+        view = paste(view, donors.cut_outs, rng)
+    view = color_jitter(
+        view, rng, settings.brightness, settings.contrast, settings.saturation,
+        hue=settings.hue, grey_probability=settings.grey_probability, gamma=settings.gamma,
+    )  # fmt: skip
     if rng.random() < settings.flip_probability:
         view = flip_horizontally(view)
+    view = degrade(view, rng, settings.blur, settings.noise, settings.jpeg_quality)
     if settings.output_size is not None:
         view = crop_or_pad(view, (0, 0, *settings.output_size), fill_rgb)
     return without_hidden_instances(view)
@@ -106,7 +143,11 @@ def augment(
 def flip_horizontally(sample: PanopticSample) -> PanopticSample:
     """Return the sample mirrored left and right."""
     image, semantic, instance = (cv2.flip(pixels, 1) for pixels in (sample.image, sample.semantic, sample.instance))
-    return replace(sample, image=image, semantic=semantic, instance=instance)
+    boxes = sample.boxes
+    if boxes is not None:
+        boxes = boxes[:, [2, 1, 0, 3]]
+        boxes[:, ::2] = semantic.shape[1] - boxes[:, ::2]
+    return replace(sample, image=image, semantic=semantic, instance=instance, boxes=boxes)
 
 
 def resize(sample: PanopticSample, size: tuple[int, int]) -> PanopticSample:
@@ -130,11 +171,14 @@ def resize(sample: PanopticSample, size: tuple[int, int]) -> PanopticSample:
         image=cv2.resize(sample.image, size[::-1], interpolation=interpolation),
         semantic=sample.semantic.take(rows, axis=0).take(columns, axis=1),
         instance=sample.instance.take(rows, axis=0).take(columns, axis=1),
+        boxes=None
+        if sample.boxes is None
+        else sample.boxes * np.array([size[1] / width, size[0] / height] * 2, np.float32),
     )
 
 
 def crop_or_pad(sample: PanopticSample, window: Window, fill_rgb: tuple[int, int, int]) -> PanopticSample:
-    """Return a window of the sample; what lies right of or below the image is void.
+    """Return a window of the sample; what lies right of or below the image is void, and boxes end at the image.
 
     Args:
         sample: The labelled image.
@@ -152,41 +196,73 @@ def crop_or_pad(sample: PanopticSample, window: Window, fill_rgb: tuple[int, int
         result: np.ndarray = cv2.copyMakeBorder(pixels[inside], 0, below, 0, right, cv2.BORDER_CONSTANT, value=fill)
         return result
 
+    boxes = sample.boxes
+    if boxes is not None:
+        boxes = _clipped(boxes - np.array([left, top] * 2, np.float32), height - below, width - right)
     image, semantic = padded(sample.image, fill_rgb), padded(sample.semantic, VOID)
-    return replace(sample, image=image, semantic=semantic, instance=padded(sample.instance, 0))
+    return replace(sample, image=image, semantic=semantic, instance=padded(sample.instance, 0), boxes=boxes)
 
 
-def color_jitter(
-    sample: PanopticSample, rng: np.random.Generator, brightness: float, contrast: float, saturation: float
+def mosaic(
+    samples: Sequence[PanopticSample],
+    settings: AugmentationSettings,
+    rng: np.random.Generator,
+    fill_rgb: tuple[int, int, int],
 ) -> PanopticSample:
-    """Return the sample in randomly changed colours, labels untouched.
+    """Return one sample of `settings.output_size` with views of four, around a random point.
 
-    Brightness scales the colours, contrast their distance to the image's mean grey value, saturation their distance to
-    the pixel's own grey value, in this order and with the values clipped to 0..255 at the end only.
+    Each is scaled by half of a factor from `settings.scale_range`, but so that it fills its place.
 
     Args:
-        sample: The labelled image.
-        rng: Source of the three factors.
-        brightness: x of the range [1 - x, 1 + x] that the factor is drawn from, 0 to 1; 0 for no change.
-        contrast: The same for contrast.
-        saturation: The same for saturation.
+        samples: Top left, top right, bottom left, bottom right.
+        settings: Say how a view is taken.
+        rng: Source of all choices.
+        fill_rgb: Colour of the padding.
     """
-    if brightness == contrast == saturation == 0:
-        return sample
-    b, c, s = (rng.uniform(1 - x, 1 + x) for x in (brightness, contrast, saturation))
-    mean_grey = b * float(_LUMA @ cv2.mean(sample.image)[:3])
-    # All three are affine in the colour, so together they are one 3x4 matrix and one pass over the image.
-    matrix = np.empty((3, 4))
-    matrix[:, :3] = b * c * (s * np.eye(3) + (1 - s) * _LUMA)
-    matrix[:, 3] = (1 - c) * mean_grey
-    return replace(sample, image=cv2.transform(sample.image, matrix))
+    (rows, columns), (low, high) = settings.output_size or (0, 0), settings.scale_range
+    y, x = (max(1, round(length * rng.uniform(0.35, 0.65))) for length in (rows, columns))
+    spans = itertools.product(((0, y), (y, max(rows, y + 1))), ((0, x), (x, max(columns, x + 1))))
+    tiles, boxes, number = [], [], 0
+    for sample, ((top, bottom), (left, right)) in zip(samples, spans, strict=True):
+        size = bottom - top, right - left
+        least = max(length / have for length, have in zip(size, sample.semantic.shape, strict=True))
+        scales = max(low / 2, least), max(high / 2, least)
+        wanted = replace(settings, output_size=size, scale_range=scales)
+        tile = crop_or_pad(_random_view(sample, wanted, rng, fill_rgb), (0, 0, *size), fill_rgb)
+        count = len(tile.instance_classes)
+        known = np.full((count, 4), np.nan, np.float32) if tile.boxes is None else tile.boxes
+        boxes.append(known + np.array([left, top] * 2, np.float32))
+        tiles.append(replace(tile, instance=np.where(tile.instance > 0, tile.instance + np.int32(number), np.int32(0))))
+        number += count
+
+    def joined(name: str) -> np.ndarray:
+        parts = [getattr(tile, name) for tile in tiles]
+        return np.concatenate([np.concatenate(parts[:2], axis=1), np.concatenate(parts[2:], axis=1)])
+
+    return replace(
+        samples[0],
+        image=joined("image"),
+        semantic=joined("semantic"),
+        instance=joined("instance"),
+        instance_classes=np.concatenate([tile.instance_classes for tile in tiles]),
+        instance_crowd=np.concatenate([tile.instance_crowd for tile in tiles]),
+        boxes=None if all(tile.boxes is None for tile in tiles) else np.concatenate(boxes),
+        complete=all(tile.complete for tile in tiles),
+    )
 
 
 def without_hidden_instances(sample: PanopticSample) -> PanopticSample:
-    """Return the sample with only those instances that have pixels, in the same order, numbered 1 to n."""
+    """Return the sample with only those instances that have pixels, in the same order, numbered 1 to n.
+
+    Of those that are known by their box alone, the ones whose box has at least 1 px in the image both ways.
+    """
     visible = np.zeros(len(sample.instance_classes) + 1, bool)
     visible[sample.instance] = True
     visible[0] = True
+    if sample.boxes is not None:
+        boxes = _clipped(sample.boxes, *sample.semantic.shape)
+        visible[1:] |= (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
+        sample = replace(sample, boxes=boxes)
     if visible.all():
         return sample
     numbers = np.cumsum(visible, dtype=np.int32) - 1
@@ -195,10 +271,26 @@ def without_hidden_instances(sample: PanopticSample) -> PanopticSample:
         instance=numbers.take(sample.instance),
         instance_classes=sample.instance_classes[visible[1:]],
         instance_crowd=sample.instance_crowd[visible[1:]],
+        boxes=None if sample.boxes is None else sample.boxes[visible[1:]],
     )
 
 
+def _clipped(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the parts of boxes (n, 4) inside an image of that size, empty ones for those outside; nan stays."""
+    inside: np.ndarray = boxes.clip(0, np.array([width, height] * 2, np.float32))
+    return inside
+
+
 def _random_view(
+    sample: PanopticSample, settings: AugmentationSettings, rng: np.random.Generator, fill_rgb: tuple[int, int, int]
+) -> PanopticSample:
+    """Return a random window of a sample, scaled."""
+    window, size = _random_window(sample.semantic.shape, settings, rng)
+    # The window is cut out before scaling, as pixels outside of it need no scaling.
+    return resize(crop_or_pad(sample, window, fill_rgb), size)
+
+
+def _random_window(
     shape: tuple[int, ...], settings: AugmentationSettings, rng: np.random.Generator
 ) -> tuple[Window, tuple[int, int]]:
     """Return a window of an image of `shape` and the size that it is to be scaled to, (height, width) px."""
@@ -209,6 +301,8 @@ def _random_view(
             scale = min(scale, settings.longest_side / max(rows, columns))
         return (0, 0, rows, columns), (_scaled(rows, scale), _scaled(columns, scale))
     scale = rng.uniform(*settings.scale_range)
+    if settings.base_size is not None:
+        scale *= min(settings.base_size[0] / rows, settings.base_size[1] / columns)
     height, width = rows, columns
     size = _scaled(rows, scale), _scaled(columns, scale)
     if settings.crop_size is not None:

@@ -23,7 +23,7 @@ from rt_panoptic_ros.datasets.coco_json import (
     reading,
     require_distinct,
 )
-from rt_panoptic_ros.datasets.coco_panoptic import JSON_NAME, KIND, PNG_FOLDER, decode_ids, listed_segments
+from rt_panoptic_ros.datasets.coco_panoptic import JSON_NAME, KIND, PNG_FOLDER, compacted, decode_ids, listed_segments
 from rt_panoptic_ros.errors import require
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import VOID
@@ -88,16 +88,15 @@ class CocoPanoptic(PanopticDataset):
         # Each pixel is found in two steps: its id among the few that the picture holds, and these among those that the
         # JSON file lists. Ids are unique within an image, and what is listed without a pixel is never asked for.
         listed = {0: (VOID, 0)} | {segment_id: row for segment_id, *row in self._segments[index].tolist()}
-        present, places = np.unique(decode_ids(labels), return_inverse=True)
+        present, places = compacted(decode_ids(labels))
         unknown = next((segment_id for segment_id in present.tolist() if segment_id not in listed), None)
         require(
             unknown is None,
             f"the segments that {self._json} lists for image {self._image_ids[index]} in {label_path}",
             f"id {unknown} too: take both from the same {self._origin}",
         )
-        segments = places.reshape(labels.shape[:2])  # flat before NumPy 2
         class_ids, crowd = np.array([listed[segment_id] for segment_id in present.tolist()], np.uint8).T
-        labelled = labels_of_segments(segments, class_ids, crowd.astype(bool), self.classes.thing_ids)
+        labelled = labels_of_segments(places, class_ids, crowd.astype(bool), self.classes.thing_ids)
         stem = PurePath(self._label_names[index]).with_suffix("").as_posix()
         return PanopticSample(stem, self._image_ids[index], image, *labelled)
 

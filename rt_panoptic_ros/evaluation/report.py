@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from rt_panoptic_ros.datasets.base import true_objects
+from rt_panoptic_ros.datasets.base import object_boxes, true_objects
 from rt_panoptic_ros.drawing.overlay import contact_sheet, render_overlay
 from rt_panoptic_ros.evaluation.average_precision import Precision
 from rt_panoptic_ros.evaluation.found_boxes import MIN_IOU
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
     from rt_panoptic_ros.evaluation.evaluate import Evaluation, FrameQuality, ImageLabelling
-    from rt_panoptic_ros.model.class_table import ClassTable
 
 _SHEET_FRAMES = 4  # best ones, and as many worst ones
 _SHEET_WIDTH_PX = 1920
@@ -166,7 +165,6 @@ def render_sheet(evaluation: Evaluation, pipeline: ImageLabelling, dataset: Pano
         result = pipeline(CameraImage(sample.image, "rgb"))
         for labels in (true_result(sample), result):
             pictures.append(render_overlay(sample.image, labels, evaluation.classes))
-        _draw_boxes(pictures[-2], sample, evaluation.classes)
         captions += [f"{frame.stem}: ground truth", f"predicted, {quality} {_percent(frame.pq, 1)}"]
     return contact_sheet(pictures, 4, _SHEET_WIDTH_PX, captions)
 
@@ -182,18 +180,17 @@ def extreme_frames(frames: Sequence[FrameQuality]) -> list[FrameQuality]:
 
 
 def true_result(sample: PanopticSample) -> PanopticResult:
-    """Return the ground truth as if the pipeline had made it, with score 1 for each object that has pixels."""
-    objects = true_objects(sample.instance, sample.instance_classes)
-    return PanopticResult(sample.semantic, sample.instance.astype(np.uint16), objects.rows(~sample.by_box))
+    """Return the ground truth as if the pipeline had made it, with score 1 for each object.
 
-
-def _draw_boxes(picture: np.ndarray, sample: PanopticSample, classes: ClassTable) -> None:
-    """Draw the objects that are known by their boxes alone."""
-    if sample.boxes is None:
-        return
-    for class_id, box in zip(sample.instance_classes[sample.by_box], sample.boxes[sample.by_box], strict=True):
-        left, top, right, bottom = box.round().astype(int).tolist()
-        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), classes.colors[class_id].tolist(), 2)
+    Of an object that is known by its box alone, the box's border stands for its pixels.
+    """
+    framed = sample.instance.copy()
+    boxes = object_boxes(sample)
+    for row in np.flatnonzero(sample.by_box):
+        left, top, right, bottom = boxes[row].round().astype(int).tolist()
+        cv2.rectangle(framed, (left, top), (right - 1, bottom - 1), int(row) + 1)
+    instance = np.where(sample.instance > 0, sample.instance, framed)
+    return PanopticResult(sample.semantic, instance.astype(np.uint16), true_objects(instance, sample.instance_classes))
 
 
 def _class_table(evaluation: Evaluation) -> list[str]:

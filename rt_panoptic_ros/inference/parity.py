@@ -87,11 +87,11 @@ def verify_bundle(bundle: ModelBundle, image: str, device: str) -> ParityReport:
     if not outputs:
         raise UnavailableError(f"expected a backend that runs here, found none: {'; '.join(unavailable)}")
     (first, *others) = outputs
-    rows = tuple(BackendParity(*which, *_compare(outputs[which], outputs[first])) for which in others)
+    rows = tuple(BackendParity(*which, *compare_outputs(outputs[which], outputs[first])) for which in others)
     return ParityReport(" in ".join(first), rows, tuple(unavailable))
 
 
-def _compare(ours: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> tuple[dict[str, float], float]:
+def compare_outputs(ours: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> tuple[dict[str, float], float]:
     """Return the largest difference of each output, over its levels, and the share of cells of the same class."""
     largest: dict[str, float] = {}
     for name, expected in reference.items():

@@ -65,3 +65,9 @@ class TorchBackend(Backend):
 
 def _shared(tensor: torch.Tensor) -> wp.array:
     return wp.from_torch(tensor[0].float().contiguous(), dtype=wp.float32)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let torch round float32 inputs of products to 10 bits of mantissa (TF32) on a GPU, in this process, or not."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rt_panoptic_ros.datasets.base import PanopticSample, instance_boxes
+from rt_panoptic_ros.datasets.base import PanopticSample, object_boxes
 from rt_panoptic_ros.records import VOID
 
 
@@ -20,9 +20,10 @@ class ImageLabels:
 
     image: Tensor  # (3, H, W) uint8 RGB
     semantic: Tensor  # (H, W) uint8 class ids, 255 void
-    instance: Tensor  # (H, W) int32, 0 none, else 1 + row of the boxes and channels
-    unassigned: Tensor  # (H, W) bool: of a thing class, but of no object (crowds, regions too small to count)
+    instance: Tensor  # (H, W) int32, 0 none, else 1 + row of the arrays below
+    unknown: Tensor  # (H, W) bool: where there is no object in `instance`, there may be one
     boxes: Tensor  # (n, 4) float32 xyxy px; x2, y2 are one past the last pixel
+    by_box: Tensor  # (n,) bool: objects known by their box alone, which have no pixel in `instance`
     channels: Tensor  # (n,) int64: place among the thing classes
 
 
@@ -33,47 +34,45 @@ class Batch:
     images: Tensor  # (B, 3, H, W) uint8 RGB
     labels: tuple[ImageLabels, ...]
 
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on `device`."""
-        labels = tuple(
-            ImageLabels(*(getattr(item, name).to(device, non_blocking=True) for name in ImageLabels.__slots__))
-            for item in self.labels
-        )
-        return Batch(self.images.to(device, non_blocking=True), labels)
-
 
 def image_labels(sample: PanopticSample, thing_ids: Sequence[int]) -> ImageLabels:
-    """Return a sample as tensors, with the box of each object's visible pixels; crowds and hidden objects are left out.
+    """Return a sample as tensors; crowds and hidden objects are left out.
+
+    An object's box is that of its visible pixels, or the labelled one where it has none. Unknown are pixels of a thing
+    class without an object (crowds, regions too small to count), the boxes of crowds and, unless all objects of the
+    image are labelled, void.
 
     Args:
         sample: A dataset's image, augmented or not.
         thing_ids: Class ids of the things, in the order of the network's box-class channels.
     """
     channel_of = {thing: channel for channel, thing in enumerate(thing_ids)}
-    number = np.zeros(len(sample.instance_classes) + 1, np.int32)
-    boxes, channels = [], []
-    for row, (left, top, right, bottom) in enumerate(instance_boxes(sample.instance, len(sample.instance_classes))):
-        if right >= left and not sample.instance_crowd[row]:
-            boxes.append((left, top, right + 1, bottom + 1))
-            channels.append(channel_of[int(sample.instance_classes[row])])
-            number[row + 1] = len(boxes)
+    boxes, by_box = object_boxes(sample), sample.by_box
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & ~sample.instance_crowd
+    number = np.zeros(len(kept) + 1, np.int32)
+    number[1:][kept] = np.arange(1, kept.sum() + 1)
     instance = number[sample.instance]
     thing = np.zeros(VOID + 1, bool)
     thing[list(thing_ids)] = True
+    thing[VOID] = not sample.complete
+    unknown = thing[sample.semantic] & (instance == 0)
+    for left, top, right, bottom in np.ceil(boxes[by_box & sample.instance_crowd]).astype(int):
+        unknown[top:bottom, left:right] = True
     return ImageLabels(
         image=torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1))),
         semantic=torch.from_numpy(np.ascontiguousarray(sample.semantic)),
         instance=torch.from_numpy(instance),
-        unassigned=torch.from_numpy(thing[sample.semantic] & (instance == 0)),
-        boxes=torch.tensor(np.array(boxes, np.float32).reshape(-1, 4)),
-        channels=torch.tensor(channels, dtype=torch.int64),
+        unknown=torch.from_numpy(unknown),
+        boxes=torch.from_numpy(boxes[kept]),
+        by_box=torch.from_numpy(by_box[kept]),
+        channels=torch.tensor([channel_of[class_id] for class_id in sample.instance_classes[kept].tolist()]).long(),
     )
 
 
 def collate(items: Sequence[ImageLabels], size_divisor: int, fill_rgb: tuple[int, int, int]) -> Batch:
     """Return a batch; images are padded right and below to the largest, up to a multiple of `size_divisor` px.
 
-    Padding has colour `fill_rgb` (as `input_image.prepare_input` pads) and is void.
+    Padding has colour `fill_rgb` (as `input_image.prepare_input` pads), is void, and unknown.
     """
     height, width = (
         -(-max(item.image.shape[axis] for item in items) // size_divisor) * size_divisor for axis in (1, 2)
@@ -91,7 +90,7 @@ def collate(items: Sequence[ImageLabels], size_divisor: int, fill_rgb: tuple[int
                 image=image,
                 semantic=functional.pad(item.semantic, padding, value=VOID),
                 instance=functional.pad(item.instance, padding),
-                unassigned=functional.pad(item.unassigned, padding),
+                unknown=functional.pad(item.unknown, padding, value=True),
             )
         )
     return Batch(images, tuple(labels))

@@ -34,24 +34,22 @@ def offset_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
-    """Return the rows that greedy non-maximum suppression keeps, by falling score, ties by row: (k,) int64.
+def suppress(boxes: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    """Return which boxes greedy non-maximum suppression keeps: (..., n) bool.
 
     Args:
-        boxes: (n, 4).
-        scores: (n,).
-        groups: (n,) integers; only boxes of one group suppress each other.
+        boxes: (..., n, 4) by falling score.
+        groups: (..., n) integers; only boxes of one group suppress each other.
         threshold: IoU above which the lower-scored of two boxes is removed.
     """
-    order = scores.sort(descending=True, stable=True).indices
-    boxes, groups = boxes[order], groups[order]
-    overlaps = (paired_iou(boxes[:, None], boxes[None]) > threshold) & (groups[:, None] == groups[None])
-    above = overlaps.triu(diagonal=1)  # [i, j]: i, of higher score, would remove j
-    kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    overlaps = paired_iou(boxes[..., :, None, :], boxes[..., None, :, :]) > threshold
+    same = groups[..., :, None] == groups[..., None, :]
+    above = (overlaps & same).triu(diagonal=1)  # [..., i, j]: i, of higher score, would remove j
+    kept = torch.ones_like(groups, dtype=torch.bool)
     # A box stays when no kept box removes it. From "all kept", each round settles at least one more box in order of
     # score, so the rounds end at greedy suppression's result, after few of them.
     while True:
-        update = ~(above & kept[:, None]).any(dim=0)
+        update = ~(above & kept[..., None]).any(dim=-2)
         if torch.equal(update, kept):
-            return order[kept]
+            return kept
         kept = update

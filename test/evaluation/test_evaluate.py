@@ -15,7 +15,7 @@ import yaml
 from coco_cases import write_instances
 
 from rt_panoptic_ros.cli import main
-from rt_panoptic_ros.datasets.base import PanopticDataset
+from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
 from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.evaluation.evaluate import FrameQuality, RelabelledPipeline, evaluate
@@ -258,6 +258,22 @@ def test_the_sheet_shows_truth_beside_prediction(dataset: PanopticDataset) -> No
     sheet = render_sheet(evaluation, oracle, dataset)
     assert sheet.shape[1:] == (1920, 3)
     assert oracle.calls == 6  # every image once more
+
+
+def test_of_an_object_known_by_its_box_alone_the_border_is_shown() -> None:
+    instance = np.zeros((8, 12), np.int32)
+    instance[:3, :3] = 1
+    nowhere, class_ids = [np.nan] * 4, np.uint8([CAR, PEDESTRIAN])
+    sample = PanopticSample(
+        "a", 0, np.zeros((8, 12, 3), np.uint8), np.full((8, 12), ROAD, np.uint8), instance, class_ids,
+        np.zeros(2, bool), np.float32([nowhere, [1, 2, 10.2, 7]]),
+    )  # fmt: skip
+    result = true_result(sample)
+    assert (result.instance[:3, :3] == 1).all()
+    np.testing.assert_array_equal(np.argwhere(result.instance == 2), [
+        (y, x) for y in range(2, 7) for x in range(1, 10) if (y in (2, 6) or x in (1, 9)) and not (y < 3 and x < 3)
+    ])  # fmt: skip
+    assert result.detections.mask_boxes.tolist() == [[0, 0, 2, 2], [1, 2, 9, 6]]
 
 
 def evaluation_of_cli(bundle: ModelBundle, tree: Path, out: Path, *more: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import warp as wp
-from dense_cases import CLASSES, THING_IDS, random_dense
+from dense_cases import CLASSES, DEVICE, THING_IDS, random_dense
 
 from rt_panoptic_ros.inference import frame_graph
 from rt_panoptic_ros.inference.base import Backend, CapturableBackend
@@ -40,13 +40,13 @@ def brighten(
 class WarpBackend(CapturableBackend):
     """Adds the image to fixed outputs."""
 
-    name, precision, device = "warp", "float32", "cpu"
+    name, precision, device = "warp", "float32", DEVICE
 
     def __init__(self, network_size: tuple[int, int]) -> None:
         self.network_size = network_size
         self.enqueued = 0
         self._host = np.zeros((*network_size, 3), np.uint8)
-        self._image = wp.array(self._host, dtype=wp.uint8, device="cpu")
+        self._image = wp.array(self._host, dtype=wp.uint8, device=DEVICE)
         self._base = random_dense(4, network_size, reach_px=60.0)
         self._semantic = wp.zeros_like(self._base.semantic_logits)
 
@@ -57,7 +57,7 @@ class WarpBackend(CapturableBackend):
         self.enqueued += 1
         base = self._base
         wp.launch(
-            brighten, self._semantic.shape, device="cpu", inputs=[self._image, base.semantic_logits],
+            brighten, self._semantic.shape, device=DEVICE, inputs=[self._image, base.semantic_logits],
             outputs=[self._semantic],
         )  # fmt: skip
         return DenseDetections(
@@ -71,7 +71,7 @@ class WarpBackend(CapturableBackend):
 class StageByStage(Backend):
     """The same backend as one that can't be captured."""
 
-    name, precision, device = "warp", "float32", "cpu"
+    name, precision, device = "warp", "float32", DEVICE
 
     def __init__(self, network_size: tuple[int, int]) -> None:
         self.network_size = network_size
@@ -177,7 +177,7 @@ def test_where_capture_fails_frames_go_stage_by_stage(
     launch = backend.enqueue
 
     def enqueue() -> DenseDetections:
-        if wp.get_device("cpu").is_capturing:
+        if wp.get_device(DEVICE).is_capturing:
             raise RuntimeError("operation not permitted when stream is capturing")
         return launch()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import warp as wp
-from dense_cases import THING_IDS, random_dense, same_geometry
+from dense_cases import DEVICE, THING_IDS, random_dense, same_geometry
 
 from rt_panoptic_ros.panoptic import launching
 from rt_panoptic_ros.panoptic.postprocess import Postprocessor
@@ -48,7 +48,7 @@ def test_captured_once_it_serves_every_frame(overlap_threshold: float, monkeypat
     settings = PostprocessSettings().replaced({"overlap_threshold": overlap_threshold, "mask_threshold": 0.1})
     plain, captured = Frames(settings), Frames(settings)
     captured.launch()
-    with wp.ScopedCapture(device="cpu") as capture:
+    with wp.ScopedCapture(device=DEVICE) as capture:
         captured.launch()
     objects = 0
     for seed in range(1, 6):

@@ -37,23 +37,31 @@ def random(*shape: int, seed: int = 0, scale: float = 1.0, dtype: torch.dtype = 
 
 
 def labels(kind: str = "objects") -> ImageLabels:
-    """Return a 64x96 image's labels: two objects (classes 1 and 2), none (`empty`), or all void (`void`)."""
+    """Return a 64x96 image's labels: two objects (classes 1 and 2), none (`empty`), or all void (`void`).
+
+    Of `boxes`, both objects are known by their box alone; of `mixed`, the second.
+    """
     semantic = torch.zeros(64, 96, dtype=torch.uint8)
     instance = torch.zeros(64, 96, dtype=torch.int32)
-    boxes = []
+    boxes, by_box = [], []
     if kind == "void":
         semantic[:] = 255
-    if kind == "objects":
+    if kind in ("objects", "mixed", "boxes"):
         boxes = [[4, 8, 50, 60], [56, 10, 90, 40]]
+        by_box = [kind == "boxes", kind != "objects"]
         for row, (x1, y1, x2, y2) in enumerate(boxes):
-            instance[y1:y2, x1:x2], semantic[y1:y2, x1:x2] = 1 + row, 1 + row
+            if by_box[row]:
+                semantic[y1:y2, x1:x2] = 255
+            else:
+                instance[y1:y2, x1:x2], semantic[y1:y2, x1:x2] = 1 + row, 1 + row
         semantic[50:, 60:] = 255
     return ImageLabels(
         image=torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(1), dtype=torch.uint8),
         semantic=semantic,
         instance=instance,
-        unassigned=torch.zeros(64, 96, dtype=torch.bool),
+        unknown=semantic == 255,
         boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        by_box=torch.tensor(by_box, dtype=torch.bool),
         channels=torch.arange(len(boxes)),
     )
 
@@ -206,7 +214,11 @@ def test_suppress_is_greedy(count: int) -> None:
         scores = (random(count, seed=seed + 2).sigmoid() * 20).round() / 20  # with ties
         groups = (random(count, seed=seed + 3) > 0).long()
         for threshold in (0.2, 0.5):
-            assert suppress(boxes, scores, groups, threshold).tolist() == greedy(boxes, scores, groups, threshold)
+            order = scores.sort(descending=True, stable=True).indices
+            kept = suppress(boxes[order], groups[order], threshold)
+            assert order[kept].tolist() == greedy(boxes, scores, groups, threshold)
+            twice = suppress(boxes[order].expand(2, -1, -1), groups[order].expand(2, -1), threshold)
+            assert torch.equal(twice, kept.expand(2, -1))
 
 
 def test_dense_boxes_come_from_the_likeliest_level_background_aside() -> None:
@@ -222,15 +234,15 @@ def test_dense_boxes_come_from_the_likeliest_level_background_aside() -> None:
     reach[8:] = 50
     xy = level_positions(16, 24, 4, torch.device("cpu")).float()
     want = offsets_to_boxes(reach.flatten()[:, None].expand(-1, 4), xy)
-    torch.testing.assert_close(dense_boxes(outputs, 0), want)
+    torch.testing.assert_close(dense_boxes(outputs)[0], want)
 
 
 def test_mask_loss_is_the_mean_over_query_boxes() -> None:
     outputs, targets = random_outputs(), targets_of("objects")
-    queries, rows = query_boxes(outputs, targets, 0)
+    ((queries, rows),) = query_boxes(outputs, targets)
     assert len(queries) > 1
     assert targets.foreground[0][rows].all()
-    boxes, known = dense_boxes(outputs, 0).detach(), targets.levelness[0].flatten() != IGNORED_LEVEL
+    boxes, known = dense_boxes(outputs)[0].detach(), targets.levelness[0].flatten() != IGNORED_LEVEL
     assert not known.all()
     want = 0.0
     for query, row in zip(queries, rows, strict=True):
@@ -242,6 +254,20 @@ def test_mask_loss_is_the_mean_over_query_boxes() -> None:
         beta = paired_iou(query, targets.boxes[0][row]).item()
         want += beta / mask.sum().item() * errors / len(queries)
     assert mask_loss(outputs, targets).item() == pytest.approx(want, rel=1e-4)
+
+
+def test_objects_known_by_their_box_alone_neither_ask_nor_answer_in_the_mask_loss() -> None:
+    outputs, mixed, whole = random_outputs(), targets_of("mixed"), targets_of("objects")
+    ((_, rows),) = query_boxes(outputs, mixed)
+    assert mixed.objects[0][rows].unique().tolist() == [0]
+    in_box = mixed.instance == -1
+    assert torch.equal(in_box, whole.instance == 2)
+    assert not mixed.masked[mixed.foreground & (mixed.objects == 1)].any()
+    unknown = whole._replace(
+        foreground=whole.foreground & (whole.objects == 0),
+        levelness=torch.where(in_box, IGNORED_LEVEL, whole.levelness),
+    )
+    assert mask_loss(outputs, mixed) == mask_loss(outputs, unknown) != mask_loss(outputs, whole)
 
 
 def test_mask_loss_changes_box_offsets_alone() -> None:
@@ -282,7 +308,10 @@ def small_network() -> PanopticNetwork:
     return PanopticNetwork(config, num_classes=3, num_things=2).eval()
 
 
-@pytest.mark.parametrize("kinds", [("objects", "empty"), ("empty",), ("void",), ("void", "objects")])
+@pytest.mark.parametrize(
+    "kinds",
+    [("objects", "empty"), ("empty",), ("void",), ("void", "objects"), ("boxes",), ("boxes", "objects"), ("mixed",)],
+)
 def test_total_loss_is_finite_whatever_the_scene(kinds: tuple[str, ...]) -> None:
     network = small_network()
     images = torch.stack([labels(kind).image for kind in kinds]).float() / 64 - 2
@@ -300,6 +329,9 @@ def test_total_loss_is_finite_whatever_the_scene(kinds: tuple[str, ...]) -> None
     if kinds == ("empty",):
         assert parts["box_regression"] == parts["centerness"] == parts["mask"] == 0
         assert parts["box_class"] > 0
+    if kinds == ("boxes",):
+        assert parts["mask"] == 0
+        assert min(parts[name] for name in PARTS[:4]) > 0
 
 
 def test_weights_multiply() -> None:
