@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -26,8 +26,8 @@ class ScoredBoxes:
         """Return the number of boxes."""
         return len(self.boxes)
 
-    def __getitem__(self, rows: np.ndarray) -> ScoredBoxes:
-        """Return some rows, by index or mask."""
+    def __getitem__(self, rows: Any) -> ScoredBoxes:
+        """Return some rows, by an array of indices or a mask."""
         return ScoredBoxes(self.boxes[rows], self.class_ids[rows], self.scores[rows])
 
     @staticmethod

@@ -115,6 +115,7 @@ def label_sources(
             read (what came before it is written).
         UnavailableError: A file can't be written, or a camera is gone.
     """
+    require(min_iou > 0, "an IoU above 0 of boxes that agree", min_iou)
     classes, new_ids = _common_classes(detectors, label_map)
     things = [classes.names[class_id] for class_id in classes.thing_ids]
     for name in class_names:
@@ -217,7 +218,7 @@ def _keep(labels: Labels, folder: Path, frame: Frame, agreed: tuple[ScoredBoxes,
     largest = max(image.shape[:2])
     if side and largest > side:
         height, width = (max(1, round(length * side / largest)) for length in image.shape[:2])
-        factors = np.float32((width / image.shape[1], height / image.shape[0]) * 2)
+        factors = np.array((width / image.shape[1], height / image.shape[0]) * 2, np.float32)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     file_name = f"{frame.stem}.jpg"
     write_image(folder / file_name, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])

@@ -117,7 +117,7 @@ def test_the_published_detectors_find_cocos_people() -> None:
             for row, (number, crowd) in enumerate(zip(sample.instance_classes, sample.instance_crowd, strict=True), 1)
             if number == person and not crowd
         ]
-        boxes = np.float32([(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in truth]).reshape(-1, 4)
+        boxes = np.array([(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in truth], np.float32).reshape(-1, 4)
         true = ScoredBoxes(boxes, np.zeros(len(boxes), np.uint8), np.ones(len(boxes), np.float32))
         rows, _ = match_one_to_one(objects, true, 0.5)
         right, total = right + len(rows), total + len(objects)

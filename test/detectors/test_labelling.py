@@ -129,6 +129,7 @@ def test_the_frames_that_are_asked_for_are_taken(
     ("options", "words"),
     [
         (["--classes=cat"], "classes among person, car, dog, got 'cat'"),
+        (["--iou=0"], "an IoU above 0"),
         (["--detectors="], "at least one detector"),
         (["--source=FRAMES"], "pictures have different names, got f0 again"),
         (["--hold-out=0.5", "--held-out-split=train"], "two splits of different names, got 'train' twice"),
