@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from rt_panoptic_ros.commands.options import natural, parse_settings, positive, share
+from rt_panoptic_ros.commands.options import natural, positive, share
 from rt_panoptic_ros.errors import require_package
 
 _SHORTCUTS = {
@@ -48,6 +48,7 @@ def _pseudo_label(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.detectors.description import read_description
     from rt_panoptic_ros.detectors.detector import Detector
     from rt_panoptic_ros.detectors.labelling import FrameChoice, label_sources
+    from rt_panoptic_ros.model.label_map import read_label_map
 
     names, classes = (_names(text) for text in (options.detectors, options.classes))
     detectors = [Detector(read_description(name), options.models, options.tiles) for name in names]
@@ -60,7 +61,7 @@ def _pseudo_label(options: argparse.Namespace) -> None:
         options.out,
         (options.split, options.held_out_split),
         class_names=classes,
-        renamed=parse_settings(options.rename, "--rename CLASS=OTHER"),
+        label_map=read_label_map(options.label_map) if options.label_map else None,
         min_iou=options.iou,
         frames=frames,
     )
@@ -98,9 +99,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     command.add_argument("--classes", default="", metavar="NAMES", help="such as person,car: only these; default: all")
     command.add_argument(
-        "--rename", action="append", default=[], metavar="CLASS=OTHER",
-        help="take a class for another before boxes are compared, such as truck=car; may be repeated",
-    )  # fmt: skip
+        "--label-map", help="merge and drop classes before boxes are compared: a file, or a name of config/label_maps"
+    )
     command.add_argument(
         "--iou", type=share, default=0.5, help="overlap from which boxes are one object (default: %(default)s)"
     )

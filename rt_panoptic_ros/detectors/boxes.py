@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+
+from rt_panoptic_ros.evaluation.found_boxes import box_areas, overlaps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,16 +19,16 @@ class ScoredBoxes:
     """What one detector says of one image, or what is made of that; rows in any order."""
 
     boxes: np.ndarray  # (n, 4) float32 xyxy, px of the image, x2 and y2 one past the last pixel
-    category_ids: np.ndarray  # (n,) int64, numbers of the classes in files
+    class_ids: np.ndarray  # (n,) uint8
     scores: np.ndarray  # (n,) float32, 0 to 1
 
     def __len__(self) -> int:
         """Return the number of boxes."""
         return len(self.boxes)
 
-    def __getitem__(self, rows: np.ndarray) -> ScoredBoxes:
-        """Return some rows, by index or mask."""
-        return ScoredBoxes(self.boxes[rows], self.category_ids[rows], self.scores[rows])
+    def __getitem__(self, rows: Any) -> ScoredBoxes:
+        """Return some rows, by an array of indices or a mask."""
+        return ScoredBoxes(self.boxes[rows], self.class_ids[rows], self.scores[rows])
 
     @staticmethod
     def concatenated(parts: Sequence[ScoredBoxes]) -> ScoredBoxes:
@@ -36,26 +38,15 @@ class ScoredBoxes:
 
 
 def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of each box of `a` with each of `b`.
-
-    Args:
-        a: (n, 4) xyxy px.
-        b: (m, 4) xyxy px.
-
-    Returns:
-        (n, m), 0 where both are empty.
-    """
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b))
-    union = area_a[:, None] + area_b[None] - common
-    overlap: np.ndarray = common / np.where(union > 0, union, 1)
-    return overlap
+    """Return the intersection over union of boxes, (n, k) float64, of (n, 4) and (k, 4) xyxy, none of them empty."""
+    common = overlaps(a, b)
+    iou: np.ndarray = common / (box_areas(a)[:, None] + box_areas(b) - common)
+    return iou
 
 
 def match_one_to_one(a: ScoredBoxes, b: ScoredBoxes, min_iou: float) -> tuple[np.ndarray, np.ndarray]:
     """Return rows of both, (k,) each, that are one object: same class, IoU of at least `min_iou`, the most of all."""
-    overlap = pairwise_iou(a.boxes, b.boxes) * (a.category_ids[:, None] == b.category_ids[None])
+    overlap = pairwise_iou(a.boxes, b.boxes) * (a.class_ids[:, None] == b.class_ids[None])
     overlap[overlap < min_iou] = 0
     rows, columns = linear_sum_assignment(overlap, maximize=True)
     matched = overlap[rows, columns] > 0
@@ -66,7 +57,7 @@ def suppress(found: ScoredBoxes, max_iou: float) -> ScoredBoxes:
     """Return the rows, by falling score, that overlap no better one of their class by more than `max_iou` (NMS)."""
     found = found[np.argsort(-found.scores, kind="stable")]
     rivals = pairwise_iou(found.boxes, found.boxes) > max_iou
-    rivals &= found.category_ids[:, None] == found.category_ids[None]
+    rivals &= found.class_ids[:, None] == found.class_ids[None]
     kept = np.zeros(len(found), bool)
     for row in range(len(found)):
         kept[row] = not (rivals[row] & kept).any()
@@ -101,7 +92,7 @@ def agree(
         sure = sure[rows] & (theirs.scores >= threshold)
         boxes = (number * ours.boxes + theirs.boxes) / (number + 1)
         scores = (number * ours.scores + theirs.scores) / (number + 1)
-        group = ScoredBoxes(boxes, ours.category_ids, scores)
+        group = ScoredBoxes(boxes, ours.class_ids, scores)
     unknown = ScoredBoxes.concatenated([group[~sure], *alone])
     again = (pairwise_iou(unknown.boxes, group[sure].boxes) >= min_iou).any(axis=1)
     return group[sure], suppress(unknown[~again], min_iou)

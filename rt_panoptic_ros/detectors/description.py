@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.model.bundle import InputSpec
-from rt_panoptic_ros.model.class_table import load_class_table
-from rt_panoptic_ros.resources import share_directory
+from rt_panoptic_ros.model.class_table import ClassTable, SemanticClass, load_class_table
+from rt_panoptic_ros.resources import config_file
 from rt_panoptic_ros.settings import record_from, setting, settings_of
 
 DECODINGS = ("yolox", "boxes")
@@ -56,17 +55,19 @@ class DetectorDescription:
             "input.size to be [height, width]": self.input.size is not None,
             "strides to be at least 1": all(stride >= 1 for stride in self.strides),
             "unknown_threshold to be at most score_threshold": self.unknown_threshold <= self.score_threshold,
-            "classes to differ from each other": len(set(self.classes)) == len(self.classes),
+            "classes to be at most 255 different names": len(set(self.classes)) == len(self.classes) <= 255,
         }
         for expectation, holds in checks.items():
             require(holds, f"detector '{self.name}' to have {expectation}", "other values: correct its description")
 
     @cached_property
-    def category_ids(self) -> dict[str, int]:
-        """{class name: its number in files}, in the order of the outputs: COCO's own, or from 1."""
+    def table(self) -> ClassTable:
+        """Its classes, all things, in the order of the outputs; COCO's keep their category ids, others count from 1."""
         if self.classes:
-            return {name: number for number, name in enumerate(self.classes, 1)}
-        return {entry.name: entry.dataset_id for entry in load_class_table("coco").classes if entry.thing}
+            entries = [SemanticClass(0, name, True, (0, 0, 0), number) for number, name in enumerate(self.classes, 1)]
+        else:
+            entries = [entry for entry in load_class_table("coco").classes if entry.thing]
+        return ClassTable(self.name, tuple(replace(entry, id=row) for row, entry in enumerate(entries)))
 
 
 def read_description(config: str) -> DetectorDescription:
@@ -75,13 +76,7 @@ def read_description(config: str) -> DetectorDescription:
     Raises:
         InvalidInputError: No such file, not YAML, or an unknown or wrong entry.
     """
-    path = Path(config)
-    shipped = share_directory() / "config" / "detectors"
-    if not path.is_file() and path.parts == (path.name,):
-        path = shipped / f"{path.name}.yaml"
-    if not path.is_file():
-        names = ", ".join(sorted(item.stem for item in shipped.glob("*.yaml")))
-        raise InvalidInputError(f"expected a detector's description or one of {names}, got '{config}': check the path")
+    path = config_file("detectors", config, "a detector's description")
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

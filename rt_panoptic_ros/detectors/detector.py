@@ -75,19 +75,19 @@ class Detector:
         parts = [self._detect(image)]
         for y, x, tile in _tiles_of(image, self._tiles):
             found = self._detect(tile)
-            corners = found.boxes + np.array((x, y, x, y), np.float32)
-            inner = np.array((x, y, image.shape[1] - x - tile.shape[1], image.shape[0] - y - tile.shape[0])) > 0
-            height, width = tile.shape[:2]
-            gaps = np.abs(found.boxes - (0, 0, width, height))
-            whole = ~((gaps < _CUT_PX) & inner).any(axis=1)
-            parts.append(replace(found, boxes=corners)[whole])
+            (height, width), (bottom, right) = tile.shape[:2], image.shape[:2]
+            inner = np.array((x > 0, y > 0, x + width < right, y + height < bottom))
+            cut = (np.abs(found.boxes - np.array((0, 0, width, height))) < _CUT_PX) & inner
+            moved = replace(found, boxes=found.boxes + np.array((x, y, x, y), np.float32))
+            parts.append(moved[~cut.any(axis=1)])
         return suppress(ScoredBoxes.concatenated(parts), self.description.nms_threshold)
 
     def _detect(self, image: np.ndarray) -> ScoredBoxes:
         description, spec = self.description, self.description.input
         geometry = plan_geometry(image.shape[:2], spec, None)
         padded = prepare_input(CameraImage(image, "rgb"), geometry, replace(spec, mean_rgb=description.padding_rgb))
-        values = (padded.astype(np.float32) - np.float32(spec.mean_rgb)) / np.float32(spec.std_rgb)
+        mean, std = (np.array(values, np.float32) for values in (spec.mean_rgb, spec.std_rgb))
+        values = (padded - mean) / std
         if spec.color_order == "bgr":
             values = values[..., ::-1]
         feed: dict[str, np.ndarray] = {"images": np.ascontiguousarray(values.transpose(2, 0, 1)[None])}
@@ -106,16 +106,16 @@ class Detector:
                 f"expected {self._path} to take images of {height}x{width} as '{description.name}' says, got: "
                 f"{first_line(error)}"
             ) from None
-        ids = np.array(list(description.category_ids.values()), np.int64)
+        classes = len(description.table)
         require(
-            labels.size == 0 or 0 <= labels.min() <= labels.max() < len(ids),
-            f"class numbers below {len(ids)} from {self._path}", f"{labels.max(initial=0)}: name all its classes",
+            labels.size == 0 or 0 <= labels.min() <= labels.max() < classes,
+            f"class numbers below {classes} from {self._path}", f"{labels.max(initial=0)}: name all its classes",
         )  # fmt: skip
         kept = scores >= description.unknown_threshold
         scale = np.array((geometry.scale_x, geometry.scale_y) * 2)
         limits = np.array((image.shape[1], image.shape[0]) * 2)
         corners = np.clip(boxes[kept] / scale, 0, limits).astype(np.float32)
-        found = ScoredBoxes(corners, ids[labels[kept]], scores[kept].astype(np.float32))
+        found = ScoredBoxes(corners, labels[kept].astype(np.uint8), scores[kept].astype(np.float32))
         return found[(corners[:, 2:] - corners[:, :2] >= 1).all(axis=1)]
 
 

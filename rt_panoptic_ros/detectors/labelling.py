@@ -16,14 +16,16 @@ from rt_panoptic_ros.drawing.overlay import contact_sheet
 from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.frames.sources import open_source, read_image
+from rt_panoptic_ros.records import VOID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from rt_panoptic_ros.detectors.description import DetectorDescription
     from rt_panoptic_ros.detectors.detector import Detector
     from rt_panoptic_ros.frames.sources import Frame
+    from rt_panoptic_ros.model.class_table import ClassTable
+    from rt_panoptic_ros.model.label_map import LabelMap
 
 _JPEG_QUALITY = 90
 _SHEET_PICTURES, _SHEET_COLUMNS, _SHEET_WIDTH_PX = 24, 4, 1920
@@ -47,26 +49,32 @@ class FrameChoice:
 class Labels:
     """What was written of one split: images and annotations as the JSON file has them."""
 
+    classes: ClassTable
+    class_ids: Sequence[int]  # of those that are labelled
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, file_name: str, size: tuple[int, int], found: ScoredBoxes, *, unknown: ScoredBoxes) -> None:
+    def add(self, file_name: str, size: tuple[int, int], found: ScoredBoxes, unknown: ScoredBoxes) -> None:
         """Add a picture of `size` (height, width) px, its objects, and regions of which nothing is known."""
         self.images.append({"id": len(self.images) + 1, "file_name": file_name, "height": size[0], "width": size[1]})
         for rows, crowd in ((found, 0), (unknown, 1)):
-            for (x1, y1, x2, y2), category_id, score in zip(
-                rows.boxes.tolist(), rows.category_ids.tolist(), rows.scores.tolist(), strict=True
+            for (x1, y1, x2, y2), class_id, score in zip(
+                rows.boxes.tolist(), rows.class_ids.tolist(), rows.scores.tolist(), strict=True
             ):
                 box = [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]
                 self.annotations.append({
-                    "id": len(self.annotations) + 1, "image_id": len(self.images), "category_id": category_id,
+                    "id": len(self.annotations) + 1, "image_id": len(self.images),
+                    "category_id": self.classes.classes[class_id].dataset_id,
                     "bbox": box, "area": round(box[2] * box[3], 2), "score": round(score, 4), "iscrowd": crowd,
                     "segmentation": [],
                 })  # fmt: skip
 
-    def document(self, category_ids: dict[str, int], description: str) -> dict[str, Any]:
+    def document(self, description: str) -> dict[str, Any]:
         """Return the file's content."""
-        categories = [{"id": number, "name": name, "supercategory": name} for name, number in category_ids.items()]
+        categories = [
+            {"id": entry.dataset_id, "name": entry.name, "supercategory": entry.name}
+            for entry in map(self.classes.classes.__getitem__, self.class_ids)
+        ]
         return {"info": {"description": description}, "images": self.images, "annotations": self.annotations,
                 "categories": categories}  # fmt: skip
 
@@ -78,7 +86,7 @@ def label_sources(
     splits: tuple[str, str],
     *,
     class_names: Sequence[str] = (),
-    renamed: Mapping[str, str] | None = None,
+    label_map: LabelMap | None = None,
     min_iou: float = 0.5,
     frames: FrameChoice = FrameChoice(),
 ) -> dict[str, Labels]:
@@ -89,13 +97,13 @@ def label_sources(
     be empty: complete labels.
 
     Args:
-        detectors: One or more, with classes of the same names and numbers.
+        detectors: One or more, with classes of the same names.
         sources: As `open_source` takes them; their pictures have different names.
         out: The folder, without an earlier run's results.
         splits: Of the frames, and of those held out.
         class_names: Classes to keep; none: all.
-        renamed: {class: the one that it is taken for}, before boxes are compared: detectors tell cars from trucks apart
-            less well than both from all else.
+        label_map: Merges and drops classes before boxes are compared, as detectors agree less on car or truck than on
+            vehicle; None: as they are.
         min_iou: Least intersection over union of boxes that agree.
         frames: Which frames.
 
@@ -107,13 +115,16 @@ def label_sources(
             read (what came before it is written).
         UnavailableError: A file can't be written, or a camera is gone.
     """
-    category_ids = _common_categories(detectors, class_names, renamed or {})
-    table = _renaming(detectors[0].description.category_ids, renamed or {})
+    require(min_iou > 0, "an IoU above 0 of boxes that agree", min_iou)
+    classes, new_ids = _common_classes(detectors, label_map)
+    things = [classes.names[class_id] for class_id in classes.thing_ids]
+    for name in class_names:
+        require(name in things, f"classes among {', '.join(things)}", f"'{name}'")
+    wanted = [entry.id for entry in classes.classes if entry.thing and (not class_names or entry.name in class_names)]
     chosen_splits = splits if frames.hold_out else splits[:1]
     _refuse_results(out, chosen_splits)
-    labels = {split: Labels() for split in chosen_splits}
+    labels = {split: Labels(classes, wanted) for split in chosen_splits}
     thresholds = [detector.description.score_threshold for detector in detectors]
-    wanted = np.array(list(category_ids.values()))
     names = set[str]()
     try:
         for source in sources:
@@ -123,49 +134,44 @@ def label_sources(
                     f"{frame.stem} again from {source}: rename it",
                 )  # fmt: skip
                 names.add(frame.stem)
-                seen = [_renamed(detector(frame.image), table, detector.description) for detector in detectors]
-                found, unknown = agree(seen, thresholds, min_iou)
+                seen = [
+                    _relabelled(detector(frame.image), ids, classes, detector.description.nms_threshold)
+                    for detector, ids in zip(detectors, new_ids, strict=True)
+                ]
                 split = splits[held_out]
-                _keep(labels[split], out / split, frame, found, unknown, wanted, frames.max_side)
+                _keep(labels[split], out / split, frame, agree(seen, thresholds, min_iou), frames.max_side)
     finally:
         description = f"boxes that {', '.join(detector.description.name for detector in detectors)} agree on"
-        for split, written in labels.items():
+        for split, written in ((split, written) for split, written in labels.items() if written.images):
             with output_path(out / "annotations" / f"instances_{split}.json") as temporary:
-                temporary.write_text(json.dumps(written.document(category_ids, description)), encoding="utf-8")
+                temporary.write_text(json.dumps(written.document(description)), encoding="utf-8")
     for split, written in labels.items():
         if written.images:
-            sheet = cv2.cvtColor(render_boxes(out / split, written, category_ids), cv2.COLOR_RGB2BGR)
+            sheet = cv2.cvtColor(render_boxes(out / split, written), cv2.COLOR_RGB2BGR)
             write_image(out / f"{split}.jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return labels
 
 
-def _common_categories(
-    detectors: Sequence[Detector], class_names: Sequence[str], renamed: Mapping[str, str]
-) -> dict[str, int]:
+def _common_classes(detectors: Sequence[Detector], label_map: LabelMap | None) -> tuple[ClassTable, list[np.ndarray]]:
+    """Return the classes that boxes are compared by, and of each detector their ids by its own, (256,) uint8."""
     require(bool(detectors), "at least one detector", "none")
-    first, *others = (detector.description for detector in detectors)
-    for other in others:
+    tables = [detector.description.table for detector in detectors]
+    if label_map is None:
+        classes, new_ids = tables, [np.arange(VOID + 1, dtype=np.uint8)] * len(tables)
+    else:
+        classes, new_ids = [label_map.table(table) for table in tables], [label_map.new_ids(table) for table in tables]
+    for table, other in zip(tables, classes, strict=True):
         require(
-            other.category_ids == first.category_ids, f"detectors of the same classes as '{first.name}'",
-            f"'{other.name}' with others: write the classes into both descriptions",
+            other.names == classes[0].names, f"detectors of the same classes as '{tables[0].name}'",
+            f"'{table.name}' with others: bring them together by a label map",
         )  # fmt: skip
-    for name in (*class_names, *renamed, *renamed.values()):
-        require(name in first.category_ids, f"classes among {', '.join(first.category_ids)}", f"'{name}'")
-    wanted = set(class_names or first.category_ids) - renamed.keys()
-    return {name: number for name, number in first.category_ids.items() if name in wanted}
+    return classes[0], new_ids
 
 
-def _renaming(category_ids: Mapping[str, int], renamed: Mapping[str, str]) -> np.ndarray:
-    """Return what each class number becomes, by number."""
-    table = np.arange(max(category_ids.values()) + 1)
-    for name, other in renamed.items():
-        table[category_ids[name]] = category_ids[other]
-    return table
-
-
-def _renamed(seen: ScoredBoxes, table: np.ndarray, description: DetectorDescription) -> ScoredBoxes:
-    """Return boxes of the new classes, without those that now show one object twice."""
-    return suppress(replace(seen, category_ids=table[seen.category_ids]), description.nms_threshold)
+def _relabelled(seen: ScoredBoxes, new_ids: np.ndarray, classes: ClassTable, max_iou: float) -> ScoredBoxes:
+    """Return boxes of the new classes that are things, without those that now show one object twice."""
+    seen = replace(seen, class_ids=new_ids[seen.class_ids])
+    return suppress(seen[np.isin(seen.class_ids, classes.thing_ids)], max_iou)
 
 
 def _refuse_results(out: Path, splits: Sequence[str]) -> None:
@@ -206,37 +212,33 @@ def _chosen(name: str, choice: FrameChoice) -> Iterator[tuple[Frame, bool]]:
             yield frame, held_out
 
 
-def _keep(
-    labels: Labels, folder: Path, frame: Frame, found: ScoredBoxes, unknown: ScoredBoxes, wanted: np.ndarray, side: int
-) -> None:
-    """Write a frame's picture, at most `side` px large, and add its boxes of the wanted classes."""
+def _keep(labels: Labels, folder: Path, frame: Frame, agreed: tuple[ScoredBoxes, ScoredBoxes], side: int) -> None:
+    """Write a frame's picture, at most `side` px large, and add what was agreed on of the split's classes."""
     image, factors = frame.image, np.ones(4, np.float32)
     largest = max(image.shape[:2])
     if side and largest > side:
         height, width = (max(1, round(length * side / largest)) for length in image.shape[:2])
-        factors = np.float32((width / image.shape[1], height / image.shape[0]) * 2)
+        factors = np.array((width / image.shape[1], height / image.shape[0]) * 2, np.float32)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     file_name = f"{frame.stem}.jpg"
     write_image(folder / file_name, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     found, unknown = (
-        ScoredBoxes(rows.boxes * factors, rows.category_ids, rows.scores)[np.isin(rows.category_ids, wanted)]
-        for rows in (found, unknown)
+        replace(rows, boxes=rows.boxes * factors)[np.isin(rows.class_ids, labels.class_ids)] for rows in agreed
     )
-    labels.add(file_name, (image.shape[0], image.shape[1]), found, unknown=unknown)
+    labels.add(file_name, (image.shape[0], image.shape[1]), found, unknown)
 
 
-def render_boxes(folder: Path, labels: Labels, category_ids: dict[str, int]) -> np.ndarray:
+def render_boxes(folder: Path, labels: Labels) -> np.ndarray:
     """Draw some of the pictures with their boxes: green what is known, orange what is unknown.
 
     Args:
         folder: Of the pictures.
-        labels: Theirs, at least one.
-        category_ids: The classes.
+        labels: Theirs, at least one picture.
 
     Returns:
         (height, width, 3) uint8 RGB.
     """
-    names = {number: name for name, number in category_ids.items()}
+    names = {entry.dataset_id: entry.name for entry in labels.classes.classes}
     chosen = np.unique(np.linspace(0, len(labels.images) - 1, _SHEET_PICTURES).round().astype(int))
     pictures, captions = [], []
     for entry in (labels.images[index] for index in chosen):

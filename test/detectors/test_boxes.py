@@ -28,7 +28,7 @@ def detections(draw: st.DrawFn) -> ScoredBoxes:
 
 
 def rows_of(found: ScoredBoxes) -> list[list[float]]:
-    return sorted(np.column_stack((found.category_ids, found.scores, found.boxes)).round(3).tolist())
+    return sorted(np.column_stack((found.class_ids, found.scores, found.boxes)).round(3).tolist())
 
 
 @given(a=detections(), b=detections())
@@ -38,7 +38,7 @@ def test_objects_are_seen_by_both_and_nothing_seen_is_called_empty(a: ScoredBoxe
     assert len(set(rows)) == len(rows) == len(set(columns))
     sure = (a.scores[rows] >= SURE) & (b.scores[columns] >= SURE)
     ours, theirs = a[rows[sure]], b[columns[sure]]
-    assert (ours.category_ids == theirs.category_ids).all()
+    assert (ours.class_ids == theirs.class_ids).all()
     assert (np.diagonal(pairwise_iou(ours.boxes, theirs.boxes)) >= MIN_IOU).all()
     np.testing.assert_allclose(objects.boxes, (ours.boxes + theirs.boxes) / 2, rtol=1e-6)
     np.testing.assert_allclose(objects.scores, (ours.scores + theirs.scores) / 2, rtol=1e-6)
@@ -69,7 +69,7 @@ def test_what_one_detector_sees_or_both_hardly_see_is_unknown() -> None:
     np.testing.assert_allclose(objects.boxes, [[0, 0, 10, 21]])
     assert objects.scores.tolist() == [np.float32(0.7)]
     # The box of class 2 on the object is that object again; where classes differ, both are unknown.
-    assert sorted(zip(unknown.boxes[:, 0].tolist(), unknown.category_ids.tolist(), strict=True)) == [
+    assert sorted(zip(unknown.boxes[:, 0].tolist(), unknown.class_ids.tolist(), strict=True)) == [
         (30, 1), (30, 2), (60, 1),
     ]  # fmt: skip
 

@@ -30,9 +30,9 @@ def test_the_input_has_its_colour_order_scale_and_padding(tmp_path: Path, order:
         unknown_threshold=0.0, score_threshold=0.0,
     )  # fmt: skip
     found = load(path)(image)
-    by_class = dict(zip(found.category_ids.tolist(), found.scores.tolist(), strict=True))
-    assert [by_class[1], by_class[3]] == pytest.approx(expected, abs=0.003)
-    assert by_class[2] == pytest.approx(0.5, abs=0.003)
+    by_class = dict(zip(found.class_ids.tolist(), found.scores.tolist(), strict=True))
+    assert [by_class[0], by_class[2]] == pytest.approx(expected, abs=0.003)
+    assert by_class[1] == pytest.approx(0.5, abs=0.003)
     np.testing.assert_allclose(found.boxes, [[0, 0, 16, 8]] * 3)  # cut at the image
 
 
@@ -40,7 +40,7 @@ def test_boxes_are_brought_to_the_images_pixels(tmp_path: Path) -> None:
     rows = ((0, 4, 8, 16, 1, 0.9), (2, 2, 6, 6, 0, 0.1), (4, 4, 4.01, 9, 0, 0.9))  # the last have no score, no width
     found = load(write_detector(tmp_path, "made", seen(*rows)))(np.zeros((32, 64, 3), np.uint8))
     np.testing.assert_allclose(found.boxes, [[0, 8, 32, 32]])
-    assert (found.category_ids.tolist(), found.scores.tolist()) == ([2], [np.float32(0.9)])
+    assert (found.class_ids.tolist(), found.scores.tolist()) == ([1], [np.float32(0.9)])
 
 
 def test_yolox_cells_are_decoded(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_yolox_cells_are_decoded(tmp_path: Path) -> None:
         np.zeros((16, 16, 3), np.uint8)
     )
     np.testing.assert_allclose(found.boxes, [[10, 0, 14, 5], [0, 0, 16, 16]], atol=1e-5)
-    assert found.category_ids.tolist() == [3, 1]
+    assert found.class_ids.tolist() == [2, 0]
     np.testing.assert_allclose(found.scores, [0.72, 0.72], atol=1e-6)
 
 
@@ -60,13 +60,13 @@ def test_tiles_give_smaller_boxes_but_none_that_a_border_cuts(tmp_path: Path) ->
     """Every part of the image shows a box in its upper left corner, and one that its right border cuts."""
     detector = load(write_detector(tmp_path, "made", seen((0, 0, 4, 4, 0, 0.9), (12, 6, 16, 10, 1, 0.8))), tiles=2)
     found = detector(np.zeros((90, 180, 3), np.uint8))
-    corners = {1: [], 2: []}  # type: dict[int, list[list[float]]]
-    for box, number in zip(found.boxes.round().tolist(), found.category_ids.tolist(), strict=True):
+    corners = {0: [], 1: []}  # type: dict[int, list[list[float]]]
+    for box, number in zip(found.boxes.round().tolist(), found.class_ids.tolist(), strict=True):
         corners[number].append(box)
-    assert [0, 0, 45, 22] in corners[1]  # the whole image's, over 4/16 of it
-    assert [0, 0, 25, 12] in corners[1]  # the upper left tile's, 100x50
-    assert sorted(box[2] for box in corners[2]) == [180, 180, 180]  # never at a border inside the image
-    assert all(box[:2] == [0, 0] for box in corners[1])  # the other tiles' first boxes begin at a cut
+    assert [0, 0, 45, 22] in corners[0]  # the whole image's, over 4/16 of it
+    assert [0, 0, 25, 12] in corners[0]  # the upper left tile's, 100x50
+    assert sorted(box[2] for box in corners[1]) == [180, 180, 180]  # never at a border inside the image
+    assert all(box[:2] == [0, 0] for box in corners[0])  # the other tiles' first boxes begin at a cut
 
 
 @pytest.mark.parametrize(
@@ -110,15 +110,15 @@ def test_the_published_detectors_find_cocos_people() -> None:
     right = total = 0
     for sample in (dataset[index] for index in range(0, len(dataset), 2)):
         objects, _ = agree([detector(sample.image) for detector in detectors], (0.4, 0.4), 0.5)
-        objects = objects[objects.category_ids == 1]
+        objects = objects[objects.class_ids == 0]
         person = dataset.classes.names.index("person")
         truth = [
             np.nonzero(sample.instance == row)
             for row, (number, crowd) in enumerate(zip(sample.instance_classes, sample.instance_crowd, strict=True), 1)
             if number == person and not crowd
         ]
-        boxes = np.float32([(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in truth]).reshape(-1, 4)
-        true = ScoredBoxes(boxes, np.ones(len(boxes), np.int64), np.ones(len(boxes), np.float32))
+        boxes = np.array([(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in truth], np.float32).reshape(-1, 4)
+        true = ScoredBoxes(boxes, np.zeros(len(boxes), np.uint8), np.ones(len(boxes), np.float32))
         rows, _ = match_one_to_one(objects, true, 0.5)
         right, total = right + len(rows), total + len(objects)
     assert total >= 10

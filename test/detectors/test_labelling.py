@@ -12,6 +12,7 @@ import pytest
 from detector_cases import seen, write_detector
 
 from rt_panoptic_ros.cli import main
+from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.frames.sources import read_image
 
 PERSON, CAR, DOG = 1, 2, 3
@@ -58,8 +59,31 @@ def test_the_files_say_what_both_see_and_what_one_sees(tmp_path: Path, detectors
                       "score": 0.8, "iscrowd": 0, "segmentation": []}]  # fmt: skip
     unknown = {entry["category_id"]: entry["bbox"] for entry in document["annotations"] if entry["iscrowd"]}
     assert unknown == {CAR: [40, 0, 24, 32], DOG: [40, 0, 24, 8]}
+    sample = open_dataset("coco_instances", out, "train")[0]
+    assert sample.boxes is not None
+    assert sample.boxes.tolist() == [[0, 0, 32, 31], [40, 0, 64, 32], [40, 0, 64, 8]]
+    assert sample.instance_crowd.tolist() == [False, True, True]
     assert np.abs(read_image(out / "train" / "f5.jpg").astype(int) - 100).max() <= 2
     assert read_image(out / "train.jpg").shape[1] == 1920
+
+
+def test_a_label_map_merges_and_drops_before_boxes_are_compared(
+    tmp_path: Path, detectors: list[str], frames: Path
+) -> None:
+    one = write_detector(tmp_path, "one", seen((10, 0, 16, 8, 1, 0.9), (10, 0, 16, 7, 2, 0.8), (0, 0, 4, 4, 0, 0.9)))
+    other = write_detector(tmp_path, "other", seen((10, 0, 16, 8, 2, 0.7)), classes=["person", "car", "truck"])
+    chart = tmp_path / "vehicles.yaml"
+    chart.write_text(
+        "{name: vehicles, unlisted: drop, classes: {vehicle: {thing: true, color: [0, 0, 9], of: [car, dog, truck]}, "
+        "ground: {thing: false, color: [9, 9, 9], of: [person]}}}",
+        encoding="utf-8",
+    )
+    words = ["--source", frames / "f5.png", f"--models={tmp_path}", f"--detectors={one},{other}"]
+    assert label(*words, "--out", tmp_path / "out", "--label-map", chart) == 0
+    document = read(tmp_path / "out", "train")
+    assert [(entry["id"], entry["name"]) for entry in document["categories"]] == [(0, "vehicle")]
+    assert [(entry["bbox"], entry["iscrowd"]) for entry in document["annotations"]] == [([40, 0, 24, 16], 0)]
+    assert label(*words, "--out", tmp_path / "other") == 1  # without the map their classes differ
 
 
 def test_some_classes_alone_are_written_and_pictures_reduced(
@@ -105,6 +129,7 @@ def test_the_frames_that_are_asked_for_are_taken(
     ("options", "words"),
     [
         (["--classes=cat"], "classes among person, car, dog, got 'cat'"),
+        (["--iou=0"], "an IoU above 0"),
         (["--detectors="], "at least one detector"),
         (["--source=FRAMES"], "pictures have different names, got f0 again"),
         (["--hold-out=0.5", "--held-out-split=train"], "two splits of different names, got 'train' twice"),
@@ -115,6 +140,7 @@ def test_what_does_not_fit_is_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     options = [option.replace("FRAMES", str(frames)) for option in options]
+    assert label("--source", frames / "absent.png", "--out", tmp_path / "out", *detectors) == 1  # leaves nothing behind
     assert label("--source", frames, "--out", tmp_path / "out", *detectors, *options) == 1
     assert words in capsys.readouterr().err
 
