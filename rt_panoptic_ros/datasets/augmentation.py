@@ -258,8 +258,7 @@ def without_hidden_instances(sample: PanopticSample) -> PanopticSample:
 
     Of those that are known by their box alone, the ones whose box has at least 1 px in the image both ways.
     """
-    visible = np.zeros(len(sample.instance_classes) + 1, bool)
-    visible[sample.instance] = True
+    visible = np.bincount(sample.instance.ravel(), minlength=len(sample.instance_classes) + 1) > 0
     visible[0] = True
     if sample.boxes is not None:
         boxes = _clipped(sample.boxes, *sample.semantic.shape)

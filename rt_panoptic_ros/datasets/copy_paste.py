@@ -52,7 +52,7 @@ class CopyPasteSettings:
     rotation: float = 5.0  # degrees, at most, to both sides
     light: float = 0.5  # 0 to 1: how far a cut-out takes over the light of the place
     blur: float = 1.0  # px, largest standard deviation
-    min_height: int = 32  # px: of objects that are cut out
+    min_height: int = 25  # px: of objects that are cut out
     bank_images: int = 500  # of each data set: images that cut-outs are taken from, once, when learning starts
 
     def __post_init__(self) -> None:
@@ -110,7 +110,7 @@ def collect_cut_outs(datasets: Sequence[PanopticDataset], settings: CopyPasteSet
         require(name in classes.names, f"copy_paste of classes {', '.join(classes.names)}", f"'{name}'")
     found: list[list[CutOut]] = [[] for _ in classes.names]
     for number, dataset in enumerate(datasets):
-        order = np.random.default_rng((seed, 2, number)).permutation(len(dataset))
+        order = np.random.default_rng((seed, 3, number)).permutation(len(dataset))
         for index in order[: settings.bank_images].tolist():
             for cut_out in cut_outs(dataset[index], classes.thing_ids, settings):
                 found[cut_out.class_id].append(cut_out)
