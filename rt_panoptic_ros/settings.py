@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -241,7 +241,7 @@ def record_from(record: type[Record], document: object, name: str) -> Record:
         name: What it is of, for messages.
 
     Raises:
-        InvalidInputError: Not a table, an unknown entry, or a value of another type.
+        InvalidInputError: Not a table, an unknown or missing entry, or a value of another type.
     """
     if not isinstance(document, Mapping):
         raise InvalidInputError(f"expected {name} to be a table, got {document!r:.80}")
@@ -256,8 +256,18 @@ def record_from(record: type[Record], document: object, name: str) -> Record:
         kind, place = kinds[entry], f"{name}.{entry}"
         if isinstance(kind, type) and is_dataclass(kind):
             values[entry] = value if isinstance(value, kind) else record_from(kind, value, place)
+        elif get_origin(kind) is tuple and is_dataclass(get_args(kind)[0]):
+            if not isinstance(value, list | tuple):
+                raise InvalidInputError(f"expected {place} to be a list of tables, got {value!r:.80}")
+            (one, _) = get_args(kind)
+            values[entry] = tuple(record_from(one, part, f"{place}[{index}]") for index, part in enumerate(value))
         else:
             values[entry] = Setting(place, kind, known[entry].default).parsed(value)
+    missing = [
+        key for key, item in known.items() if item.default is item.default_factory is MISSING and key not in values
+    ]
+    if missing:
+        raise InvalidInputError(f"expected {name} to have an entry {', '.join(missing)}, got {document!r:.80}")
     return record(**values)
 
 

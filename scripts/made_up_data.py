@@ -1,12 +1,18 @@
 """A made-up data set as labelling tools export them: balls, crates and cones on a floor before a wall.
 
-    python -m scripts.made_up_data --out shapes --pictures 60
+    python -m scripts.made_up_data --out shapes
+
+writes, in COCO's instances format (as CVAT exports it) with a label map that says that floor and wall are stuff,
 
     OUT/images/default/000.jpg
-    OUT/annotations/instances_default.json        COCO instances: a polygon for each object, the floor and the wall
-    OUT/annotations/panoptic_default.json         COCO panoptic: the same labels, a segment for each
+    OUT/annotations/instances_default.json
+    OUT/shapes.yaml
+
+or with `--format panoptic` the same scenes in COCO's panoptic format:
+
+    OUT/default/000.jpg
+    OUT/annotations/panoptic_default.json
     OUT/annotations/panoptic_default/000.png
-    OUT/shapes.yaml                               the label map: floor and wall are stuff
 
 It is what docs/own_data.md walks through.
 """
@@ -15,6 +21,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,62 +46,95 @@ classes:
   cone: {thing: true, color: [250, 170, 30], of: [cone]}
 """
 
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One picture and its labels."""
+
+    picture: np.ndarray  # (H, W, 3) uint8 RGB
+    shapes: list[tuple[str, np.ndarray]]  # from back to front: class, and (k, 2) int32 outline, xy px
+    segments: np.ndarray  # (H, W) uint8: number of the shape that each pixel shows, from 1
+
+
 _SIZE = 480, 640  # (height, width) px
 _SMALLEST_PX = 60  # pixels that an object still shows where another stands before it; with fewer nobody labels it
 
 
-def make_data(out: Path, pictures: int, seed: int = 1) -> None:
-    """Write the data set into folder `out`; the same for the same seed.
+def make_instances(out: Path, pictures: int) -> None:
+    """Write the data set into folder `out` as polygons: of the floor, the wall, and what is seen of each object.
 
     Raises:
         UnavailableError: A file can't be written.
     """
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    panoptic: list[dict[str, Any]] = []
-    for number in tqdm(range(pictures), unit="picture"):
-        picture, shapes, segments = draw_scene(np.random.default_rng((seed, number)))
-        name, image_id = f"{number:03d}", number + 1
-        write_image(out / "images" / "default" / f"{name}.jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        pixels = np.zeros((*_SIZE, 3), np.uint8)  # BGR, as OpenCV writes it: the id's lowest byte is red
-        pixels[..., 2] = segments
-        write_image(out / "annotations" / "panoptic_default" / f"{name}.png", pixels)
-        images.append({"id": image_id, "file_name": f"{name}.jpg", "height": _SIZE[0], "width": _SIZE[1]})
-        rows = []
-        for row, (category, polygon) in enumerate(shapes, 1):
-            x, y, width, height = cv2.boundingRect(polygon)
-            area = int(np.count_nonzero(segments == row))
-            about = {"category_id": category, "area": area, "bbox": [x, y, width, height], "iscrowd": 0}
-            rows.append({"id": row, **about})
-            outline = [polygon.reshape(-1).tolist()]
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, "segmentation": outline, **about})
-        panoptic.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": rows})
-    categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)]
-    things = [{**entry, "isthing": int(CLASSES[entry["name"]])} for entry in categories]
-    _write(
-        out / "annotations" / "instances_default.json",
-        {"images": images, "annotations": annotations, "categories": categories},
-    )
-    _write(
-        out / "annotations" / "panoptic_default.json",
-        {"images": images, "annotations": panoptic, "categories": things},
-    )
+    annotations = []
+    for number, scene in enumerate(_scenes(out / "images" / "default", pictures), 1):
+        for row, (category, polygon) in enumerate(scene.shapes, 1):
+            outlines = [polygon]
+            if CLASSES[category]:
+                mask = (scene.segments == row).astype(np.uint8)
+                outlines = list(cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0])
+            polygons = [outline.ravel().tolist() for outline in outlines if len(outline) > 2]
+            about = {"id": len(annotations) + 1, "image_id": number, "segmentation": polygons}
+            annotations.append({**about, **_segment(scene.segments, row, category)})
+    _write_json(out / "annotations" / "instances_default.json", pictures, annotations, {})
     with output_path(out / "shapes.yaml") as temporary:
         temporary.write_text(LABEL_MAP, encoding="utf-8")
 
 
-def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, np.ndarray]], np.ndarray]:
-    """Return a picture, its shapes from back to front, and its labels.
+def make_panoptic(out: Path, pictures: int) -> None:
+    """Write the data set into folder `out` as a segment for each pixel.
 
-    Returns:
-        (H, W, 3) uint8 RGB; for each shape its category id and (k, 2) int32 polygon, xy px; (H, W) uint8 the number of
-        the shape at each pixel, from 1.
+    Raises:
+        UnavailableError: A file can't be written.
     """
+    annotations = []
+    labels = out / "annotations" / "panoptic_default"
+    for number, scene in enumerate(_scenes(out / "default", pictures)):
+        pixels = np.zeros((*_SIZE, 3), np.uint8)
+        pixels[..., 2] = scene.segments  # an id's lowest byte is red, and OpenCV's order is BGR
+        write_image(labels / f"{number:03d}.png", pixels)
+        segments = [
+            {"id": row, **_segment(scene.segments, row, category)} for row, (category, _) in enumerate(scene.shapes, 1)
+        ]
+        annotations.append({"image_id": number + 1, "file_name": f"{number:03d}.png", "segments_info": segments})
+    isthing = {name: {"isthing": int(thing)} for name, thing in CLASSES.items()}
+    _write_json(labels.with_suffix(".json"), pictures, annotations, isthing)
+
+
+def _scenes(images: Path, pictures: int) -> Iterator[Scene]:
+    """Yield the scenes, the same in each run, with their pictures written into folder `images`."""
+    for number in tqdm(range(pictures), unit="picture"):
+        scene = draw_scene(np.random.default_rng(number))
+        write_image(images / f"{number:03d}.jpg", cv2.cvtColor(scene.picture, cv2.COLOR_RGB2BGR))
+        yield scene
+
+
+def _segment(segments: np.ndarray, row: int, category: str) -> dict[str, Any]:
+    """Return what both formats say about the shape of number `row`."""
+    mask = segments == row
+    box = cv2.boundingRect(mask.astype(np.uint8))
+    number = list(CLASSES).index(category) + 1
+    return {"category_id": number, "area": int(mask.sum()), "bbox": list(box), "iscrowd": 0}
+
+
+def _write_json(path: Path, pictures: int, annotations: list[dict[str, Any]], more: dict[str, Any]) -> None:
+    size = {"height": _SIZE[0], "width": _SIZE[1]}
+    document = {
+        "images": [{"id": number + 1, "file_name": f"{number:03d}.jpg", **size} for number in range(pictures)],
+        "annotations": annotations,
+        "categories": [{"id": row, "name": name, **more.get(name, {})} for row, name in enumerate(CLASSES, 1)],
+    }
+    with output_path(path) as temporary:
+        temporary.write_text(json.dumps(document), encoding="utf-8")
+
+
+def draw_scene(rng: np.random.Generator) -> Scene:
+    """Return a random scene."""
     height, width = _SIZE
     horizon = int(rng.integers(height // 4, height // 2))
     picture = np.zeros((*_SIZE, 3), np.float32)
     segments = np.zeros(_SIZE, np.uint8)
-    shapes: list[tuple[int, np.ndarray]] = []
+    shapes: list[tuple[str, np.ndarray]] = []
 
     def add(name: str, polygon: np.ndarray, pixels: np.ndarray) -> None:
         mask = np.zeros(_SIZE, np.uint8)
@@ -103,7 +144,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, np
         if counts.min() >= _SMALLEST_PX:
             np.copyto(picture, pixels, where=mask[..., None] > 0)
             segments[:] = covered
-            shapes.append((list(CLASSES).index(name) + 1, polygon))
+            shapes.append((name, polygon))
 
     corners = [(0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1)]
     wall = np.array([*corners[:2], (width - 1, horizon), (0, horizon)], np.int32)
@@ -123,7 +164,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, np
         add(name, polygon, pixels.astype(np.float32))
     picture *= rng.uniform(0.6, 1.2)
     picture += rng.normal(0, rng.uniform(2, 8), picture.shape)
-    return cv2.GaussianBlur(np.clip(picture, 0, 255), (3, 3), 0).astype(np.uint8), shapes, segments
+    return Scene(cv2.GaussianBlur(np.clip(picture, 0, 255), (3, 3), 0).astype(np.uint8), shapes, segments)
 
 
 def _outline(name: str, rng: np.random.Generator) -> np.ndarray:
@@ -148,18 +189,15 @@ def _texture(rng: np.random.Generator, stretch: tuple[int, int], contrast: float
     return result
 
 
-def _write(path: Path, document: dict[str, Any]) -> None:
-    with output_path(path) as temporary:
-        temporary.write_text(json.dumps(document), encoding="utf-8")
-
-
 def main() -> None:
     """Run the script."""
     parser = argparse.ArgumentParser(description="Make a data set of balls, crates and cones to learn from.")
     parser.add_argument("--out", required=True, type=Path, help="folder of the data set")
     parser.add_argument("--pictures", type=int, default=60, help="how many (default: %(default)s)")
+    parser.add_argument("--format", default="instances", choices=("instances", "panoptic"), help="COCO's two")
     options = parser.parse_args()
-    make_data(options.out, options.pictures)
+    make = make_instances if options.format == "instances" else make_panoptic
+    make(options.out, options.pictures)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 
 from rt_panoptic_ros.datasets.base import true_objects
-from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.drawing.overlay import contact_sheet, render_overlay
 from rt_panoptic_ros.errors import RtPanopticError
 from rt_panoptic_ros.files import write_image
 from rt_panoptic_ros.records import PanopticResult
 from rt_panoptic_ros.training.recipe import read_recipe
+from rt_panoptic_ros.training.sources import open_sources
 from rt_panoptic_ros.training.stream import TrainingStream
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ def main() -> None:
     options = parser.parse_args()
     try:
         recipe = read_recipe(options.config, options.changes)
-        stream = TrainingStream(open_dataset(recipe.data.dataset, options.root, recipe.data.train_split), recipe)
+        stream = TrainingStream(open_sources(recipe.data, options.root), recipe)
         pictures, captions = [], []
         for place in range(options.first, options.first + options.count):
             sample = stream.sample(place)
-            pictures += [sample.image, labelled_picture(sample, stream.dataset.classes)]
+            pictures += [sample.image, labelled_picture(sample, stream.classes)]
             captions += [f"{place}: {sample.stem}", f"{len(sample.instance_classes)} objects"]
         sheet = contact_sheet(pictures, 4, 1920, captions)
         write_image(options.out, np.ascontiguousarray(sheet[..., ::-1]))

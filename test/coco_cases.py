@@ -1,11 +1,13 @@
-"""Reading the COCO-panoptic format whole, as panopticapi does: what tests compare with."""
+"""COCO's formats in tests: the panoptic one read whole, as panopticapi does; the instances one written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 from rt_panoptic_ros.datasets.base import true_objects
@@ -54,3 +56,32 @@ def result_from_segments(ids: np.ndarray, segments: Sequence[Segment], classes: 
     semantic = np.array([semantic_of[segment_id] for segment_id in present.tolist()], np.uint8)
     instance = np.array([instance_of.get(segment_id, 0) for segment_id in present.tolist()], np.uint16)[places]
     return PanopticResult(semantic[places], instance, true_objects(instance, np.array(class_ids, np.uint8)))
+
+
+def write_instances(
+    json_path: Path,
+    image_paths: Mapping[str, Path],
+    annotations: Sequence[Mapping[str, Any]],
+    categories: Sequence[Mapping[str, Any]] = ({"id": 1, "name": "person"}, {"id": 2, "name": "car"}),
+    size: tuple[int, int] = (20, 30),
+) -> None:
+    """Write a data set in COCO's instances format: images of one size, ids from 1.
+
+    Args:
+        json_path: The JSON file.
+        image_paths: {file name in the JSON file: where the image is written}.
+        annotations: Of the first image, unless they say otherwise, with ids from 1.
+        categories: As in the JSON file.
+        size: (height, width) px.
+    """
+    for number, path in enumerate(image_paths.values()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.full((*size, 3), 10 * number, np.uint8))
+    images = [
+        {"id": number, "file_name": name, "height": size[0], "width": size[1]}
+        for number, name in enumerate(image_paths, 1)
+    ]
+    rows = [{"id": number, "image_id": 1, "iscrowd": 0, **row} for number, row in enumerate(annotations, 1)]
+    json_path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"images": images, "categories": list(categories), "annotations": rows}
+    json_path.write_text(json.dumps(document), encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rt_panoptic_ros.commands.options import add_set, natural, parse_settings, positive
+from rt_panoptic_ros.commands.options import add_dataset, add_set, natural, open_dataset_of, parse_settings, positive
 from rt_panoptic_ros.model.architecture import BACKBONES, NetworkConfig
 from rt_panoptic_ros.settings import parse_size
 
@@ -38,13 +38,20 @@ def _make_untrained(options: argparse.Namespace) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.frames.sources import open_source
-    from rt_panoptic_ros.inference.calibration import calibrate_from_source
+    from rt_panoptic_ros.inference.calibration import calibrate_from_images
     from rt_panoptic_ros.model.bundle import read_bundle, write_ranges
 
     bundle = read_bundle(options.model)
-    with open_source(options.source) as source:
-        ranges = calibrate_from_source(bundle, source, options.frames)
-    path = write_ranges(bundle, ranges, options.origin or f"{options.frames} frames of {options.source}")
+    if options.dataset:
+        dataset = open_dataset_of(options)
+        step = max(1, len(dataset) // options.frames)  # here, as what is passed over need not be read
+        images = (dataset[index].image for index in range(0, len(dataset), step))
+        ranges, place = calibrate_from_images(bundle, images, options.frames), f"{options.dataset} {options.split}"
+    else:
+        with open_source(options.source) as source:
+            ranges = calibrate_from_images(bundle, (frame.image for frame in source), options.frames, source.count)
+        place = options.source
+    path = write_ranges(bundle, ranges, options.origin or f"{options.frames} frames of {place}")
     print(f"{path}: {len(ranges)} ranges, for --precision int8")
 
 
@@ -69,7 +76,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = commands.add_parser("calibrate", help="measure a model's activations on real frames, for precision int8")
     command.set_defaults(run=_calibrate)
     command.add_argument("--model", required=True, help="folder of a model bundle; the ranges are written into it")
-    command.add_argument("--source", required=True, help="typical frames: image, folder of images, or video")
+    frames = command.add_mutually_exclusive_group(required=True)
+    frames.add_argument("--source", help="typical frames: image, folder of images, or video")
+    add_dataset(command, instead=frames)
     command.add_argument("--frames", type=positive, default=48, help="frames to take at most (default: %(default)s)")
     command.add_argument("--origin", default="", help="what the frames are, to be written beside the ranges")
 

@@ -69,9 +69,15 @@ def pipeline_arguments(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def open_dataset_of(options: argparse.Namespace) -> PanopticDataset:
-    """Return the dataset that the options of `add_dataset` ask for."""
+    """Return the dataset that the options of `add_dataset` ask for.
+
+    Raises:
+        InvalidInputError: --root or --split is missing, or the dataset can't be opened.
+    """
     from rt_panoptic_ros.datasets.opening import open_dataset
 
+    if options.root is None or options.split is None:
+        raise InvalidInputError(f"expected --root and --split of dataset {options.dataset}, got none: add them")
     return open_dataset(
         options.dataset, options.root, options.split, label_map=options.label_map, complete=options.complete or None
     )
@@ -84,11 +90,15 @@ def open_pipeline_of(options: argparse.Namespace) -> PanopticPipeline:
     return open_pipeline(**pipeline_arguments(options))
 
 
-def add_dataset(command: argparse.ArgumentParser) -> None:
-    """Add the options of a labelled dataset."""
-    command.add_argument("--dataset", required=True, help="such as camvid; a wrong name is answered with all there are")
-    command.add_argument("--root", required=True, type=Path, help="folder of the dataset")
-    command.add_argument("--split", required=True, help="as the dataset calls it, such as val")
+def add_dataset(command: argparse.ArgumentParser, instead: argparse._MutuallyExclusiveGroup | None = None) -> None:
+    """Add the options of a labelled dataset; `instead` has other options, one of which can take its place."""
+    name_help = "such as camvid; a wrong name is answered with all there are"
+    if instead is None:
+        command.add_argument("--dataset", required=True, help=name_help)
+    else:
+        instead.add_argument("--dataset", help=f"a dataset's images: {name_help}")
+    command.add_argument("--root", required=instead is None, type=Path, help="folder of the dataset")
+    command.add_argument("--split", required=instead is None, help="as the dataset calls it, such as val")
     command.add_argument("--label-map", help="merge and drop classes: a file, or the name of one in config/label_maps")
     command.add_argument("--complete", action="store_true", help="all objects are labelled, what is void holds none")
 

@@ -175,7 +175,9 @@ def resize(sample: PanopticSample, size: tuple[int, int]) -> PanopticSample:
         image=cv2.resize(sample.image, size[::-1], interpolation=interpolation),
         semantic=sample.semantic.take(rows, axis=0).take(columns, axis=1),
         instance=sample.instance.take(rows, axis=0).take(columns, axis=1),
-        boxes=None if sample.boxes is None else sample.boxes * np.float32([size[1] / width, size[0] / height] * 2),
+        boxes=None
+        if sample.boxes is None
+        else sample.boxes * np.array([size[1] / width, size[0] / height] * 2, np.float32),
     )
 
 
@@ -200,7 +202,7 @@ def crop_or_pad(sample: PanopticSample, window: Window, fill_rgb: tuple[int, int
 
     boxes = sample.boxes
     if boxes is not None:
-        boxes = _clipped(boxes - np.float32([left, top] * 2), height - below, width - right)
+        boxes = _clipped(boxes - np.array([left, top] * 2, np.float32), height - below, width - right)
     image, semantic = padded(sample.image, fill_rgb), padded(sample.semantic, VOID)
     return replace(sample, image=image, semantic=semantic, instance=padded(sample.instance, 0), boxes=boxes)
 
@@ -278,7 +280,7 @@ def without_hidden_instances(sample: PanopticSample) -> PanopticSample:
 
 def _clipped(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return the parts of boxes (n, 4) inside an image of that size, empty ones for those outside; nan stays."""
-    inside: np.ndarray = boxes.clip(0, np.float32([width, height] * 2))
+    inside: np.ndarray = boxes.clip(0, np.array([width, height] * 2, np.float32))
     return inside
 
 

@@ -135,6 +135,16 @@ def instance_boxes(instance: np.ndarray, count: int) -> np.ndarray:
     return boxes
 
 
+def object_boxes(sample: PanopticSample) -> np.ndarray:
+    """Return the boxes of all objects of an image, (n, 4) float32 xyxy px, x2 and y2 one past the last pixel.
+
+    Those of the pixels, empty where an object has none, or the labelled ones of objects that are known by them alone.
+    """
+    boxes = instance_boxes(sample.instance, len(sample.instance_classes)).astype(np.float32)
+    boxes[:, 2:] += 1
+    return boxes if sample.boxes is None else np.where(np.isnan(sample.boxes), boxes, sample.boxes)
+
+
 def true_objects(instance: np.ndarray, class_ids: np.ndarray) -> DetectionTable:
     """Return ground truth as a table of objects with score 1.
 

@@ -11,6 +11,7 @@ from rt_panoptic_ros.datasets.camvid import CamVid
 from rt_panoptic_ros.datasets.cityscapes import Cityscapes
 from rt_panoptic_ros.datasets.coco import CocoPanoptic
 from rt_panoptic_ros.datasets.coco_instances import CocoInstances
+from rt_panoptic_ros.datasets.part import open_part
 from rt_panoptic_ros.datasets.relabelled import Relabelled
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.model.label_map import LabelMap, read_label_map
@@ -37,7 +38,8 @@ def open_dataset(
     Args:
         name: One of `DATASETS`.
         root: The folder that the dataset's own documentation calls its root.
-        split: As the dataset calls it: train, val, test; train2017, val2017 for COCO.
+        split: As the dataset calls it: train, val, test; train2017, val2017 for COCO. A part of it is train[:80%] or
+            such (`open_part`).
         label_map: What its classes become: a label map, the path of one or the name of a shipped one; None keeps them.
         complete: Whether all objects are labelled, so that void pixels hold none (`PanopticSample.complete`); None
             leaves that to the dataset, all of which say no.
@@ -48,7 +50,7 @@ def open_dataset(
     """
     if name not in _DATASETS:
         raise InvalidInputError(f"expected a dataset named one of {', '.join(DATASETS)}, got '{name}'")
-    dataset = _DATASETS[name](root, split)
+    dataset = open_part(split, partial(_DATASETS[name], root))
     if complete is not None:
         dataset = _Completed(dataset, complete)
     if label_map:

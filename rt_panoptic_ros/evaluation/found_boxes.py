@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rt_panoptic_ros.datasets.base import instance_boxes
+from rt_panoptic_ros.datasets.base import object_boxes
 from rt_panoptic_ros.evaluation.panoptic_quality import ratio
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def find_boxes(sample: PanopticSample, objects: DetectionTable, class_count: int
         class_count: Number of classes.
     """
     boxes = objects.mask_boxes.astype(np.float32) + np.array([0, 0, 1, 1], np.float32)
-    truth = true_boxes(sample), sample.instance_classes, sample.instance_crowd
+    truth = object_boxes(sample), sample.instance_classes, sample.instance_crowd
     return match_boxes(*truth, boxes, objects.class_ids, objects.scores, class_count)
 
 
@@ -121,13 +121,6 @@ def match_boxes(
     counts = found | ~on_crowd
     wanted = np.bincount(true_classes[~true_crowd], minlength=class_count)
     return FoundBoxes(wanted, class_ids[counts], scores[counts], found[counts])
-
-
-def true_boxes(sample: PanopticSample) -> np.ndarray:
-    """Return the boxes of all objects of an image, (n, 4) float32 xyxy px, x2 and y2 one past the last pixel."""
-    boxes = instance_boxes(sample.instance, len(sample.instance_classes)).astype(np.float32)
-    boxes[:, 2:] += 1
-    return boxes if sample.boxes is None else np.where(np.isnan(sample.boxes), boxes, sample.boxes)
 
 
 def overlaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from rt_panoptic_ros.datasets.base import true_objects
+from rt_panoptic_ros.datasets.base import object_boxes, true_objects
 from rt_panoptic_ros.drawing.overlay import contact_sheet, render_overlay
 from rt_panoptic_ros.evaluation.average_precision import Precision
 from rt_panoptic_ros.evaluation.found_boxes import MIN_IOU
@@ -185,8 +185,9 @@ def true_result(sample: PanopticSample) -> PanopticResult:
     Of an object that is known by its box alone, the box's border stands for its pixels.
     """
     framed = sample.instance.copy()
+    boxes = object_boxes(sample)
     for row in np.flatnonzero(sample.by_box):
-        left, top, right, bottom = sample.boxes[row].round().astype(int).tolist()
+        left, top, right, bottom = boxes[row].round().astype(int).tolist()
         cv2.rectangle(framed, (left, top), (right - 1, bottom - 1), int(row) + 1)
     instance = np.where(sample.instance > 0, sample.instance, framed)
     return PanopticResult(sample.semantic, instance.astype(np.uint16), true_objects(instance, sample.instance_classes))

@@ -15,7 +15,6 @@ from rt_panoptic_ros.records import CameraImage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rt_panoptic_ros.frames.sources import FrameSource
     from rt_panoptic_ros.model.bundle import ModelBundle
 
 
@@ -47,19 +46,27 @@ def calibrate(bundle: ModelBundle, images: Iterable[np.ndarray]) -> dict[str, tu
     return {tensor: (means[f"{tensor}.lowest"], means[f"{tensor}.highest"]) for tensor in tensors}
 
 
-def calibrate_from_source(bundle: ModelBundle, source: FrameSource, frames: int) -> dict[str, tuple[float, float]]:
-    """Return `calibrate`'s ranges over up to `frames` frames, spread over the source where its length is known.
+def calibrate_from_images(
+    bundle: ModelBundle, images: Iterable[np.ndarray], frames: int, count: int | None = None
+) -> dict[str, tuple[float, float]]:
+    """Return `calibrate`'s ranges over up to `frames` images, spread over all of them where their number is known.
+
+    Args:
+        bundle: The model.
+        images: (H, W, 3) uint8 RGB camera images.
+        frames: How many to take at most.
+        count: How many there are; None where that is unknown.
 
     Raises:
-        InvalidInputError: The source has no frame, or one that can't be decoded.
+        InvalidInputError: There is no image, or one that can't be decoded.
     """
-    step = max(1, (source.count or 0) // frames)
+    step = max(1, (count or 0) // frames)
 
     def inputs() -> Iterator[np.ndarray]:
         network_size = None  # of the first frame, for all
-        for frame in islice(source, 0, frames * step, step):
-            camera = CameraImage(frame.image, "rgb")
-            geometry = plan_geometry(frame.image.shape[:2], bundle.input, network_size)
+        for image in islice(images, 0, frames * step, step):
+            camera = CameraImage(image, "rgb")
+            geometry = plan_geometry(image.shape[:2], bundle.input, network_size)
             network_size = geometry.network_size
             yield prepare_input(camera, geometry, bundle.input)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import yaml
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.records import VOID
 from rt_panoptic_ros.resources import share_directory
 from rt_panoptic_ros.settings import plain
@@ -103,6 +104,32 @@ def parse_class_table(document: object) -> ClassTable:
             f"got {[entry.id for entry in classes][:8]}...: number the classes in order"
         )
     return ClassTable(str(name), classes)
+
+
+def united_classes(tables: Sequence[ClassTable]) -> ClassTable:
+    """Return the classes of all tables in the order of their first mention; those of one name are one.
+
+    The first table itself, where the others add nothing; else a class's own id in the dataset is the new id.
+
+    Raises:
+        InvalidInputError: A class is a thing in one table and stuff in another, or there are more than 255 in all.
+    """
+    classes: dict[str, SemanticClass] = {}
+    for table in tables:
+        for entry in table.classes:
+            kinds = [
+                "a thing" if thing else "stuff" for thing in (classes.setdefault(entry.name, entry).thing, entry.thing)
+            ]
+            require(
+                kinds[0] == kinds[1],
+                f"class '{entry.name}' to be {kinds[0]} in all data sets that are learned together",
+                f"one in which it is {kinds[1]} ({table.name}): give them a label map that renames it in one of them",
+            )
+    require(len(classes) <= VOID, f"at most {VOID} classes in all data sets together", len(classes))
+    if len(classes) == len(tables[0]):
+        return tables[0]
+    numbered = (replace(entry, id=number, dataset_id=number) for number, entry in enumerate(classes.values()))
+    return ClassTable("+".join(dict.fromkeys(table.name for table in tables)), tuple(numbered))
 
 
 def _color(values: Any) -> tuple[int, int, int]:

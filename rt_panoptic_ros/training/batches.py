@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rt_panoptic_ros.datasets.base import PanopticSample, instance_boxes
+from rt_panoptic_ros.datasets.base import PanopticSample, object_boxes
 from rt_panoptic_ros.records import VOID
 
 
@@ -47,10 +47,7 @@ def image_labels(sample: PanopticSample, thing_ids: Sequence[int]) -> ImageLabel
         thing_ids: Class ids of the things, in the order of the network's box-class channels.
     """
     channel_of = {thing: channel for channel, thing in enumerate(thing_ids)}
-    boxes = instance_boxes(sample.instance, len(sample.instance_classes)).astype(np.float32) + np.float32([0, 0, 1, 1])
-    by_box = sample.by_box
-    if sample.boxes is not None:
-        boxes[by_box] = sample.boxes[by_box]
+    boxes, by_box = object_boxes(sample), sample.by_box
     kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & ~sample.instance_crowd
     number = np.zeros(len(kept) + 1, np.int32)
     number[1:][kept] = np.arange(1, kept.sum() + 1)

@@ -27,7 +27,7 @@ def mask_loss(outputs: NetworkOutputs, targets: Targets) -> Tensor:
     known, such as in the boxes of objects that are known by them alone.
     """
     known = ((targets.levelness != IGNORED_LEVEL) & (targets.instance >= 0)).flatten(1)  # (B, p)
-    places = known.nonzero()[:, 1].split(known.sum(dim=1).tolist())
+    places = torch.split(known.nonzero()[:, 1], known.sum(dim=1).tolist())
     per_image = []
     for index, (boxes, (queries, rows)) in enumerate(
         zip(dense_boxes(outputs).unbind(), query_boxes(outputs, targets), strict=True)
@@ -96,4 +96,4 @@ def query_boxes(outputs: NetworkOutputs, targets: Targets) -> list[tuple[Tensor,
     kept = suppress(boxes, groups, QueryBoxSettings().nms_threshold) & possible
     kept &= kept.cumsum(dim=1) <= MAX_QUERIES
     counts = kept.sum(dim=1).tolist()
-    return list(zip(boxes[kept].split(counts), rows[kept].split(counts), strict=True))
+    return list(zip(torch.split(boxes[kept], counts), torch.split(rows[kept], counts), strict=True))

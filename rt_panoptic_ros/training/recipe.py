@@ -24,13 +24,56 @@ DECAYS = ("steps", "cosine")
 
 
 @dataclass(frozen=True, slots=True)
+class SourceRecipe:
+    """One of the data sets that are learned together."""
+
+    dataset: str  # one of `datasets.opening.DATASETS`
+    root: str = ""  # its folder inside --root
+    split: str = "train"
+    weight: float = 1.0  # how often its images come, relative to the other sources', whatever their numbers
+    complete: bool | None = (
+        None  # whether all objects are labelled (`PanopticSample.complete`); null: as the data set says
+    )
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DataRecipe:
     """What is learned from, and what is looked at meanwhile."""
 
     dataset: str = "camvid"  # one of `datasets.opening.DATASETS`
+    root: str = ""  # its folder inside --root
     train_split: str = "train"
     val_split: str = "val"
     licence: str = ""  # of the data, copied into the model's card
+    label_map: str | None = None  # what the classes of all become: a file, or the name of one in config/label_maps
+    sources: tuple[SourceRecipe, ...] = ()  # what is learned from instead of `train_split`
+
+    def __post_init__(self) -> None:
+        """Check the weights.
+
+        Raises:
+            InvalidInputError: One is not above 0, or too small to ever come up.
+        """
+        weights = [source.weight for source in self.sources]
+        require(
+            all(weight > 0 and 1000 * weight >= sum(weights) for weight in weights),
+            "data.sources with weights above 0, none below a thousandth of all",
+            weights,
+        )
+
+    @property
+    def all_sources(self) -> tuple[SourceRecipe, ...]:
+        """What is learned from."""
+        return self.sources or (SourceRecipe(self.dataset, self.root, self.train_split, licence=self.licence),)
+
+    def describe_sources(self) -> str:
+        """Return what is learned from, for the model's card."""
+        return "; ".join(" ".join(filter(None, (one.root, one.dataset, one.split))) for one in self.all_sources)
+
+    def describe_licences(self) -> str:
+        """Return the licences of what is learned from, each once."""
+        return "; ".join(dict.fromkeys(filter(None, (*(one.licence for one in self.all_sources), self.licence))))
 
 
 @dataclass(frozen=True, slots=True)

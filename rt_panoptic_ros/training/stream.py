@@ -28,34 +28,53 @@ SIZE_DIVISOR = 32
 """Batches are padded to multiples of this many px, so that the levels to P5 lie exactly over each other."""
 
 
-class TrainingStream(Dataset[ImageLabels]):
-    """Augmented images by their place in the stream; each epoch is a new permutation of the dataset."""
+_TURN = 1000
+"""Places of the stream within which each source has its exact share, in a random order."""
 
-    def __init__(self, dataset: PanopticDataset, recipe: Recipe) -> None:
-        """Make the stream of a dataset under a recipe's seed and augmentation."""
-        self.dataset, self.recipe = dataset, recipe
+
+class TrainingStream(Dataset[ImageLabels]):
+    """Augmented images by their place in the stream; each source comes in new permutations of its images."""
+
+    def __init__(self, sources: Sequence[PanopticDataset], recipe: Recipe) -> None:
+        """Make the stream of datasets with one class table, under a recipe's weights, seed and augmentation."""
+        self.sources, self.recipe, self.classes = sources, recipe, sources[0].classes
+        self.image_count = sum(map(len, sources))
+        weights = np.array([source.weight for source in recipe.data.all_sources])
+        self._shares = weights / weights.sum()
+        # The source at each place of a turn, before they are shuffled.
+        self._turn = np.searchsorted(self._shares.cumsum(), (np.arange(_TURN) + 0.5) / _TURN)
 
     @functools.cached_property
     def donors(self) -> Donors:
         """What augmentation takes from other images; cut-outs are made here, once."""
         settings = self.recipe.augmentation.copy_paste
-        cut_outs = collect_cut_outs([self.dataset], settings, self.recipe.seed) if settings.count[1] else None
+        cut_outs = collect_cut_outs(self.sources, settings, self.recipe.seed) if settings.count[1] else None
         return Donors(self._any_sample, cut_outs)
 
     def __getitem__(self, place: int) -> ImageLabels:
         """Return the image at a place of the stream, from 0, as tensors."""
-        return image_labels(self.sample(place), self.dataset.classes.thing_ids)
+        return image_labels(self.sample(place), self.classes.thing_ids)
 
     def sample(self, place: int) -> PanopticSample:
         """Return the augmented image at a place of the stream, from 0."""
         recipe = self.recipe
-        epoch, position = divmod(place, len(self.dataset))
-        index = int(_permutation(len(self.dataset), recipe.seed, epoch)[position])
+        source, index = self.image_at(place)
         rng = np.random.default_rng((recipe.seed, 1, place))
-        return augment(self.dataset[index], recipe.augmentation, rng, recipe.input.fill_rgb, self.donors)
+        return augment(self.sources[source][index], recipe.augmentation, rng, recipe.input.fill_rgb, self.donors)
+
+    def image_at(self, place: int) -> tuple[int, int]:
+        """Return the source at a place of the stream, from 0, and which of its images is there."""
+        turn, position = divmod(place, _TURN)
+        order = self._turn[_permutation(_TURN, (self.recipe.seed, 2, turn))]
+        source = int(order[position])
+        earlier = turn * (order == source).sum() + (order[:position] == source).sum()  # images of this source
+        count = len(self.sources[source])
+        epoch, position = divmod(int(earlier), count)
+        return source, int(_permutation(count, (self.recipe.seed, 0, epoch, source))[position])
 
     def _any_sample(self, rng: np.random.Generator) -> PanopticSample:
-        return self.dataset[int(rng.integers(len(self.dataset)))]
+        source = self.sources[rng.choice(len(self.sources), p=self._shares)]
+        return source[int(rng.integers(len(source)))]
 
 
 def open_batches(
@@ -95,6 +114,6 @@ def _use_one_core(_: int) -> None:
     cv2.setNumThreads(0)  # a worker is one of several; torch does the same by itself
 
 
-@functools.lru_cache(maxsize=2)
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng((seed, 0, epoch)).permutation(count)
+@functools.lru_cache(maxsize=32)
+def _permutation(count: int, seed: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(count)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.model.architecture import state_dict_layout
 from rt_panoptic_ros.model.bundle import read_bundle
@@ -31,6 +30,7 @@ from rt_panoptic_ros.training.optimization import (
     set_learning_rate,
 )
 from rt_panoptic_ros.training.processes import Processes, joined_processes
+from rt_panoptic_ros.training.sources import open_sources, open_validation
 from rt_panoptic_ros.training.stream import TrainingStream, open_batches
 from rt_panoptic_ros.training.targets import Targets
 from rt_panoptic_ros.training.training_log import TrainingLog
@@ -53,7 +53,7 @@ def train(
 
     Args:
         recipe: All that decides the outcome.
-        root: Folder of the dataset.
+        root: Folder of the dataset, or the one that holds those of the recipe's sources.
         out: Folder of the run.
         resume: Continue from `out`/checkpoint.pt; the result is that of an uninterrupted run.
         device: auto, cpu or cuda.
@@ -86,8 +86,8 @@ class _Run:
         self.recipe, self.processes, self.checkpoint = recipe, processes, out / CHECKPOINT
         scaled, self.note = scaled_to(recipe, processes.count)
         self.optimizer_recipe, self.schedule = scaled.optimizer, scaled.schedule
-        self.stream = TrainingStream(open_dataset(recipe.data.dataset, root, recipe.data.train_split), recipe)
-        classes = self.stream.dataset.classes
+        self.stream = TrainingStream(open_sources(recipe.data, root), recipe)
+        classes = self.stream.classes
         if len(recipe.losses.classes) not in (0, len(classes)):
             raise InvalidInputError(
                 f"expected recipe '{recipe.name}' to have no losses.classes or one for each of the {len(classes)} "
@@ -104,8 +104,7 @@ class _Run:
         self.step, self.best = 0, BestWeights(self.schedule.patience)
         self.log: TrainingLog | None = None  # of the first process alone, the one that writes files
         if processes.first:
-            validation = open_dataset(recipe.data.dataset, root, recipe.data.val_split)
-            self.log = TrainingLog(recipe, classes, out, validation)
+            self.log = TrainingLog(recipe, classes, out, open_validation(recipe.data, root, classes))
 
     def train(self, until: int, workers: int) -> ModelBundle | None:
         """Run the steps; see `train`."""
@@ -118,7 +117,7 @@ class _Run:
             _log.info("%s", self.note)
             if self.start:
                 _log.info("%s", self.start)
-        epoch_images = self.schedule.epoch_images or len(self.stream.dataset)
+        epoch_images = self.schedule.epoch_images or self.stream.image_count
         ended = self.best.exhausted
         progress = tqdm(
             open_batches(self.stream, range(self.step, stop), self.processes, workers),

@@ -107,8 +107,8 @@ class TrainingLog:
         about: dict[str, Any] = {
             "origin": f"rt-panoptic train, recipe {recipe.name}, after {step} steps",
             "recipe": recipe.to_document(),
-            "data": f"{recipe.data.dataset} {recipe.data.train_split}",
-            "data_licence": recipe.data.licence,
+            "data": recipe.data.describe_sources(),
+            "data_licence": recipe.data.describe_licences(),
         }
         if recipe.from_model is not None:
             about["from_model"] = origin_of(read_bundle(recipe.from_model))

@@ -11,7 +11,7 @@ from rt_panoptic_ros.training.optimization import learning_rate_factor, scaled_t
 from rt_panoptic_ros.training.recipe import Recipe, ScheduleRecipe, parse_recipe, read_recipe
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "config" / "train"
-SHIPPED = ("camvid_ablation", "camvid_lite0", "cityscapes_resnet50", "coco_resnet50")
+SHIPPED = ("camvid_ablation", "camvid_lite0", "cityscapes_resnet50", "coco_resnet50", "finetune_lite0")
 NETWORK = {"backbone": "resnet18"}
 
 
