@@ -88,11 +88,7 @@ class AugmentationSettings:
             "shortest_sides without scale_range and base_size",
             f"scale_range {self.scale_range} and base_size {self.base_size} too: each decides the scale",
         )
-        require(
-            longest is None or bool(sides),
-            "longest_side only beside shortest_sides, which it limits",
-            f"{longest} alone",
-        )
+        require(longest is None or bool(sides), "longest_side only beside shortest_sides, which it limits", longest)
         require(
             not self.mosaic_probability or (self.output_size is not None and min(self.output_size) >= 2),
             "mosaic_probability only beside output_size, which it divides in four",

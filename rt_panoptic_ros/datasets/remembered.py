@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.datasets.base import PanopticDataset
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.datasets.base import PanopticSample
+
+
+@dataclass
+class Memory:
+    """Room that several data sets share."""
+
+    room: int  # bytes that are left for pixels
 
 
 class Remembered(PanopticDataset):
@@ -17,11 +25,11 @@ class Remembered(PanopticDataset):
     that are forked share what was read before.
     """
 
-    def __init__(self, dataset: PanopticDataset, max_bytes: int) -> None:
-        """Remember nothing yet, and at most `max_bytes` of pixels."""
+    def __init__(self, dataset: PanopticDataset, memory: Memory) -> None:
+        """Remember nothing yet, and later as long as `memory` has room."""
         self.classes, self.instance_note = dataset.classes, dataset.instance_note
         self._dataset = dataset
-        self._room = max_bytes
+        self._memory = memory
         self._samples: dict[int, PanopticSample] = {}
 
     def __len__(self) -> int:
@@ -34,7 +42,7 @@ class Remembered(PanopticDataset):
         if sample is None:
             sample = self._dataset[index]
             size = sum(pixels.nbytes for pixels in (sample.image, sample.semantic, sample.instance))
-            if size <= self._room:
-                self._room -= size
+            if size <= self._memory.room:
+                self._memory.room -= size
                 self._samples[index] = sample
         return sample

@@ -58,6 +58,12 @@ class FoundBoxes:
         return np.array([self._average_precision(class_id) for class_id in range(len(self.true_boxes))])
 
     @property
+    def mean_average_precision(self) -> float:
+        """Mean of `average_precision` over the classes with a true box; NaN without any."""
+        values = self.average_precision
+        return float(np.mean(values[~np.isnan(values)])) if self.true_boxes.any() else np.nan
+
+    @property
     def _hits(self) -> np.ndarray:
         return np.bincount(self.class_ids[self.found], minlength=len(self.true_boxes))
 

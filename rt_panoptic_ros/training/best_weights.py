@@ -10,8 +10,9 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FIGURE = "pq"
-"""What decides: panoptic quality over all classes that occur in the validation split, percent to two decimals."""
+FIGURES = ("pq", "box_ap50")
+"""The first of these that there is decides, percent to two decimals: panoptic quality over all classes that occur in
+the validation split; where nothing there has pixels, the average precision of boxes at IoU 0.5."""
 
 
 class BestWeights:
@@ -29,10 +30,11 @@ class BestWeights:
         return 0 < self.patience <= self.stale
 
     def add(self, step: int, figures: Mapping[str, float], weights: Mapping[str, np.ndarray]) -> None:
-        """Take in a validation; one without a figure (nothing labelled, nothing measured) counts as none."""
-        if self.patience == 0 or not np.isfinite(figures.get(FIGURE, np.nan)):
+        """Take in a validation; one without a figure that decides counts as none."""
+        name = _deciding(figures)
+        if self.patience == 0 or name is None:
             return
-        if self.step and figures[FIGURE] <= self.figures[FIGURE]:
+        if self.step and figures[name] <= self.figures[name]:
             self.stale += 1
             return
         self.step, self.stale, self.figures = step, 0, dict(figures)
@@ -41,7 +43,8 @@ class BestWeights:
     def describe(self, step: int) -> str:
         """Return in words why training ended at `step`, and what is shipped."""
         reason = f"the last {self.stale} validations were no better" if self.exhausted else "all steps are done"
-        return f"ended at step {step}: {reason}; best on val is step {self.step}, PQ {self.figures[FIGURE]:.2f}"
+        name = _deciding(self.figures) or ""
+        return f"ended at step {step}: {reason}; best on val is step {self.step}, {name} {self.figures[name]:.2f}"
 
     def state(self) -> dict[str, Any]:
         """Return all of it for a checkpoint."""
@@ -52,3 +55,7 @@ class BestWeights:
         """Go back to what `state` returned."""
         self.stale, self.step, self.figures = state["stale"], state["step"], dict(state["figures"])
         self.weights = {name: value.numpy() for name, value in state["weights"].items()}
+
+
+def _deciding(figures: Mapping[str, float]) -> str | None:
+    return next((name for name in FIGURES if name in figures), None)

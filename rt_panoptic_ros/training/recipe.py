@@ -101,7 +101,7 @@ class ScheduleRecipe:
     milestones: tuple[int, ...] = ()  # steps: where the learning rate is multiplied by `milestone_factor`
     milestone_factor: float = 0.1
     epoch_images: int = 0  # how many make an epoch, at whose end there are checkpoint and pictures; 0: all
-    patience: int = 0  # validations without a better PQ that end the training; the best is shipped; 0: the last is
+    patience: int = 0  # validations without a better figure that end the training; the best is shipped; 0: the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,9 @@ class Recipe:
             "validate_epochs above 0 with schedule.patience, which counts validations": schedule.patience == 0
             or self.validate_epochs > 0,
             "backbone_weights or from_model, not both": None in (self.backbone_weights, self.from_model),
+            f"augmentation.base_size to be input.size {self.input.size}, which images are brought to later": (
+                self.augmentation.base_size in (None, self.input.size)
+            ),
             "level_ranges_px to be 4 rising numbers above 0": len(ranges) == 5
             and all(low < high for low, high in itertools.pairwise(ranges)),
             "losses.mask to be 0 with supervision box, which has no masks": self.supervision == "mask"

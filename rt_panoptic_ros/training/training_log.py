@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from rt_panoptic_ros.evaluation.report import true_result
 from rt_panoptic_ros.files import write_image
 from rt_panoptic_ros.model.bundle import ModelBundle, read_bundle, write_bundle
 from rt_panoptic_ros.pipeline import open_pipeline
-from rt_panoptic_ros.records import VOID, CameraImage
+from rt_panoptic_ros.records import CameraImage
 from rt_panoptic_ros.training.model_weights import origin_of
 
 if TYPE_CHECKING:
@@ -25,10 +24,9 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.training.recipe import Recipe
 
-_log = logging.getLogger(__name__)
-
 FIGURES = ("pq", "pq_things", "pq_stuff", "miou")
-"""Names of the figures on the validation split, in the card and, behind validation/, in the log."""
+"""Names of the figures on the validation split, in the card and, behind validation/, in the log; where
+not all objects have masks, box_ap50 is another."""
 
 _PICTURES = 4
 _SHEET_WIDTH_PX = 1280
@@ -47,12 +45,6 @@ class TrainingLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self._recipe, self._classes, self._out, self._validation = recipe, classes, out, validation
-        self._labelled = any((validation[index].semantic != VOID).any() for index in range(len(validation)))
-        if not self._labelled:
-            _log.warning(
-                "no pixel of the %d images of %s has a class: there are no figures, and no early stopping by them",
-                len(validation), recipe.data.val_split,
-            )  # fmt: skip
         self._writer = SummaryWriter(str(out / "log"))
 
     def add_losses(self, step: int, total: float, parts: Mapping[str, float], rate: float) -> None:
@@ -76,13 +68,14 @@ class TrainingLog:
         return self._write_bundle(step, weights, figures)
 
     def validate(self, step: int, weights: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Return and log the figures on the validation split, percent; none where it has no labelled pixel."""
-        if not self._labelled:
-            return {}
+        """Return and log the figures on the validation split, percent, but those that it has no labels for."""
         pipeline = open_pipeline(self._write_bundle(step, weights, {}).path, backend="torch")
         result = evaluate(pipeline, self._validation, progress=False, average_precision=False)
         values = (result.all.pq, result.things.pq, result.stuff.pq, result.mean_iou)
         figures = dict(zip(FIGURES, values, strict=True))
+        if result.boxes is not None:
+            figures["box_ap50"] = result.boxes.mean_average_precision
+        figures = {name: value for name, value in figures.items() if not np.isnan(value)}
         for name, value in figures.items():
             self._writer.add_scalar(f"validation/{name}", value, step)
         return {name: round(100 * value, 2) for name, value in figures.items()}

@@ -56,6 +56,7 @@ views = st.one_of(
     st.builds(settings_of, scale_range=scale_ranges, flip_probability=st.just(0.5)),
     st.builds(settings_of, crop_size=sizes, scale_range=scale_ranges, flip_probability=st.just(0.5)),
     st.builds(settings_of, output_size=sizes, scale_range=scale_ranges, flip_probability=st.just(0.5)),
+    st.builds(settings_of, output_size=sizes, base_size=sizes, scale_range=scale_ranges),
     st.builds(
         settings_of,
         shortest_sides=st.lists(st.integers(1, 50), min_size=1, max_size=3).map(tuple),
@@ -353,6 +354,14 @@ class TestAugment:
         image = augment(sample, wanted, np.random.default_rng(0), FILL).image.astype(float)
         assert np.diff(image[..., 0], axis=0).mean() == pytest.approx(1 / scale, abs=0.05)
         assert np.diff(image[..., 1], axis=1).mean() == pytest.approx(1 / scale, abs=0.05)
+
+    @pytest.mark.parametrize("shape", [(100, 200), (50, 100), (400, 200), (30, 400)])
+    def test_a_base_size_makes_pictures_of_all_sizes_alike(self, shape: tuple[int, int]) -> None:
+        wanted = AugmentationSettings(base_size=(60, 80), output_size=(100, 100), scale_range=(1.2, 1.2))
+        scale = 1.2 * min(60 / shape[0], 80 / shape[1])
+        view = augment(coded_sample(1, *shape), wanted, np.random.default_rng(0), FILL)
+        inside = np.argwhere((view.image != FILL).any(axis=-1))
+        assert tuple(inside.max(axis=0) + 1) == (round(scale * shape[0]), round(scale * shape[1]))
 
     def test_all_windows_all_scales_and_both_sides_come_up(self) -> None:
         """Cityscapes of Section 5.3, at a tenth of its size."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
-from rt_panoptic_ros.datasets.remembered import Remembered
+from rt_panoptic_ros.datasets.remembered import Memory, Remembered
 from rt_panoptic_ros.model.class_table import load_class_table
 
 
@@ -31,7 +31,7 @@ class Counted(PanopticDataset):
 
 def test_each_image_is_read_once() -> None:
     counted = Counted()
-    remembered = Remembered(counted, 2400)
+    remembered = Remembered(counted, Memory(2400))
     assert [remembered[index].image_id for index in (2, 0, 1, 2, 0, 1)] == [2, 0, 1, 2, 0, 1]
     assert counted.read == [2, 0, 1]
     assert (len(remembered), remembered.classes, remembered.instance_note) == (3, Counted.classes, "pseudo")
@@ -39,7 +39,7 @@ def test_each_image_is_read_once() -> None:
 
 def test_the_first_ones_stay_where_there_is_no_room_for_all() -> None:
     counted = Counted()
-    remembered = Remembered(counted, 1700)
+    remembered = Remembered(counted, Memory(1700))
     for index in (0, 1, 2, 0, 1, 2):
         assert remembered[index].image_id == index
     assert counted.read == [0, 1, 2, 2]

@@ -67,6 +67,7 @@ def test_a_recipe_leaves_to_the_bundle_what_it_does_not_say(small_bundle: ModelB
         ({"from_model": "no_such_model"}, "expected a model bundle .* at 'no_such_model'"),
         ({"backbone_weights": "resnet18.pth"}, "backbone_weights or from_model, not both"),
         ({"schedule": {"patience": 3}}, r"validate_epochs above 0 with schedule\.patience"),
+        ({"augmentation": {"base_size": [48, 64]}}, r"base_size to be input\.size None, which"),
         ({"schedule": {"epoch_images": -1}}, r"schedule\.epoch_images and patience from 0"),
     ],
 )
@@ -147,7 +148,7 @@ def test_training_ends_when_nothing_gets_better_and_ships_the_best(
     assert bundle is not None
     assert bundle.about["origin"].endswith("after 4 steps")
     assert bundle.about["figures"]["pq"] == 30
-    assert "ended at step 8: the last 2 validations were no better; best on val is step 4, PQ 30.00" in caplog.text
+    assert "ended at step 8: the last 2 validations were no better; best on val is step 4, pq 30.00" in caplog.text
     state = torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)
     assert state["step"] == 8
     shipped = bundle.load_weights()
@@ -186,10 +187,13 @@ def test_without_an_early_end_the_best_is_shipped_too(
     assert "ended at step 10: all steps are done; best on val is step 8" in caplog.text
 
 
-def test_validations_without_a_figure_never_end_training() -> None:
+def test_boxes_decide_where_there_are_no_pixels_and_nothing_where_there_is_nothing() -> None:
     best = BestWeights(1)
-    for step in range(1, 5):
-        best.add(step, {}, {})
-        best.add(step, {"pq": float("nan")}, {})
-    assert not best.exhausted
-    assert best.step == 0
+    best.add(1, {"miou": 3.0}, {})
+    best.add(2, {}, {})
+    assert (best.step, best.exhausted) == (0, False)
+    best.add(3, {"box_ap50": 3.0}, {})
+    best.add(4, {"box_ap50": 4.0}, {})
+    best.add(5, {"box_ap50": 4.0}, {})
+    assert (best.step, best.exhausted) == (4, True)
+    assert best.describe(5).endswith("best on val is step 4, box_ap50 4.00")
