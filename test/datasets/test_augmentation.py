@@ -420,7 +420,7 @@ class TestAugment:
         ({"mosaic_probability": 0.5}, "mosaic_probability only beside output_size, which it divides in four"),
         ({"jpeg_quality": 0}, "jpeg_quality from 1 to 100, got 0"),
         ({"hue": 181}, "hue from 0 to 180, got 181"),
-        ({"longest_side": 1333}, "only beside shortest_sides, which it limits, got 1333 alone"),
+        ({"longest_side": 1333}, "only beside shortest_sides, which it limits, got 1333"),
     ],
 )
 def test_contradictions_are_refused(values: dict[str, Any], message: str) -> None:
