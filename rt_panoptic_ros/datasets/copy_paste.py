@@ -27,6 +27,7 @@ _MIN_VISIBLE = 0.3  # share of a pasted object inside of the image and behind no
 _SLIVER = 0.25  # no object is left with less of its pixels, but for none
 _MAX_ENLARGEMENT = 1.5  # of a cut-out: larger ones look soft
 _GAIN = (0.5, 1.8)  # limits of the light's change
+_TRIAL_IMAGES = 20  # after which a data set without any cut-out is left
 _GROUND_TRIES = 8  # ground pixels among which the best for the object's size is taken
 
 
@@ -111,9 +112,13 @@ def collect_cut_outs(datasets: Sequence[PanopticDataset], settings: CopyPasteSet
     found: list[list[CutOut]] = [[] for _ in classes.names]
     for number, dataset in enumerate(datasets):
         order = np.random.default_rng((seed, 3, number)).permutation(len(dataset))
-        for index in order[: settings.bank_images].tolist():
+        has_some = False
+        for tried, index in enumerate(order[: settings.bank_images].tolist()):
+            if tried == _TRIAL_IMAGES and not has_some:  # such as a data set of boxes alone
+                break
             for cut_out in cut_outs(dataset[index], classes.thing_ids, settings):
                 found[cut_out.class_id].append(cut_out)
+                has_some = True
     for of_class in found:
         of_class.sort(key=lambda item: -len(item.pixels))
     asked = settings.classes or tuple(classes.names[thing] for thing in classes.thing_ids)

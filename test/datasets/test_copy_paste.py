@@ -149,6 +149,18 @@ class TestBank:
         with pytest.raises(InvalidInputError, match="copy_paste of classes person, car, ground, wall, got 'cat'"):
             bank_of(classes=("cat",))
 
+    def test_a_data_set_of_boxes_alone_is_left_soon(self) -> None:
+        read = []
+
+        class Boxes(Scenes):
+            def __getitem__(self, index: int) -> PanopticSample:
+                read.append(index)
+                return super().__getitem__(index)
+
+        bank = collect_cut_outs([Boxes(*[scene()] * 300), DONORS], CopyPasteSettings(count=(1, 1)), seed=1)
+        assert len(bank.main) == 2
+        assert len(read) <= 30
+
     def test_nothing_to_paste_is_said(self) -> None:
         with pytest.raises(InvalidInputError, match="whole objects of person to paste, got none"):
             collect_cut_outs([Scenes(scene())], CopyPasteSettings(count=(1, 1), classes=("person",)), seed=1)
