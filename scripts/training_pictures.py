@@ -7,12 +7,14 @@ known by their box alone; what is unknown is dark.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from rt_panoptic_ros.datasets.augmentation import without_hidden_instances
 from rt_panoptic_ros.datasets.base import true_objects
 from rt_panoptic_ros.drawing.overlay import contact_sheet, render_overlay
 from rt_panoptic_ros.errors import RtPanopticError
@@ -31,10 +33,10 @@ _BOX_COLOR = (255, 255, 255)
 
 def labelled_picture(sample: PanopticSample, classes: ClassTable) -> np.ndarray:
     """Return a sample's image with its labels drawn over it, (H, W, 3) uint8 RGB."""
-    table = true_objects(sample.instance, sample.instance_classes)
-    picture = render_overlay(
-        sample.image, PanopticResult(sample.semantic, sample.instance.astype(np.uint16), table), classes
-    )
+    outlined = without_hidden_instances(replace(sample, boxes=None))  # those with pixels
+    table = true_objects(outlined.instance, outlined.instance_classes)
+    result = PanopticResult(sample.semantic, outlined.instance.astype(np.uint16), table)
+    picture = render_overlay(sample.image, result, classes)
     if sample.boxes is not None:
         for left, top, right, bottom in np.rint(sample.boxes[sample.by_box]).astype(int).tolist():
             cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), _BOX_COLOR, 2)

@@ -90,9 +90,9 @@ class AugmentationSettings:
         )
         require(longest is None or bool(sides), "longest_side only beside shortest_sides, which it limits", longest)
         require(
-            not self.mosaic_probability or self.output_size is not None,
-            "mosaic_probability only beside output_size, which it divides",
-            f"{self.mosaic_probability} alone",
+            not self.mosaic_probability or (self.output_size is not None and min(self.output_size) >= 2),
+            "mosaic_probability only beside output_size, which it divides in four",
+            f"mosaic_probability {self.mosaic_probability} and output_size {self.output_size}",
         )
 
 
@@ -219,15 +219,17 @@ def mosaic(
         rng: Source of all choices.
         fill_rgb: Colour of the padding.
     """
-    (rows, columns), (low, high) = settings.output_size or (0, 0), settings.scale_range
-    y, x = (max(1, round(length * rng.uniform(0.35, 0.65))) for length in (rows, columns))
-    spans = itertools.product(((0, y), (y, max(rows, y + 1))), ((0, x), (x, max(columns, x + 1))))
+    rows, columns = settings.output_size or (2, 2)
+    y, x = (round(length * rng.uniform(0.35, 0.65)) for length in (rows, columns))
+    spans = itertools.product(((0, y), (y, rows)), ((0, x), (x, columns)))
     tiles, boxes, number = [], [], 0
     for sample, ((top, bottom), (left, right)) in zip(samples, spans, strict=True):
         size = bottom - top, right - left
-        least = max(length / have for length, have in zip(size, sample.semantic.shape, strict=True))
-        scales = max(low / 2, least), max(high / 2, least)
-        wanted = replace(settings, output_size=size, scale_range=scales)
+        shape = sample.semantic.shape
+        least = float(max(np.array(size) / shape))
+        half = 0.5 * float(min(np.array(settings.base_size) / shape)) if settings.base_size else 0.5
+        low, high = (max(half * factor, least) for factor in settings.scale_range)
+        wanted = replace(settings, output_size=size, base_size=None, scale_range=(low, high))
         tile = crop_or_pad(_random_view(sample, wanted, rng, fill_rgb), (0, 0, *size), fill_rgb)
         count = len(tile.instance_classes)
         known = np.full((count, 4), np.nan, np.float32) if tile.boxes is None else tile.boxes
@@ -256,8 +258,7 @@ def without_hidden_instances(sample: PanopticSample) -> PanopticSample:
 
     Of those that are known by their box alone, the ones whose box has at least 1 px in the image both ways.
     """
-    visible = np.zeros(len(sample.instance_classes) + 1, bool)
-    visible[sample.instance] = True
+    visible = np.bincount(sample.instance.ravel(), minlength=len(sample.instance_classes) + 1) > 0
     visible[0] = True
     if sample.boxes is not None:
         boxes = _clipped(sample.boxes, *sample.semantic.shape)

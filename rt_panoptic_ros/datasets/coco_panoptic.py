@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from rt_panoptic_ros.datasets.base import instance_boxes
@@ -128,7 +129,8 @@ def encode_ids(ids: np.ndarray) -> np.ndarray:
 
 def decode_ids(rgb: np.ndarray) -> np.ndarray:
     """Return the (H, W) int32 segment ids of an (H, W, 3) uint8 RGB picture."""
-    ids: np.ndarray = rgb[..., 0] + 256 * rgb[..., 1].astype(np.int32) + 65536 * rgb[..., 2].astype(np.int32)
+    words: np.ndarray = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA).view("<i4")[..., 0]  # the highest byte is alpha
+    ids: np.ndarray = words & 0xFFFFFF
     return ids
 
 

@@ -27,6 +27,7 @@ _MIN_VISIBLE = 0.3  # share of a pasted object inside of the image and behind no
 _SLIVER = 0.25  # no object is left with less of its pixels, but for none
 _MAX_ENLARGEMENT = 1.5  # of a cut-out: larger ones look soft
 _GAIN = (0.5, 1.8)  # limits of the light's change
+_TRIAL_IMAGES = 20  # after which a data set without any cut-out is left
 _GROUND_TRIES = 8  # ground pixels among which the best for the object's size is taken
 
 
@@ -52,7 +53,7 @@ class CopyPasteSettings:
     rotation: float = 5.0  # degrees, at most, to both sides
     light: float = 0.5  # 0 to 1: how far a cut-out takes over the light of the place
     blur: float = 1.0  # px, largest standard deviation
-    min_height: int = 32  # px: of objects that are cut out
+    min_height: int = 25  # px: of objects that are cut out
     bank_images: int = 500  # of each data set: images that cut-outs are taken from, once, when learning starts
 
     def __post_init__(self) -> None:
@@ -110,10 +111,14 @@ def collect_cut_outs(datasets: Sequence[PanopticDataset], settings: CopyPasteSet
         require(name in classes.names, f"copy_paste of classes {', '.join(classes.names)}", f"'{name}'")
     found: list[list[CutOut]] = [[] for _ in classes.names]
     for number, dataset in enumerate(datasets):
-        order = np.random.default_rng((seed, 2, number)).permutation(len(dataset))
-        for index in order[: settings.bank_images].tolist():
+        order = np.random.default_rng((seed, 3, number)).permutation(len(dataset))
+        has_some = False
+        for tried, index in enumerate(order[: settings.bank_images].tolist()):
+            if tried == _TRIAL_IMAGES and not has_some:  # such as a data set of boxes alone
+                break
             for cut_out in cut_outs(dataset[index], classes.thing_ids, settings):
                 found[cut_out.class_id].append(cut_out)
+                has_some = True
     for of_class in found:
         of_class.sort(key=lambda item: -len(item.pixels))
     asked = settings.classes or tuple(classes.names[thing] for thing in classes.thing_ids)

@@ -43,8 +43,8 @@ class Relabelled(PanopticDataset):
         numbers = np.append(0, np.where(stays, np.cumsum(stays), 0)).astype(np.int32)
         return replace(
             sample,
-            semantic=self._new_ids[sample.semantic],
-            instance=numbers[sample.instance],
+            semantic=self._new_ids.take(sample.semantic),
+            instance=numbers.take(sample.instance),
             instance_classes=classes[stays],
             instance_crowd=sample.instance_crowd[stays],
             boxes=None if sample.boxes is None else sample.boxes[stays],

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rt_panoptic_ros.datasets.augmentation import Donors, augment
 from rt_panoptic_ros.datasets.copy_paste import collect_cut_outs
+from rt_panoptic_ros.datasets.remembered import Memory, Remembered
 from rt_panoptic_ros.training.batches import ImageLabels, collate, image_labels
 from rt_panoptic_ros.training.targets import Targets, assign_targets, pyramid_sizes
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 SIZE_DIVISOR = 32
 """Batches are padded to multiples of this many px, so that the levels to P5 lie exactly over each other."""
 
+
+MEMORY_BYTES = 2**30
+"""Of decoded samples that each process keeps: reading 200 COCO images takes longer than all that is done to them."""
+
 _TURN = 1000
 """Places of the stream within which each source has its exact share, in a random order."""
 
@@ -36,7 +41,9 @@ class TrainingStream(Dataset[ImageLabels]):
 
     def __init__(self, sources: Sequence[PanopticDataset], recipe: Recipe) -> None:
         """Make the stream of datasets with one class table, under a recipe's weights, seed and augmentation."""
-        self.sources, self.recipe, self.classes = sources, recipe, sources[0].classes
+        memory = Memory(MEMORY_BYTES)
+        self.sources = [Remembered(source, memory) for source in sources]
+        self.recipe, self.classes = recipe, sources[0].classes
         self.image_count = sum(map(len, sources))
         weights = np.array([source.weight for source in recipe.data.all_sources])
         self._shares = weights / weights.sum()

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 
 from rt_panoptic_ros.datasets.augmentation import (
     AugmentationSettings,
+    Donors,
     augment,
     crop_or_pad,
     flip_horizontally,
+    mosaic,
     resize,
     without_hidden_instances,
 )
 from rt_panoptic_ros.datasets.base import PanopticSample, instance_boxes
+from rt_panoptic_ros.datasets.copy_paste import CopyPasteSettings, CutOut, CutOutBank
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.records import VOID
 
@@ -47,6 +50,7 @@ def settings_of(**values: Any) -> AugmentationSettings:
 
 
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 70))
+wide_sizes = st.tuples(st.integers(2, 70), st.integers(2, 70))
 scale_ranges = st.tuples(st.floats(0.3, 1), st.floats(1, 3))
 views = st.one_of(
     st.builds(settings_of, scale_range=scale_ranges, flip_probability=st.just(0.5)),
@@ -189,6 +193,81 @@ class TestHiddenInstances:
         assert visible.instance_crowd.tolist() == [False, False, True]
         assert visible.by_box.tolist() == [False, True, True]
         assert visible.boxes[1:].tolist() == [[0, 2, 1, 9], [3, 19, 5, 20]]
+
+
+class TestMosaic:
+    @settings(deadline=None)
+    @given(
+        parts=st.lists(samples, min_size=4, max_size=4), size=wide_sizes, scales=scale_ranges, seed=st.integers(0, 999)
+    )
+    def test_four_samples_fill_one_and_keep_their_labels(
+        self, parts: list[PanopticSample], size: tuple[int, int], scales: tuple[float, float], seed: int
+    ) -> None:
+        # Each sample has its own blue, and no interpolation between blocks: whatever is seen, its labels belong to it.
+        parts = [replace(part, image=np.full_like(part.image, 50 * k)) for k, part in enumerate(parts)]
+        wanted = AugmentationSettings(output_size=size, scale_range=scales, base_size=(40, 40))
+        result = mosaic(parts, wanted, np.random.default_rng(seed), FILL)
+        assert result.semantic.shape == size
+        assert_well_formed(result)
+        assert not (result.image == FILL).all(axis=-1).any()
+        source = result.image[..., 0] // 50
+        assert set(source.ravel().tolist()) == {0, 1, 2, 3}
+        ends = np.cumsum([0, *(len(part.instance_classes) for part in parts)]).tolist()
+        for k, part in enumerate(parts):
+            there = result.instance[source == k]
+            assert set(there.tolist()) <= {0, *range(ends[k] + 1, ends[k + 1] + 1)}
+            assert set(result.semantic[source == k].tolist()) <= set(part.semantic.ravel().tolist())
+
+    def test_boxes_move_with_their_images_and_completeness_needs_all(self) -> None:
+        part = replace(coded_sample(3, 40, 60), complete=True)
+        boxed = replace(
+            part,
+            instance=np.zeros_like(part.instance),
+            instance_classes=np.array([2], np.uint8),
+            instance_crowd=np.zeros(1, bool),
+            boxes=np.array([[0, 0, 60, 40]], np.float32),
+        )
+        wanted = AugmentationSettings(output_size=(40, 60))
+        result = mosaic([part, part, part, boxed], wanted, np.random.default_rng(1), FILL)
+        assert result.complete
+        assert result.boxes is not None
+        assert result.by_box.tolist() == [False] * (len(result.boxes) - 1) + [True]
+        left, top, right, bottom = result.boxes[-1].tolist()
+        assert (right, bottom) == (60, 40)
+        assert 20 < left < 40
+        assert 12 < top < 28
+        mixed = mosaic([part, part, part, replace(boxed, complete=False)], wanted, np.random.default_rng(1), FILL)
+        assert not mixed.complete
+
+
+class TestDonors:
+    def test_mosaics_come_as_often_as_asked_and_pasting_needs_cut_outs(self) -> None:
+        sample, other = (
+            coded_sample(3, 40, 60),
+            replace(coded_sample(4, 40, 60), image=np.full((40, 60, 3), 9, np.uint8)),
+        )
+        wanted = AugmentationSettings(
+            output_size=(40, 60), mosaic_probability=0.3, copy_paste=CopyPasteSettings((2, 2))
+        )
+        donors = Donors(lambda _: other)
+        seen = [augment(sample, wanted, np.random.default_rng(seed), FILL, donors) for seed in range(200)]
+        assert np.mean([(view.image == 9).all(axis=-1).any() for view in seen]) == pytest.approx(0.3, abs=0.08)
+
+    def test_pasted_objects_are_there_and_numbered_without_holes(self) -> None:
+        pixels = np.full((20, 10, 4), 255, np.uint8)
+        cut_out = CutOut(20, thing=True, pixels=pixels, open_below=False, light=np.full(3, 128.0))
+        wanted = AugmentationSettings(
+            output_size=(40, 60), flip_probability=0.5, copy_paste=CopyPasteSettings((3, 3), height_range=(5, 20))
+        )
+        donors = Donors(lambda _: coded_sample(1, 9, 9), CutOutBank(wanted.copy_paste, [[cut_out]], np.ones(1)))
+        sample, pasted = coded_sample(3, 40, 60), 0
+        for seed in range(50):
+            view = augment(sample, wanted, np.random.default_rng(seed), FILL, donors)
+            assert_well_formed(view)
+            assert set(np.unique(view.instance)) | {0} == set(range(len(view.instance_classes) + 1))
+            assert_equal(augment(sample, wanted, np.random.default_rng(seed), FILL, donors), view)
+            pasted += int((view.instance_classes == 20).any())
+        assert pasted > 25
 
 
 class TestAugment:
@@ -334,7 +413,13 @@ class TestAugment:
             {"output_size": (9, 9), "shortest_sides": (9,)},
             "at most one of .*, got output_size and shortest_sides: each",
         ),
-        ({"shortest_sides": (9,), "scale_range": (0.5, 1.0)}, r"without .*, got scale_range \(0.5, 1.0\) and"),
+        (
+            {"shortest_sides": (9,), "scale_range": (0.5, 1.0)},
+            r"without scale_range and base_size, got scale_range \(0.5, 1.0\) and",
+        ),
+        ({"mosaic_probability": 0.5}, "mosaic_probability only beside output_size, which it divides in four"),
+        ({"jpeg_quality": 0}, "jpeg_quality from 1 to 100, got 0"),
+        ({"hue": 181}, "hue from 0 to 180, got 181"),
         ({"longest_side": 1333}, "only beside shortest_sides, which it limits, got 1333"),
     ],
 )
