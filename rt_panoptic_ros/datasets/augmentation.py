@@ -92,11 +92,8 @@ class AugmentationSettings:
             f"scale_range {self.scale_range} and base_size {self.base_size} too: each decides the scale",
         )
         require(longest is None or bool(sides), "longest_side only beside shortest_sides, which it limits", longest)
-        require(
-            not self.mosaic_probability or self.output_size is not None,
-            "mosaic_probability only beside output_size, which it divides",
-            f"{self.mosaic_probability} alone",
-        )
+        fits = not self.mosaic_probability or self.output_size is not None
+        require(fits, "mosaic_probability only beside output_size, which it divides", self.mosaic_probability)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,7 @@ class SourceRecipe:
     root: str = ""  # its folder inside --root
     split: str = "train"
     weight: float = 1.0  # how often its images come, relative to the other sources', whatever their numbers
-    complete: bool | None = (
-        None  # whether all objects are labelled (`PanopticSample.complete`); null: as the data set says
-    )
+    complete: bool | None = None  # whether all objects are labelled (`PanopticSample`); null: as the data set says
     licence: str = ""
 
 
@@ -46,6 +44,7 @@ class DataRecipe:
     train_split: str = "train"
     val_split: str = "val"
     licence: str = ""  # of the data, copied into the model's card
+    complete: bool | None = None  # of the training split, as a source's
     label_map: str | None = None  # what the classes of all become: a file, or the name of one in config/label_maps
     sources: tuple[SourceRecipe, ...] = ()  # what is learned from instead of `train_split`
 
@@ -65,7 +64,8 @@ class DataRecipe:
     @property
     def all_sources(self) -> tuple[SourceRecipe, ...]:
         """What is learned from."""
-        return self.sources or (SourceRecipe(self.dataset, self.root, self.train_split, licence=self.licence),)
+        own = SourceRecipe(self.dataset, self.root, self.train_split, complete=self.complete, licence=self.licence)
+        return self.sources or (own,)
 
     def describe_sources(self) -> str:
         """Return what is learned from, for the model's card."""
