@@ -36,6 +36,7 @@ KNOWS = {
     "labeller": "drawing frames model panoptic pipeline records settings",
     "datasets": "drawing errors files frames model records",
     "evaluation": "datasets drawing errors files frames model panoptic pipeline records settings",
+    "detectors": "drawing errors evaluation files frames inference model records resources settings",
     "training": "datasets drawing errors evaluation files model network pipeline records resources settings",
     "benchmark": "errors inference model network panoptic pipeline records settings warp_runtime",
     "bags": "errors files frames inference labeller model panoptic pipeline records resources settings",
@@ -44,8 +45,8 @@ KNOWS = {
     "ros/tools": "drawing errors files frames model records resources ros ros/node settings",
     "ros/doctor": "errors frames resources ros ros/node settings",
     "ros/benchmark": "benchmark errors files frames inference model pipeline records ros ros/node ros/tools settings",
-    "commands": "bags benchmark datasets drawing errors evaluation files frames inference labeller model network "
-    "panoptic pipeline progress records resources ros ros/benchmark ros/doctor ros/tools settings training",
+    "commands": "bags benchmark datasets detectors drawing errors evaluation files frames inference labeller model "
+    "network panoptic pipeline progress records resources ros ros/benchmark ros/doctor ros/tools settings training",
     "cli": "commands errors",
     "__main__": "cli",
     "__init__": "",

@@ -1,4 +1,4 @@
-"""`rt-panoptic train`."""
+"""`rt-panoptic train` and `pseudo-label`: learning, and making labels to learn from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from rt_panoptic_ros.commands.options import natural
+from rt_panoptic_ros.commands.options import natural, parse_settings, positive, share
 from rt_panoptic_ros.errors import require_package
 
 _SHORTCUTS = {
@@ -44,6 +44,36 @@ def _shortcuts(options: argparse.Namespace) -> list[str]:
     return [f"{entry}={json.dumps(value)}" for entry, value in given.items() if value is not None]
 
 
+def _pseudo_label(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.detectors.description import read_description
+    from rt_panoptic_ros.detectors.detector import Detector
+    from rt_panoptic_ros.detectors.labelling import FrameChoice, label_sources
+
+    names, classes = (_names(text) for text in (options.detectors, options.classes))
+    detectors = [Detector(read_description(name), options.models, options.tiles) for name in names]
+    frames = FrameChoice(
+        options.first, options.every, options.max_frames, options.min_change, options.hold_out, options.max_side
+    )
+    written = label_sources(
+        detectors,
+        options.source,
+        options.out,
+        (options.split, options.held_out_split),
+        class_names=classes,
+        renamed=parse_settings(options.rename, "--rename CLASS=OTHER"),
+        min_iou=options.iou,
+        frames=frames,
+    )
+    for split, labels in written.items():
+        unknown = sum(annotation["iscrowd"] for annotation in labels.annotations)
+        seen = len(labels.annotations) - unknown
+        print(f"{options.out}: {split}: {len(labels.images)} pictures, {seen} objects, {unknown} unknown regions")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommands."""
     command = commands.add_parser("train", help="train a network by a recipe, into a model bundle")
@@ -54,6 +84,45 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         command.add_argument(option, help=f"{explanation}: short for --set {entry}=...")
     command.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
     command.add_argument("--until", type=natural, default=0, help="stop after this many steps, to be resumed; 0: end")
+
+    command = commands.add_parser("pseudo-label", help="label videos and images with what ONNX detectors agree on")
+    command.set_defaults(run=_pseudo_label)
+    command.add_argument(
+        "--source", required=True, action="append", help="image, folder of images, video or camera; may be repeated"
+    )
+    command.add_argument("--out", required=True, type=Path, help="folder of the data set (coco_instances) that is made")
+    command.add_argument("--models", required=True, type=Path, help="folder of the detectors' ONNX files")
+    command.add_argument(
+        "--detectors", default="yolox_nano,deimv2_femto", metavar="NAMES",
+        help="their descriptions: files, or names of config/detectors (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument("--classes", default="", metavar="NAMES", help="such as person,car: only these; default: all")
+    command.add_argument(
+        "--rename", action="append", default=[], metavar="CLASS=OTHER",
+        help="take a class for another before boxes are compared, such as truck=car; may be repeated",
+    )  # fmt: skip
+    command.add_argument(
+        "--iou", type=share, default=0.5, help="overlap from which boxes are one object (default: %(default)s)"
+    )
+    command.add_argument(
+        "--tiles",
+        type=positive,
+        default=1,
+        help="also look at so many times so many parts of each image, for small objects",
+    )
+    command.add_argument("--first", type=natural, default=0, help="frame of each source to begin with")
+    command.add_argument("--every", type=positive, default=1, help="one of so many frames")
+    command.add_argument("--max-frames", type=natural, default=0, help="of a source and split at most; 0: no limit")
+    command.add_argument(
+        "--min-change", type=float, default=0.0, metavar="LEVELS",
+        help="leave out frames whose grey values (0..255) differ less, in the mean, from those of the last one taken",
+    )  # fmt: skip
+    command.add_argument("--max-side", type=natural, default=0, help="px to which larger pictures are reduced; 0: none")
+    command.add_argument("--split", default="train", help="name of the split (default: %(default)s)")
+    command.add_argument(
+        "--hold-out", type=share, default=0.0, help="share of each source's frames, its last, for another split"
+    )
+    command.add_argument("--held-out-split", default="val", help="its name (default: %(default)s)")
 
 
 def add_training(command: argparse.ArgumentParser, default: str | None = None) -> None:

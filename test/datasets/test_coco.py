@@ -14,9 +14,10 @@ from coco_cases import read_coco_panoptic
 from conftest import DATA
 
 from rt_panoptic_ros.datasets.coco import CocoPanoptic
-from rt_panoptic_ros.datasets.coco_panoptic import encode_ids
+from rt_panoptic_ros.datasets.coco_panoptic import CocoPanopticWriter, encode_ids
 from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.evaluation.report import true_result
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import VOID
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 COCO = load_class_table("coco")
 SAMPLE = DATA / "coco_panoptic_sample"
+MORE = DATA / "coco_panoptic_200"
 PERSON, STOP_SIGN, GRASS = 0, 11, 125  # class ids
 SPLIT = "val2017"
 
@@ -128,6 +130,86 @@ class TestReading:
         assert dataset[-1].image_id == 139
         with pytest.raises(IndexError):
             dataset[2]
+
+
+class TestOwnCategories:
+    CATEGORIES = ({"id": 7, "name": "box", "isthing": 1, "color": [1, 2, 3]}, {"id": 2, "name": "belt", "isthing": 0})
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        """A box on a belt, as `rt-panoptic predict` writes its labels, the image in a folder `plant`."""
+        ids = np.zeros((20, 30), np.int32)
+        ids[5:], ids[8:10, 2:6] = 3, 256
+        for path, picture in (("plant/a.bmp", ids * 0), ("panoptic/a.png", encode_ids(ids)[..., ::-1])):
+            (tmp_path / path).parent.mkdir()
+            cv2.imwrite(str(tmp_path / path), picture.astype(np.uint8))
+        segments = [{"id": k, "category_id": c, "area": 1, "bbox": [0, 0, 1, 1]} for k, c in ((3, 2), (256, 7))]
+        document = {
+            "images": [{"id": "a", "file_name": "a.bmp", "height": 20, "width": 30}],
+            "annotations": [{"image_id": "a", "file_name": "a.png", "segments_info": segments}],
+            "categories": self.CATEGORIES,
+        }
+        (tmp_path / "panoptic.json").write_text(json.dumps(document))
+        return tmp_path
+
+    def test_classes_are_the_files_by_rising_id(self, root: Path) -> None:
+        dataset = open_dataset("coco_panoptic", root, "plant")
+        assert dataset.classes.name == root.name
+        belt, box = dataset.classes.classes
+        assert (belt.id, belt.name, belt.thing, belt.dataset_id) == (0, "belt", False, 2)
+        assert (box.id, box.name, box.thing, box.dataset_id, box.color) == (1, "box", True, 7, (1, 2, 3))
+        assert belt.color not in (box.color, (0, 0, 0))
+        sample = dataset[0]
+        assert (sample.stem, sample.image_id, sample.instance_classes.tolist()) == ("a", "a", [1])
+        assert [np.count_nonzero(sample.semantic == value) for value in (0, 1, VOID)] == [15 * 30 - 8, 8, 150]
+        assert np.count_nonzero(sample.instance) == 8
+
+    def test_the_official_layout_comes_first(self, root: Path) -> None:
+        (root / "annotations").mkdir()
+        document = json.loads((root / "panoptic.json").read_text())
+        document["categories"][1]["name"] = "conveyor"
+        (root / "annotations" / "panoptic_plant.json").write_text(json.dumps(document))
+        (root / "annotations" / "panoptic_plant").symlink_to(root / "panoptic")
+        assert open_dataset("coco_panoptic", root, "plant").classes.names == ("conveyor", "box")
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"categories": CATEGORIES[:1]}, r"the 1 categories of its own list in .*, got category 2 in image a: "),
+            ({"images": []}, r"images that .*panoptic\.json lists, got one of image a"),
+            ({"images": [{"id": "a", "file_name": "b.bmp"}]}, r"got no .*plant/b\.bmp"),
+            ({"images": [{"id": "a", "file_name": "a.bmp"}] * 2}, r"one image with each id in .*, got 'a' twice"),
+            ({"categories": [{"name": "a"}]}, r"panoptic\.json without or with a wrong 'id'"),
+        ],
+    )
+    def test_a_wrong_entry_is_named(self, root: Path, change: dict[str, Any], said: str) -> None:
+        document = json.loads((root / "panoptic.json").read_text())
+        (root / "panoptic.json").write_text(json.dumps(document | change))
+        with pytest.raises(InvalidInputError, match=f"^expected .*{said}"):
+            open_dataset("coco_panoptic", root, "plant")
+
+    @pytest.mark.parametrize(
+        ("entry", "said"),
+        [("annotations", "one annotation for each image"), ("segments", "segments with their own ids in image a")],
+    )
+    def test_what_is_there_twice_is_named(self, root: Path, entry: str, said: str) -> None:
+        document = json.loads((root / "panoptic.json").read_text())
+        rows = document["annotations"] if entry == "annotations" else document["annotations"][0]["segments_info"]
+        rows.append(rows[0])
+        (root / "panoptic.json").write_text(json.dumps(document))
+        with pytest.raises(InvalidInputError, match=f"^expected {said}.* twice"):
+            open_dataset("coco_panoptic", root, "plant")
+
+    def test_what_predict_writes_is_read(self, root: Path, tmp_path: Path) -> None:
+        dataset = open_dataset("coco_panoptic", root, "plant")
+        with CocoPanopticWriter(tmp_path / "out", dataset.classes) as writer:
+            writer.add("a", true_result(dataset[0]), image_file="a.bmp")
+        again = open_dataset(
+            "coco_panoptic", shutil.copytree(root / "plant", tmp_path / "out" / "plant").parent, "plant"
+        )
+        assert again.classes.classes == dataset.classes.classes
+        np.testing.assert_array_equal(again[0].semantic, dataset[0].semantic)
+        np.testing.assert_array_equal(again[0].instance, dataset[0].instance)
 
 
 class TestErrors:
@@ -234,3 +316,16 @@ class TestSample:
         shutil.copy(SAMPLE / "input_images" / "000000142238.jpg", root / SPLIT)
         with pytest.raises(InvalidInputError, match=r"000000439180\.jpg"):
             CocoPanoptic(root, SPLIT)
+
+
+@pytest.mark.skipif(not MORE.is_dir(), reason=f"needs 200 images of COCO panoptic in {MORE} (RT_PANOPTIC_DATA)")
+def test_own_categories_that_are_cocos_give_the_same_labels() -> None:
+    coco, own = (open_dataset(name, MORE, SPLIT) for name in ("coco", "coco_panoptic"))
+    assert [(entry.name, entry.thing, entry.dataset_id) for entry in own.classes.classes] == [
+        (entry.name, entry.thing, entry.dataset_id) for entry in coco.classes.classes
+    ]
+    assert len(own) == len(coco) == 80
+    for expected, sample in zip(coco, own, strict=True):
+        assert (sample.stem, sample.image_id) == (expected.stem, expected.image_id)
+        for labels in ("semantic", "instance", "instance_classes", "instance_crowd"):
+            np.testing.assert_array_equal(getattr(sample, labels), getattr(expected, labels))

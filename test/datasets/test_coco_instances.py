@@ -174,6 +174,12 @@ class TestLabels:
         assert sample.instance_crowd.tolist() == [False, True]
         np.testing.assert_array_equal(sample.semantic == 1, rectangle(25, 0, 28, 2))
 
+    def test_a_mask_that_cvat_calls_a_crowd_is_an_object(self, tmp_path: Path) -> None:
+        brushed = {"category_id": 1, "segmentation": lengths(rectangle(0, 0, 9, 9)), "iscrowd": 1, "attributes": {}}
+        crowd = {"category_id": 1, "segmentation": lengths(rectangle(9, 9, 19, 19)), "iscrowd": 1}
+        sample = CocoInstances(write(tmp_path, brushed, crowd), "train")[0]
+        assert sample.instance_crowd.tolist() == [False, True]
+
     @settings(max_examples=20, deadline=None)
     @given(
         st.lists(st.tuples(*(st.integers(0, size - 1) for size in (WIDTH, HEIGHT, WIDTH, HEIGHT))), max_size=6),

@@ -11,14 +11,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
+from coco_cases import write_instances
 
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
 from rt_panoptic_ros.datasets.opening import open_dataset
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.evaluation.evaluate import FrameQuality, evaluate
+from rt_panoptic_ros.evaluation.evaluate import FrameQuality, RelabelledPipeline, evaluate
 from rt_panoptic_ros.evaluation.report import (
     Subject,
+    card_figures,
     extreme_frames,
     format_tables,
     metrics_document,
@@ -27,6 +30,7 @@ from rt_panoptic_ros.evaluation.report import (
 )
 from rt_panoptic_ros.model.bundle import ModelBundle, read_bundle
 from rt_panoptic_ros.model.class_table import load_class_table
+from rt_panoptic_ros.model.label_map import parse_label_map
 from rt_panoptic_ros.records import VOID, CameraImage, PanopticResult
 
 SKY, ROAD, CAR, PEDESTRIAN, VOID_LABEL = 0, 3, 8, 9, 11
@@ -129,6 +133,88 @@ def test_other_classes_are_refused(dataset: PanopticDataset) -> None:
         evaluate(oracle, dataset, progress=False)
 
 
+class TestLabelMap:
+    FEW = """
+        name: few
+        unlisted: drop
+        classes:
+          object: {thing: true, color: [1, 2, 3], of: [car, pedestrian]}
+          ground: {thing: false, color: [1, 2, 3], of: [road, pavement]}
+    """
+
+    def test_dataset_and_results_are_mapped_alike(self, tree: Path, dataset: PanopticDataset) -> None:
+        few = parse_label_map(yaml.safe_load(self.FEW), "here")
+        mapped = open_dataset("camvid", tree, "val", label_map=few)
+        pipeline = RelabelledPipeline(Oracle(dataset), few)  # type: ignore[arg-type]
+        evaluation = evaluate(pipeline, mapped, progress=False)
+        assert (evaluation.things.pq, evaluation.stuff.pq, evaluation.mean_iou) == (1, 1, 1)
+        assert evaluation.counts.true_segments.tolist() == [5, 3]
+        assert evaluation.stage_ms["total"] == 3
+        assert render_sheet(evaluation, pipeline, mapped).shape[2] == 3
+        with pytest.raises(InvalidInputError, match="or a label map for both"):
+            evaluate(Oracle(dataset), mapped, progress=False)
+
+    def test_stuff_of_things_has_no_objects(self, dataset: PanopticDataset) -> None:
+        few = parse_label_map(yaml.safe_load(self.FEW.replace("true", "false")), "here")
+        result = RelabelledPipeline(Oracle(dataset), few)(CameraImage(dataset[0].image, "rgb"))  # type: ignore[arg-type]
+        assert len(result.detections) == result.instance.max() == 0
+        assert set(np.unique(result.semantic)) == {0, 1, VOID}
+
+
+class TestBoxesAlone:
+    @pytest.fixture
+    def boxed(self, tmp_path: Path) -> PanopticDataset:
+        """Two people, one of them a box alone; a car by its box in another image."""
+        pytest.importorskip("pycocotools", reason="pycocotools is not installed")
+        rows = [
+            {"category_id": 1, "segmentation": [[10, 10, 30, 10, 30, 40, 10, 40]]},
+            {"category_id": 1, "bbox": [60, 10, 20, 30]},
+            {"category_id": 2, "bbox": [5, 5, 40, 20], "image_id": 2},
+        ]
+        images = {name: tmp_path / "images" / name for name in ("a.png", "b.png")}
+        write_instances(tmp_path / "result.json", images, rows, size=(64, 96))
+        return open_dataset("coco_instances", tmp_path, "default")
+
+    def test_boxes_are_counted_where_masks_lack(self, boxed: PanopticDataset) -> None:
+        evaluation = evaluate(Oracle(boxed), boxed, progress=False)
+        assert evaluation.boxes is not None
+        assert evaluation.boxes.true_boxes.tolist() == [2, 1]
+        np.testing.assert_array_equal(evaluation.boxes.recall, [0.5, 0])
+        np.testing.assert_array_equal(evaluation.boxes.precision, [1, np.nan])
+        assert evaluation.precision is None
+        assert evaluation.things.pq == 1  # of the object that has a mask
+        assert np.isnan(evaluation.frames[1].pq)
+
+    def test_they_are_told_of(self, boxed: PanopticDataset) -> None:
+        oracle = Oracle(boxed)
+        evaluation = evaluate(oracle, boxed, progress=False)
+        rows = [line.split() for line in format_tables(evaluation, SUBJECT).splitlines()]
+        assert ["person", "50.00", "100.00", "50.50", "2", "1"] in rows
+        assert ["car", "0.00", "-", "0.00", "1", "0"] in rows
+        text = format_tables(evaluation, SUBJECT)
+        assert "not all objects have masks: PQ, SQ, RQ and IoU are of labelled pixels" in text
+        assert "may be an object without a label" in text
+        assert "without a label" not in format_tables(replace(evaluation, complete=True), SUBJECT)
+        document = metrics_document(evaluation, SUBJECT)
+        assert document["boxes"][1] == {
+            "name": "car", "recall": 0.0, "precision": None, "ap50": 0.0, "boxes": 1, "predicted": 0,
+        }  # fmt: skip
+        figures = card_figures(evaluation, "command")
+        assert (figures["box_recall_person"], figures["box_precision_person"]) == (50, 100)
+        sheet = render_sheet(evaluation, oracle, boxed)
+        boxless = [
+            replace(sample, boxes=None, instance_classes=sample.instance_classes[~sample.by_box])
+            for sample in (boxed[index] for index in range(2))
+        ]
+        assert (sheet != render_sheet(evaluation, oracle, boxless)).any()  # type: ignore[arg-type]
+
+    def test_masks_alone_have_no_such_figures(self, dataset: PanopticDataset) -> None:
+        evaluation = evaluate(Oracle(dataset), dataset, progress=False)
+        assert evaluation.boxes is None
+        assert metrics_document(evaluation, SUBJECT)["boxes"] == []
+        assert "recall" not in format_tables(evaluation, SUBJECT)
+
+
 def test_tables(dataset: PanopticDataset) -> None:
     text = format_tables(evaluate(Oracle(dataset, spoilt=("a",)), dataset, progress=False), SUBJECT)
     rows = [line.split() for line in text.splitlines()]
@@ -222,6 +308,17 @@ class TestCommandLine:
         assert document["average_precision"] is not None
         assert document["classes"][PEDESTRIAN]["segments"] == 2
         assert cv2.imread(str(out / "contact_sheet.jpg")).shape[1] == 1920
+
+    def test_a_label_map_serves_model_and_dataset(
+        self, small_bundle: ModelBundle, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "few.yaml"
+        path.write_text(TestLabelMap.FEW)
+        assert evaluation_of_cli(small_bundle, tree, tmp_path / "out", "--label-map", str(path), "--complete") == 0
+        document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        assert [entry["name"] for entry in document["classes"]] == ["object", "ground"]
+        assert evaluation_of_cli(small_bundle, tree, tmp_path / "out", "--label-map", "avenue") == 1
+        assert "a label map file or one of street, got 'avenue'" in capsys.readouterr().err
 
     def test_fewer_images(self, small_bundle: ModelBundle, tree: Path, tmp_path: Path) -> None:
         assert evaluation_of_cli(small_bundle, tree, tmp_path / "out", "--max-images", "1") == 0

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
+from coco_cases import write_instances
 
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
@@ -97,6 +98,18 @@ def test_the_command_calibrates_a_bundle(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["predict", "--model", str(bundle.path), "--source", str(frames / "0.png"), "--precision", "int8",
                  "--out", str(tmp_path / "out")]) == 0  # fmt: skip
     assert "in int8 on cpu" in capsys.readouterr().out
+
+
+def test_the_command_calibrates_with_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = bundle_of(NetworkConfig("resnet18", 16, 16, 8, tower_depth=1), tmp_path / "m")
+    images = {f"{seed}.png": tmp_path / "images" / f"{seed}.png" for seed in range(5)}
+    write_instances(tmp_path / "result.json", images, [])
+    words = ["calibrate", "--model", str(bundle.path), "--dataset", "coco_instances", "--frames", "2"]
+    assert main([*words, "--root", str(tmp_path), "--split", "default"]) == 0
+    assert json.loads((bundle.path / RANGES).read_text())["origin"] == "2 frames of coco_instances default"
+    capsys.readouterr()
+    assert main(words) == 1
+    assert "expected --root and --split of dataset coco_instances" in capsys.readouterr().err
 
 
 def test_what_int8_needs_is_said(tmp_path: Path) -> None:

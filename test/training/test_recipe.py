@@ -91,6 +91,8 @@ def test_changes_that_are_none(change: str) -> None:
         ({"data": {"dataset": 3}}, r"data\.dataset"),
         ({"losses": {"mask": -1}}, "mask"),
         ({"supervision": "points"}, "supervision"),
+        ({"box_core": 0}, "box_core"),
+        ({"box_core": 1.2}, "box_core"),
         ({"supervision": "box"}, r"losses\.mask"),
         ({"network": {"levelness": False}}, r"losses\.mask"),
         ({"network": {"backbone": "vgg"}}, "backbone"),
