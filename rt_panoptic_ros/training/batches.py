@@ -74,7 +74,7 @@ def _semantic_of_boxes(sample: PanopticSample, share: float) -> np.ndarray:
     """Return the classes of pixels, those of objects that are known by their box alone guessed; see `Recipe`."""
     if share == 0 or sample.boxes is None:
         return sample.semantic
-    semantic = sample.semantic.copy()
+    semantic: np.ndarray = sample.semantic.copy()
     rows = np.flatnonzero(sample.by_box & ~sample.instance_crowd)
     sides = sample.boxes[rows, 2:] - sample.boxes[rows, :2]
     for row, side in sorted(zip(rows, sides, strict=True), key=lambda item: -item[1].prod()):  # the smallest on top
