@@ -174,10 +174,10 @@ def _outline(name: str, rng: np.random.Generator) -> np.ndarray:
         return 0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     if name == "cone":
         return np.array([(0.0, -0.5), (rng.uniform(0.25, 0.4), 0.5), (rng.uniform(-0.4, -0.25), 0.5)])
-    angle, half = rng.uniform(-0.3, 0.3), rng.uniform(0.35, 0.6)
-    turn = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
-    corners = np.array([(-half, -0.45), (half, -0.45), (half, 0.45), (-half, 0.45)])
-    return corners @ turn.T
+    tilt, half = rng.uniform(-0.3, 0.3), rng.uniform(0.35, 0.6)
+    turn = np.array([(np.cos(tilt), -np.sin(tilt)), (np.sin(tilt), np.cos(tilt))])
+    corners: np.ndarray = np.array([(-half, -0.45), (half, -0.45), (half, 0.45), (-half, 0.45)]) @ turn.T
+    return corners
 
 
 def _texture(rng: np.random.Generator, stretch: tuple[int, int], contrast: float = 0.3) -> np.ndarray:

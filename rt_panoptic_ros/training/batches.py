@@ -35,7 +35,7 @@ class Batch:
     labels: tuple[ImageLabels, ...]
 
 
-def image_labels(sample: PanopticSample, thing_ids: Sequence[int]) -> ImageLabels:
+def image_labels(sample: PanopticSample, thing_ids: Sequence[int], box_semantics: float = 0.0) -> ImageLabels:
     """Return a sample as tensors; crowds and hidden objects are left out.
 
     An object's box is that of its visible pixels, or the labelled one where it has none. Unknown are pixels of a thing
@@ -45,6 +45,7 @@ def image_labels(sample: PanopticSample, thing_ids: Sequence[int]) -> ImageLabel
     Args:
         sample: A dataset's image, augmented or not.
         thing_ids: Class ids of the things, in the order of the network's box-class channels.
+        box_semantics: See `Recipe`.
     """
     channel_of = {thing: channel for channel, thing in enumerate(thing_ids)}
     boxes, by_box = object_boxes(sample), sample.by_box
@@ -60,13 +61,30 @@ def image_labels(sample: PanopticSample, thing_ids: Sequence[int]) -> ImageLabel
         unknown[top:bottom, left:right] = True
     return ImageLabels(
         image=torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1))),
-        semantic=torch.from_numpy(np.ascontiguousarray(sample.semantic)),
+        semantic=torch.from_numpy(np.ascontiguousarray(_semantic_of_boxes(sample, box_semantics))),
         instance=torch.from_numpy(instance),
         unknown=torch.from_numpy(unknown),
         boxes=torch.from_numpy(boxes[kept]),
         by_box=torch.from_numpy(by_box[kept]),
         channels=torch.tensor([channel_of[class_id] for class_id in sample.instance_classes[kept].tolist()]).long(),
     )
+
+
+def _semantic_of_boxes(sample: PanopticSample, share: float) -> np.ndarray:
+    """Return the classes of pixels, those of objects that are known by their box alone guessed; see `Recipe`."""
+    if share == 0 or sample.boxes is None:
+        return sample.semantic
+    semantic: np.ndarray = sample.semantic.copy()
+    rows = np.flatnonzero(sample.by_box & ~sample.instance_crowd)
+    sides = sample.boxes[rows, 2:] - sample.boxes[rows, :2]
+    for row, side in sorted(zip(rows, sides, strict=True), key=lambda item: -item[1].prod()):  # the smallest on top
+        for part, value in ((1.0, VOID), (share, sample.instance_classes[row])):
+            margin = (1 - part) / 2 * side
+            left, top = np.round(sample.boxes[row, :2] + margin).astype(int)
+            right, bottom = np.round(sample.boxes[row, 2:] - margin).astype(int)
+            inside = np.s_[top:bottom, left:right]
+            semantic[inside][sample.instance[inside] == 0] = value
+    return semantic
 
 
 def collate(items: Sequence[ImageLabels], size_divisor: int, fill_rgb: tuple[int, int, int]) -> Batch:

@@ -48,7 +48,7 @@ def weights_of_model(
 
 def origin_of(bundle: ModelBundle) -> dict[str, Any]:
     """Return what the card of a model tells of the bundle that it started from; its data's licence goes on."""
-    data = {name: bundle.about[name] for name in ("data", "data_licence") if name in bundle.about}
+    data = {name: value for name, value in bundle.about.items() if name in ("data", "data_licence")}
     return {"name": bundle.name, "weights_sha256": bundle.weights_sha256, **data}
 
 

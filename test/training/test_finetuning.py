@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import TINY_RECIPE
 
+from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.model.bundle import ModelBundle
 from rt_panoptic_ros.model.class_table import ClassTable, SemanticClass
@@ -76,6 +77,16 @@ def test_what_a_recipe_can_not_say_beside_a_bundle(
 ) -> None:
     with pytest.raises(InvalidInputError, match=message):
         parse_recipe("mine", document(small_bundle, **entries))
+
+
+def test_options_of_their_own_say_what_set_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever YAML would make of their texts."""
+    command = ["train", "--config", "finetune_lite0", "--root", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert main([*command, "--from-model", "no: such"]) == 1
+    assert "expected a model bundle" in (said := capsys.readouterr().err)
+    assert "at 'no: such'" in said
+    assert main([*command, "--dataset", "coco_panoptic", "--train-split", "7[:50%]"]) == 1
+    assert f"got no {tmp_path / '7'}" in capsys.readouterr().err
 
 
 def test_channels_of_classes_of_the_same_name_are_kept_and_the_others_begin_anew(small_bundle: ModelBundle) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rt_panoptic_ros.datasets.base import PanopticSample
+from rt_panoptic_ros.records import VOID
 from rt_panoptic_ros.training.batches import collate, image_labels
 from rt_panoptic_ros.training.targets import IGNORED_LEVEL, assign_targets, centerness, level_positions, pyramid_sizes
 
@@ -229,6 +230,22 @@ def square(side: int, size: int) -> PanopticSample:
     semantic = np.where(instance, 1, 0).astype(np.uint8)
     image = np.zeros((size, size, 3), np.uint8)
     return PanopticSample("square", 0, image, semantic, instance, np.uint8([1]), np.array([False]))
+
+
+def test_the_middle_of_a_box_teaches_the_class_of_its_pixels_and_the_rest_is_unknown() -> None:
+    """An object with pixels at the top left; a box of 20 px around a smaller one, and a crowd."""
+    boxes = np.float32([[np.nan] * 4, [10, 10, 30, 30], [14, 14, 22, 22], [0, 30, 32, 32]])
+    classes, crowd = np.uint8([1, 3, 1, 3]), np.array([False, False, False, True])
+    sample = replace(square(12, 32), boxes=boxes, instance_classes=classes, instance_crowd=crowd)
+    expected = sample.semantic.copy()
+    expected[10:30, 10:30] = VOID
+    expected[15:25, 15:25] = 3
+    expected[14:22, 14:22] = VOID
+    expected[16:20, 16:20] = 1
+    expected[10:12, 10:12] = 1  # the pixels of the first object
+    assert np.array_equal(image_labels(sample, THINGS, 0.5).semantic, expected)
+    assert np.array_equal(image_labels(sample, THINGS).semantic, sample.semantic)
+    assert torch.equal(image_labels(sample, THINGS, 0.5).unknown, image_labels(sample, THINGS).unknown)
 
 
 @pytest.mark.parametrize(
