@@ -43,7 +43,6 @@ class DataRecipe:
     root: str = ""  # its folder inside --root
     train_split: str = "train"
     val_split: str = "val"
-    complete: bool | None = None  # as of a source
     licence: str = ""  # of the data, copied into the model's card
     label_map: str | None = None  # what the classes of all become: a file, or the name of one in config/label_maps
     sources: tuple[SourceRecipe, ...] = ()  # what is learned from instead of `train_split`
