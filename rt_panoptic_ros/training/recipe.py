@@ -44,6 +44,7 @@ class DataRecipe:
     train_split: str = "train"
     val_split: str = "val"
     licence: str = ""  # of the data, copied into the model's card
+    complete: bool | None = None  # of the training split, as a source's
     label_map: str | None = None  # what the classes of all become: a file, or the name of one in config/label_maps
     sources: tuple[SourceRecipe, ...] = ()  # what is learned from instead of `train_split`
 

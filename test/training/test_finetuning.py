@@ -146,6 +146,7 @@ PQ_BY_STEP = {2: 10.0, 4: 30.0, 6: 20.0, 8: 30.0, 10: 90.0}
 @pytest.fixture
 def stopping(small_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """A recipe whose validations, every second step, find `PQ_BY_STEP`: two are no better than that of step 4."""
+    monkeypatch.setattr(TrainingLog, "_show", lambda *_: None)  # pictures, which take most of the time
     monkeypatch.setattr(TrainingLog, "validate", lambda _, step, __: {"pq": PQ_BY_STEP[step]})
     schedule = {**TINY_RECIPE["schedule"], "steps": 10, "epoch_images": 4, "patience": 2}
     return parse_recipe("mine", document(small_bundle, schedule=schedule, validate_epochs=1))
