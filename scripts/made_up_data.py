@@ -66,7 +66,7 @@ def make_instances(out: Path, pictures: int) -> None:
     Raises:
         UnavailableError: A file can't be written.
     """
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for number, scene in enumerate(_scenes(out / "images" / "default", pictures), 1):
         for row, (category, polygon) in enumerate(scene.shapes, 1):
             outlines = [polygon]
@@ -87,7 +87,7 @@ def make_panoptic(out: Path, pictures: int) -> None:
     Raises:
         UnavailableError: A file can't be written.
     """
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     labels = out / "annotations" / "panoptic_default"
     for number, scene in enumerate(_scenes(out / "default", pictures)):
         pixels = np.zeros((*_SIZE, 3), np.uint8)
