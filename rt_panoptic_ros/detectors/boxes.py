@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rt_panoptic_ros.evaluation.found_boxes import box_areas, overlaps
+from rt_panoptic_ros.evaluation.found_boxes import pairwise_iou
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,13 +35,6 @@ class ScoredBoxes:
         """Return the rows of all parts, at least one, in their order."""
         columns = (np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(ScoredBoxes))
         return ScoredBoxes(*columns)
-
-
-def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of boxes, (n, k) float64, of (n, 4) and (k, 4) xyxy, none of them empty."""
-    common = overlaps(a, b)
-    iou: np.ndarray = common / (box_areas(a)[:, None] + box_areas(b) - common)
-    return iou
 
 
 def match_one_to_one(a: ScoredBoxes, b: ScoredBoxes, min_iou: float) -> tuple[np.ndarray, np.ndarray]:

@@ -72,7 +72,7 @@ def place_labels(boxes: np.ndarray, anchors: np.ndarray, sizes: np.ndarray, imag
     """
     height, width = image_size
     firsts, ends = boxes[:, :2], boxes[:, 2:] + 1
-    areas = (ends - firsts).prod(axis=1)
+    areas = (ends - firsts).prod(axis=1).clip(1)  # empty ones share nothing
     corners = np.full((len(boxes), 2), -1, np.int32)
     plates, taken = np.zeros((2, len(boxes), 2), np.int64), 0  # first and end of the labels that have their place
     for row, (w, h) in enumerate(sizes.tolist()):

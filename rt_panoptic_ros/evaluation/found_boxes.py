@@ -112,31 +112,34 @@ def match_boxes(
         scores: (k,).
         class_count: Number of classes.
     """
-    shared = overlaps(true_boxes, boxes)
-    areas = box_areas(boxes)
     same_class = true_classes[:, None] == class_ids
-    ious = shared / (box_areas(true_boxes)[:, None] + areas - shared)
-    ious[~same_class | true_crowd[:, None]] = 0.0
+    ious = np.where(same_class & ~true_crowd[:, None], pairwise_iou(true_boxes, boxes), 0.0)
     found = np.zeros(len(boxes), bool)
     for column in np.argsort(-scores, kind="stable").tolist() if len(true_boxes) else ():
         row = ious[:, column].argmax()
         if ious[row, column] > MIN_IOU:
             found[column] = True
             ious[row] = 0.0
-    on_crowd = (np.where(same_class & true_crowd[:, None], shared, 0.0) > 0.5 * areas).any(axis=0)
+    on_crowd = (same_class & true_crowd[:, None] & (_shared(true_boxes, boxes) > 0.5 * _areas(boxes))).any(axis=0)
     counts = found | ~on_crowd
     wanted = np.bincount(true_classes[~true_crowd], minlength=class_count)
     return FoundBoxes(wanted, class_ids[counts], scores[counts], found[counts])
 
 
-def overlaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the areas that boxes share, (n, k) float64 px, of (n, 4) and (k, 4) xyxy."""
+def pairwise_iou(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the intersection over union of boxes, (n, k) float64, of (n, 4) and (k, 4) xyxy; 0 of empty ones."""
+    shared = _shared(some, others)
+    union = _areas(some)[:, None] + _areas(others) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _shared(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the areas that boxes share, (n, k) float64 px."""
     corner = np.minimum(some[:, None, 2:], others[:, 2:]) - np.maximum(some[:, None, :2], others[:, :2])
     shared: np.ndarray = corner.clip(0).astype(np.float64).prod(axis=2)
     return shared
 
 
-def box_areas(boxes: np.ndarray) -> np.ndarray:
-    """Return the areas of (n, 4) xyxy boxes, (n,) float64 px."""
+def _areas(boxes: np.ndarray) -> np.ndarray:
     areas: np.ndarray = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(axis=1)
     return areas

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.datasets.opening import open_dataset
-from rt_panoptic_ros.datasets.relabelled import Relabelled
+from rt_panoptic_ros.datasets.views import Relabelled
 from rt_panoptic_ros.errors import require
 from rt_panoptic_ros.model.class_table import united_classes
 from rt_panoptic_ros.model.label_map import LabelMap

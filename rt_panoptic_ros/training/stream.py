@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rt_panoptic_ros.datasets.augmentation import Donors, augment
 from rt_panoptic_ros.datasets.copy_paste import collect_cut_outs
-from rt_panoptic_ros.datasets.remembered import Memory, Remembered
+from rt_panoptic_ros.datasets.views import Memory, Remembered
 from rt_panoptic_ros.training.batches import ImageLabels, collate, image_labels
 from rt_panoptic_ros.training.targets import Targets, assign_targets, pyramid_sizes
 

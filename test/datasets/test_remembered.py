@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rt_panoptic_ros.datasets.base import PanopticDataset, PanopticSample
-from rt_panoptic_ros.datasets.remembered import Memory, Remembered
+from rt_panoptic_ros.datasets.views import Memory, Remembered
 from rt_panoptic_ros.model.class_table import load_class_table
 
 

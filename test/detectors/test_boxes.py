@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt_panoptic_ros.detectors.boxes import ScoredBoxes, agree, match_one_to_one, pairwise_iou, suppress
+from rt_panoptic_ros.detectors.boxes import ScoredBoxes, agree, match_one_to_one, suppress
+from rt_panoptic_ros.evaluation.found_boxes import pairwise_iou
 
 SURE, MIN_IOU = 0.4, 0.5
 

@@ -165,3 +165,10 @@ def test_what_is_drawn_in_a_crowd_covers_no_label() -> None:
         assert np.abs(plate - share * shade.astype(int)).max() <= 2
         whole += 1
     assert 15 < whole < len(kept)  # and some had no room
+
+    @pytest.mark.filterwarnings("error")
+    def test_an_object_without_pixels_neither_hides_nor_is_hidden(self) -> None:
+        boxes = np.array([[0, 0, -1, -1], [200, 100, 239, 199]])
+        first, second = place_labels(boxes, np.array([0, 220]), np.array([[60, 14]] * 2), (360, 480))
+        np.testing.assert_array_equal(first, [0, 0])
+        np.testing.assert_array_equal(second, [190, 86])
