@@ -125,6 +125,13 @@ class TestPlaces:
         first, _ = place_labels(crowded, np.array([130, 130]), sizes, (360, 480))
         assert first[1] >= 100 or first[1] + 14 <= 80
 
+    @pytest.mark.filterwarnings("error")
+    def test_an_object_without_pixels_neither_hides_nor_is_hidden(self) -> None:
+        boxes = np.array([[0, 0, -1, -1], [200, 100, 239, 199]])
+        first, second = place_labels(boxes, np.array([0, 220]), np.array([[60, 14]] * 2), (360, 480))
+        np.testing.assert_array_equal(first, [0, 0])
+        np.testing.assert_array_equal(second, [190, 86])
+
     def test_a_label_larger_than_the_image_is_left_out(self) -> None:
         box = np.array([[3, 2, 12, 7]], np.int32)
         for size in ((17, 5), (5, 10)):
@@ -165,10 +172,3 @@ def test_what_is_drawn_in_a_crowd_covers_no_label() -> None:
         assert np.abs(plate - share * shade.astype(int)).max() <= 2
         whole += 1
     assert 15 < whole < len(kept)  # and some had no room
-
-    @pytest.mark.filterwarnings("error")
-    def test_an_object_without_pixels_neither_hides_nor_is_hidden(self) -> None:
-        boxes = np.array([[0, 0, -1, -1], [200, 100, 239, 199]])
-        first, second = place_labels(boxes, np.array([0, 220]), np.array([[60, 14]] * 2), (360, 480))
-        np.testing.assert_array_equal(first, [0, 0])
-        np.testing.assert_array_equal(second, [190, 86])
