@@ -33,13 +33,12 @@ _BOX_COLOR = (255, 255, 255)
 
 def labelled_picture(sample: PanopticSample, classes: ClassTable) -> np.ndarray:
     """Return a sample's image with its labels drawn over it, (H, W, 3) uint8 RGB."""
-    outlined = without_hidden_instances(replace(sample, boxes=None))  # those with pixels
+    outlined = without_hidden_instances(replace(sample, boxes=np.full_like(sample.boxes, np.nan)))  # those with pixels
     table = true_objects(outlined.instance, outlined.instance_classes)
     result = PanopticResult(sample.semantic, outlined.instance.astype(np.uint16), table)
     picture = render_overlay(sample.image, result, classes)
-    if sample.boxes is not None:
-        for left, top, right, bottom in np.rint(sample.boxes[sample.by_box]).astype(int).tolist():
-            cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), _BOX_COLOR, 2)
+    for left, top, right, bottom in np.rint(sample.boxes[sample.by_box]).astype(int).tolist():
+        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), _BOX_COLOR, 2)
     return picture
 
 

@@ -143,10 +143,8 @@ def augment(
 def flip_horizontally(sample: PanopticSample) -> PanopticSample:
     """Return the sample mirrored left and right."""
     image, semantic, instance = (cv2.flip(pixels, 1) for pixels in (sample.image, sample.semantic, sample.instance))
-    boxes = sample.boxes
-    if boxes is not None:
-        boxes = boxes[:, [2, 1, 0, 3]]
-        boxes[:, ::2] = semantic.shape[1] - boxes[:, ::2]
+    boxes = sample.boxes[:, [2, 1, 0, 3]]
+    boxes[:, ::2] = semantic.shape[1] - boxes[:, ::2]
     return replace(sample, image=image, semantic=semantic, instance=instance, boxes=boxes)
 
 
@@ -171,9 +169,7 @@ def resize(sample: PanopticSample, size: tuple[int, int]) -> PanopticSample:
         image=cv2.resize(sample.image, size[::-1], interpolation=interpolation),
         semantic=sample.semantic.take(rows, axis=0).take(columns, axis=1),
         instance=sample.instance.take(rows, axis=0).take(columns, axis=1),
-        boxes=None
-        if sample.boxes is None
-        else sample.boxes * np.array([size[1] / width, size[0] / height] * 2, np.float32),
+        boxes=sample.boxes * np.array([size[1] / width, size[0] / height] * 2, np.float32),
     )
 
 
@@ -196,9 +192,7 @@ def crop_or_pad(sample: PanopticSample, window: Window, fill_rgb: tuple[int, int
         result: np.ndarray = cv2.copyMakeBorder(pixels[inside], 0, below, 0, right, cv2.BORDER_CONSTANT, value=fill)
         return result
 
-    boxes = sample.boxes
-    if boxes is not None:
-        boxes = _clipped(boxes - np.array([left, top] * 2, np.float32), height - below, width - right)
+    boxes = _clipped(sample.boxes - np.array([left, top] * 2, np.float32), height - below, width - right)
     image, semantic = padded(sample.image, fill_rgb), padded(sample.semantic, VOID)
     return replace(sample, image=image, semantic=semantic, instance=padded(sample.instance, 0), boxes=boxes)
 
@@ -222,7 +216,8 @@ def mosaic(
     rows, columns = settings.output_size or (2, 2)
     y, x = (round(length * rng.uniform(0.35, 0.65)) for length in (rows, columns))
     spans = itertools.product(((0, y), (y, rows)), ((0, x), (x, columns)))
-    tiles, boxes, number = [], [], 0
+    tiles: list[PanopticSample] = []
+    number = 0
     for sample, ((top, bottom), (left, right)) in zip(samples, spans, strict=True):
         size = bottom - top, right - left
         shape = sample.semantic.shape
@@ -231,24 +226,25 @@ def mosaic(
         low, high = (max(half * factor, least) for factor in settings.scale_range)
         wanted = replace(settings, output_size=size, base_size=None, scale_range=(low, high))
         tile = crop_or_pad(_random_view(sample, wanted, rng, fill_rgb), (0, 0, *size), fill_rgb)
-        count = len(tile.instance_classes)
-        known = np.full((count, 4), np.nan, np.float32) if tile.boxes is None else tile.boxes
-        boxes.append(known + np.array([left, top] * 2, np.float32))
-        tiles.append(replace(tile, instance=np.where(tile.instance > 0, tile.instance + np.int32(number), np.int32(0))))
-        number += count
+        instance = np.where(tile.instance > 0, tile.instance + np.int32(number), np.int32(0))
+        tiles.append(replace(tile, instance=instance, boxes=tile.boxes + np.array([left, top] * 2, np.float32)))
+        number += len(tile.instance_classes)
 
-    def joined(name: str) -> np.ndarray:
-        parts = [getattr(tile, name) for tile in tiles]
+    def joined(pictures: str) -> np.ndarray:
+        parts = [getattr(tile, pictures) for tile in tiles]
         return np.concatenate([np.concatenate(parts[:2], axis=1), np.concatenate(parts[2:], axis=1)])
+
+    def listed(rows: str) -> np.ndarray:
+        return np.concatenate([getattr(tile, rows) for tile in tiles])
 
     return replace(
         samples[0],
         image=joined("image"),
         semantic=joined("semantic"),
         instance=joined("instance"),
-        instance_classes=np.concatenate([tile.instance_classes for tile in tiles]),
-        instance_crowd=np.concatenate([tile.instance_crowd for tile in tiles]),
-        boxes=None if all(tile.boxes is None for tile in tiles) else np.concatenate(boxes),
+        instance_classes=listed("instance_classes"),
+        instance_crowd=listed("instance_crowd"),
+        boxes=listed("boxes"),
         complete=all(tile.complete for tile in tiles),
     )
 
@@ -260,11 +256,9 @@ def without_hidden_instances(sample: PanopticSample) -> PanopticSample:
     """
     visible = np.bincount(sample.instance.ravel(), minlength=len(sample.instance_classes) + 1) > 0
     visible[0] = True
-    if sample.boxes is not None:
-        boxes = _clipped(sample.boxes, *sample.semantic.shape)
-        visible[1:] |= (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
-        sample = replace(sample, boxes=boxes)
-    if visible.all():
+    boxes = _clipped(sample.boxes, *sample.semantic.shape)
+    visible[1:] |= (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
+    if visible.all() and not sample.by_box.any():
         return sample
     numbers = np.cumsum(visible, dtype=np.int32) - 1
     return replace(
@@ -272,7 +266,7 @@ def without_hidden_instances(sample: PanopticSample) -> PanopticSample:
         instance=numbers.take(sample.instance),
         instance_classes=sample.instance_classes[visible[1:]],
         instance_crowd=sample.instance_crowd[visible[1:]],
-        boxes=None if sample.boxes is None else sample.boxes[visible[1:]],
+        boxes=boxes[visible[1:]],
     )
 
 

@@ -33,17 +33,19 @@ class PanopticSample:
     instance: np.ndarray  # (H, W) int32, 0 none, else 1 + row of the arrays below
     instance_classes: np.ndarray  # (n,) uint8 class ids
     instance_crowd: np.ndarray  # (n,) bool: a group of objects that are not told apart
-    boxes: np.ndarray | None = None
+    boxes: np.ndarray = None  # type: ignore[assignment]
     """(n, 4) float32 xyxy px (x2, y2 one past the last pixel) of objects that are known by their box alone, which have
-    no pixel in `instance`; rows of nan for the others. None: all objects have pixels."""
+    no pixel in `instance`; rows of nan for the others, by default for all."""
     complete: bool = False
     """Whether all objects are labelled: void pixels then hold no object; else they are unknown."""
+
+    def __post_init__(self) -> None:
+        if self.boxes is None:
+            object.__setattr__(self, "boxes", np.full((len(self.instance_classes), 4), np.nan, np.float32))
 
     @property
     def by_box(self) -> np.ndarray:
         """Which objects are known by their box alone: (n,) bool."""
-        if self.boxes is None:
-            return np.zeros(len(self.instance_classes), bool)
         known: np.ndarray = ~np.isnan(self.boxes[:, 0])
         return known
 
@@ -142,7 +144,7 @@ def object_boxes(sample: PanopticSample) -> np.ndarray:
     """
     boxes = instance_boxes(sample.instance, len(sample.instance_classes)).astype(np.float32)
     boxes[:, 2:] += 1
-    return boxes if sample.boxes is None else np.where(np.isnan(sample.boxes), boxes, sample.boxes)
+    return np.where(np.isnan(sample.boxes), boxes, sample.boxes)
 
 
 def true_objects(instance: np.ndarray, class_ids: np.ndarray) -> DetectionTable:

@@ -132,12 +132,9 @@ class CocoInstances(PanopticDataset):
         semantic, instance, classes, crowds = labels_of_segments(places, class_ids, crowd, self.classes.thing_ids)
         stem = PurePosixPath(entry.name).with_suffix("").as_posix()
         boxed = [one for one in entry.objects if one.mask is None]
-        if not boxed:
-            return PanopticSample(stem, entry.id, image, semantic, instance, classes, crowds)
-        boxes = np.full((len(classes) + len(boxed), 4), np.nan, np.float32)
-        boxes[len(classes) :] = [one.box for one in boxed]
+        boxes = np.array([_NO_BOX] * len(classes) + [one.box for one in boxed], np.float32).reshape(-1, 4)
         classes = np.append(classes, np.array([one.class_id for one in boxed], np.uint8))
-        crowds = np.append(crowds, [one.crowd for one in boxed])
+        crowds = np.append(crowds, np.array([one.crowd for one in boxed], bool))
         return PanopticSample(stem, entry.id, image, semantic, instance, classes, crowds, boxes)
 
     def _read(self, document: Any) -> list[_Image]:

@@ -56,7 +56,8 @@ def mask_area(encoded: dict[str, Any]) -> int:
 def mask_pixels(encoded: dict[str, Any]) -> np.ndarray:
     """Return an encoded mask's pixels, (H, W) bool."""
     counts = counts_of_text(encoded["counts"].decode())
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(encoded["size"], order="F")
+    pixels: np.ndarray = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(encoded["size"], order="F")
+    return pixels
 
 
 def _inside(polygon: Sequence[float], size: tuple[int, int], where: str) -> np.ndarray:

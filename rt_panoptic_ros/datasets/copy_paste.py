@@ -277,10 +277,9 @@ class _Canvas:
             if region is not None:
                 self._ends[row + 1] = 4 * region[0].stop
         self._pasted = np.zeros(sample.semantic.shape, bool)
-        self._boxes = {}  # by instance number, of those known by their box alone: x1, y1, x2, y2, px
-        if sample.boxes is not None:
-            rows = np.flatnonzero(sample.by_box)
-            self._boxes = dict(zip((rows + 1).tolist(), np.rint(sample.boxes[rows]).astype(int).tolist(), strict=True))
+        rows = np.flatnonzero(sample.by_box)
+        boxes = np.rint(sample.boxes[rows]).astype(int).tolist()
+        self._boxes = dict(zip((rows + 1).tolist(), boxes, strict=True))  # by instance number: x1, y1, x2, y2, px
         for number, (left, top, right, bottom) in self._boxes.items():
             self._whole[number] = (right - left) * (bottom - top)
         self._left = self._whole.copy()
@@ -325,11 +324,8 @@ class _Canvas:
     def sample(self) -> PanopticSample:
         """Return what it has become."""
         old, new = self._sample, np.array(self._class_ids, np.uint8)
-        boxes = None
-        if old.boxes is not None:
-            hidden = self._left[1 : len(old.boxes) + 1, None] <= 0
-            boxes = np.full((len(old.boxes) + len(new), 4), np.nan, np.float32)
-            boxes[: len(old.boxes)] = np.where(hidden, np.nan, old.boxes)
+        visible = self._left[1 : len(old.boxes) + 1, None] > 0
+        boxes = np.where(visible, old.boxes, np.float32(np.nan))
         return replace(
             old,
             image=self._image,
@@ -337,5 +333,5 @@ class _Canvas:
             instance=self._instance,
             instance_classes=np.concatenate([old.instance_classes, new]),
             instance_crowd=np.concatenate([old.instance_crowd, np.zeros(len(new), bool)]),
-            boxes=boxes,
+            boxes=np.concatenate([boxes, np.full((len(new), 4), np.nan, np.float32)]),
         )

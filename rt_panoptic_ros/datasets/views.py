@@ -89,7 +89,7 @@ class Relabelled(View):
             instance=numbers.take(sample.instance),
             instance_classes=classes[stays],
             instance_crowd=sample.instance_crowd[stays],
-            boxes=None if sample.boxes is None else sample.boxes[stays],
+            boxes=sample.boxes[stays],
         )
 
 

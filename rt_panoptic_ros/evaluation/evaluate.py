@@ -152,9 +152,7 @@ def evaluate(
     by_box = complete = False
     timings: list[dict[str, float]] = []
     indices = range(min(len(dataset), max_images or len(dataset)))
-    if not any(
-        sample.boxes is not None or (sample.semantic != VOID).any() for sample in map(dataset.__getitem__, indices)
-    ):
+    if not any(sample.by_box.any() or (sample.semantic != VOID).any() for sample in map(dataset.__getitem__, indices)):
         raise InvalidInputError(
             f"expected labels to compare with, got none in any of {len(indices)} images: take a split with labels, "
             "such as val; a benchmark keeps those of its test split to itself"
@@ -169,7 +167,7 @@ def evaluate(
         strict.append(count_matches(*segments, classes, sample.semantic == VOID) if sample.complete else lenient[-1])
         iou.add(sample.semantic, result.semantic)
         boxes.append(find_boxes(sample, result.detections, len(classes)))
-        by_box, complete = by_box or sample.boxes is not None, sample.complete
+        by_box, complete = by_box or bool(sample.by_box.any()), sample.complete
         if precision is not None:
             precision.add(sample, result)
     matches = lenient if by_box else strict  # void may be an object that is known by its box alone

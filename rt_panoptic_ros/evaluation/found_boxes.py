@@ -130,7 +130,8 @@ def pairwise_iou(some: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the intersection over union of boxes, (n, k) float64, of (n, 4) and (k, 4) xyxy; 0 of empty ones."""
     shared = _shared(some, others)
     union = _areas(some)[:, None] + _areas(others) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    iou: np.ndarray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
 
 
 def _shared(some: np.ndarray, others: np.ndarray) -> np.ndarray:

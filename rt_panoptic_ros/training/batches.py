@@ -72,7 +72,7 @@ def image_labels(sample: PanopticSample, thing_ids: Sequence[int], box_semantics
 
 def _semantic_of_boxes(sample: PanopticSample, share: float) -> np.ndarray:
     """Return the classes of pixels, those of objects that are known by their box alone guessed; see `Recipe`."""
-    if share == 0 or sample.boxes is None:
+    if share == 0:
         return sample.semantic
     semantic: np.ndarray = sample.semantic.copy()
     rows = np.flatnonzero(sample.by_box & ~sample.instance_crowd)

@@ -131,7 +131,7 @@ class TestLabels:
         np.testing.assert_array_equal(sample.semantic, np.where(pixels, CAR, VOID))
         assert (sample.semantic.dtype, sample.instance.dtype) == (np.uint8, np.int32)
         assert (sample.instance_classes.tolist(), sample.instance_crowd.tolist()) == ([CAR], [False])
-        assert sample.boxes is None
+        assert not sample.by_box.any()
         assert not sample.complete
 
     def test_several_polygons_are_one_object(self, tmp_path: Path) -> None:
@@ -150,7 +150,6 @@ class TestLabels:
         assert sample.instance_crowd.tolist() == [False, False, True]
         assert (sample.instance_classes.dtype, sample.instance_crowd.dtype) == (np.uint8, bool)
         np.testing.assert_array_equal(sample.boxes, [[np.nan] * 4, [1.5, 2, 11.5, 10], [20, 10, 30, 20]])
-        assert sample.boxes is not None
         assert sample.boxes.dtype == np.float32
         np.testing.assert_array_equal(sample.instance, rectangle(0, 0, 5, 5).astype(int))
         np.testing.assert_array_equal(sample.semantic == VOID, sample.instance == 0)

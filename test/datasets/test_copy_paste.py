@@ -241,7 +241,6 @@ class TestPaste:
         box = (left, top, min(left + side, 160), min(top + side, 120))
         sample = with_box(scene(), CAR, box)
         result = paste(sample, BANK, np.random.default_rng(seed))
-        assert result.boxes is not None
         assert result.boxes.shape == (len(result.instance_classes), 4)
         assert np.isnan(result.boxes[1:]).all()
         pasted = result.instance[box[1] : box[3], box[0] : box[2]] > 0

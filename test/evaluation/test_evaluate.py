@@ -236,7 +236,11 @@ class TestBoxesAlone:
         assert (figures["box_recall_person"], figures["box_precision_person"]) == (50, 100)
         sheet = render_sheet(evaluation, oracle, boxed)
         boxless = [
-            replace(sample, boxes=None, instance_classes=sample.instance_classes[~sample.by_box])
+            replace(
+                sample,
+                boxes=sample.boxes[~sample.by_box],
+                instance_classes=sample.instance_classes[~sample.by_box],
+            )
             for sample in (boxed[index] for index in range(2))
         ]
         assert (sheet != render_sheet(evaluation, oracle, boxless)).any()  # type: ignore[arg-type]

@@ -67,7 +67,7 @@ def objects_of(sample: PanopticSample, *, crowds: bool = False) -> list[Object]:
         y, x = np.nonzero(sample.instance == number)
         if crowd != crowds:
             continue
-        if sample.boxes is not None and not np.isnan(sample.boxes[number - 1]).any():
+        if sample.by_box[number - 1]:
             found.append((number, int(class_id), tuple(sample.boxes[number - 1].tolist()), True))
         elif len(x):
             found.append((number, int(class_id), (x.min(), y.min(), x.max() + 1, y.max() + 1), False))
