@@ -51,7 +51,8 @@ def _pseudo_label(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.model.label_map import read_label_map
 
     names, classes = (_names(text) for text in (options.detectors, options.classes))
-    detectors = [Detector(read_description(name), options.models, options.tiles) for name in names]
+    label_map = read_label_map(options.label_map) if options.label_map else None
+    detectors = [Detector(read_description(name), options.models, options.tiles, label_map) for name in names]
     frames = FrameChoice(
         options.first, options.every, options.max_frames, options.min_change, options.hold_out, options.max_side
     )
@@ -61,7 +62,6 @@ def _pseudo_label(options: argparse.Namespace) -> None:
         options.out,
         (options.split, options.held_out_split),
         class_names=classes,
-        label_map=read_label_map(options.label_map) if options.label_map else None,
         min_iou=options.iou,
         frames=frames,
     )

@@ -11,13 +11,14 @@ import numpy as np
 from rt_panoptic_ros.detectors.boxes import ScoredBoxes, suppress
 from rt_panoptic_ros.errors import InvalidInputError, first_line, require, require_package
 from rt_panoptic_ros.inference.input_image import plan_geometry, prepare_input
-from rt_panoptic_ros.records import CameraImage
+from rt_panoptic_ros.records import VOID, CameraImage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from rt_panoptic_ros.detectors.description import DetectorDescription
+    from rt_panoptic_ros.model.label_map import LabelMap
 
 _ERRORS_ONLY = 3
 _TILE_OVERLAP = 0.2  # of a tile's side that it shares with each neighbour
@@ -27,7 +28,9 @@ _CUT_PX = 2.0  # nearer to a tile's inner border than this, a box is part of an 
 class Detector:
     """A detector that is loaded."""
 
-    def __init__(self, description: DetectorDescription, models: Path, tiles: int = 1) -> None:
+    def __init__(
+        self, description: DetectorDescription, models: Path, tiles: int = 1, label_map: LabelMap | None = None
+    ) -> None:
         """Load the model.
 
         Args:
@@ -35,15 +38,20 @@ class Detector:
             models: The folder that its file lies in.
             tiles: Also look at so many times so many overlapping parts of each image, for objects that are too small
                 at the input's size; 1: at the whole alone.
+            label_map: Merges and drops classes of what it sees, as detectors agree less on car or truck than on
+                vehicle; None: its own classes.
 
         Raises:
-            InvalidInputError: No such file, not ONNX, or without the inputs and outputs of its decoding.
+            InvalidInputError: No such file, not ONNX, without the inputs and outputs of its decoding, or without a
+                class of the label map.
             UnavailableError: onnxruntime is not installed.
         """
         require_package("onnxruntime", "running detectors")
         import onnxruntime
 
         self.description, self._tiles = description, tiles
+        self.classes = label_map.table(description.table) if label_map else description.table
+        self._new_ids = label_map.new_ids(description.table) if label_map else np.arange(VOID + 1, dtype=np.uint8)
         self._path = models / description.model
         require(self._path.is_file(), f"the model of detector '{description.name}' in {models}", f"no {self._path}")
         options = onnxruntime.SessionOptions()
@@ -64,7 +72,7 @@ class Detector:
         require(needed <= names, expected, ", ".join(sorted(names)))
 
     def __call__(self, image: np.ndarray) -> ScoredBoxes:
-        """Return what it sees from its unknown threshold on, after suppression by class.
+        """Return the things that it sees from its unknown threshold on, after suppression by class.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -80,7 +88,10 @@ class Detector:
             cut = (np.abs(found.boxes - np.array((0, 0, width, height))) < _CUT_PX) & inner
             moved = replace(found, boxes=found.boxes + np.array((x, y, x, y), np.float32))
             parts.append(moved[~cut.any(axis=1)])
-        return suppress(ScoredBoxes.concatenated(parts), self.description.nms_threshold)
+        found = suppress(ScoredBoxes.concatenated(parts), self.description.nms_threshold)
+        found = replace(found, class_ids=self._new_ids[found.class_ids])
+        # Once more, as classes that are one now may show an object twice.
+        return suppress(found[np.isin(found.class_ids, self.classes.thing_ids)], self.description.nms_threshold)
 
     def _detect(self, image: np.ndarray) -> ScoredBoxes:
         description, spec = self.description, self.description.input

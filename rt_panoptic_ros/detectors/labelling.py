@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from rt_panoptic_ros.detectors.boxes import ScoredBoxes, agree, suppress
+from rt_panoptic_ros.detectors.boxes import agree
 from rt_panoptic_ros.drawing.labels import FONT
 from rt_panoptic_ros.drawing.overlay import contact_sheet
 from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.frames.sources import open_source, read_image
-from rt_panoptic_ros.records import VOID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from rt_panoptic_ros.detectors.boxes import ScoredBoxes
     from rt_panoptic_ros.detectors.detector import Detector
     from rt_panoptic_ros.frames.sources import Frame
     from rt_panoptic_ros.model.class_table import ClassTable
-    from rt_panoptic_ros.model.label_map import LabelMap
 
 _JPEG_QUALITY = 90
 _SHEET_PICTURES, _SHEET_COLUMNS, _SHEET_WIDTH_PX = 24, 4, 1920
@@ -45,38 +44,90 @@ class FrameChoice:
     max_side: int = 0  # px, to which larger pictures are reduced when kept; 0: as they are
 
 
-@dataclass(slots=True)
-class Labels:
-    """What was written of one split: images and annotations as the JSON file has them."""
+class SplitLabels:
+    """A split that is being labelled: its pictures are written as they come, the rest by `finish`."""
 
-    classes: ClassTable
-    class_ids: Sequence[int]  # of those that are labelled
-    images: list[dict[str, Any]] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
+    def __init__(self, out: Path, split: str, classes: ClassTable, class_ids: Sequence[int]) -> None:
+        """Begin a split in folder `out`; of `classes`, those of `class_ids` are labelled.
 
-    def add(self, file_name: str, size: tuple[int, int], found: ScoredBoxes, unknown: ScoredBoxes) -> None:
-        """Add a picture of `size` (height, width) px, its objects, and regions of which nothing is known."""
-        self.images.append({"id": len(self.images) + 1, "file_name": file_name, "height": size[0], "width": size[1]})
-        for rows, crowd in ((found, 0), (unknown, 1)):
+        Raises:
+            InvalidInputError: The folder has results of an earlier run.
+        """
+        self.images: list[dict[str, Any]] = []  # as the JSON file has them
+        self.annotations: list[dict[str, Any]] = []
+        self._classes = {class_id: classes.classes[class_id] for class_id in class_ids}
+        self._pictures, self._sheet = out / split, out / f"{split}.jpg"
+        self._json = out / "annotations" / f"instances_{split}.json"
+        for place in (self._json, self._pictures):
+            if place.is_file() or (place.is_dir() and any(place.iterdir())):
+                raise InvalidInputError(
+                    f"expected a folder without the results of an earlier run, got {place}: name another, or move it "
+                    "away"
+                )
+
+    def add(self, frame: Frame, objects: ScoredBoxes, unknown: ScoredBoxes, max_side: int) -> None:
+        """Write a frame's picture, at most `max_side` px large (0: as it is), and add its objects and unknown regions.
+
+        Raises:
+            UnavailableError: The file can't be written.
+        """
+        image, factors = frame.image, np.ones(4, np.float32)
+        largest = max(image.shape[:2])
+        if max_side and largest > max_side:
+            height, width = (max(1, round(length * max_side / largest)) for length in image.shape[:2])
+            factors = np.array((width / image.shape[1], height / image.shape[0]) * 2, np.float32)
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        name = f"{frame.stem}.jpg"
+        _write_jpeg(self._pictures / name, image)
+        height, width = image.shape[:2]
+        self.images.append({"id": len(self.images) + 1, "file_name": name, "height": height, "width": width})
+        for rows, crowd in ((objects, 0), (unknown, 1)):
             for (x1, y1, x2, y2), class_id, score in zip(
-                rows.boxes.tolist(), rows.class_ids.tolist(), rows.scores.tolist(), strict=True
+                (rows.boxes * factors).tolist(), rows.class_ids.tolist(), rows.scores.tolist(), strict=True
             ):
-                box = [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]
-                self.annotations.append({
-                    "id": len(self.annotations) + 1, "image_id": len(self.images),
-                    "category_id": self.classes.classes[class_id].dataset_id,
-                    "bbox": box, "area": round(box[2] * box[3], 2), "score": round(score, 4), "iscrowd": crowd,
-                    "segmentation": [],
-                })  # fmt: skip
+                if class_id in self._classes:
+                    box = [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]
+                    self.annotations.append({
+                        "id": len(self.annotations) + 1, "image_id": len(self.images),
+                        "category_id": self._classes[class_id].dataset_id,
+                        "bbox": box, "area": round(box[2] * box[3], 2), "score": round(score, 4), "iscrowd": crowd,
+                        "segmentation": [],
+                    })  # fmt: skip
 
-    def document(self, description: str) -> dict[str, Any]:
-        """Return the file's content."""
+    def finish(self, description: str) -> None:
+        """Write the JSON file and the sheet, unless there is no picture.
+
+        Raises:
+            UnavailableError: A file can't be written.
+        """
+        if not self.images:
+            return
         categories = [
             {"id": entry.dataset_id, "name": entry.name, "supercategory": entry.name}
-            for entry in map(self.classes.classes.__getitem__, self.class_ids)
+            for entry in self._classes.values()
         ]
-        return {"info": {"description": description}, "images": self.images, "annotations": self.annotations,
-                "categories": categories}  # fmt: skip
+        document = {"info": {"description": description}, "images": self.images, "annotations": self.annotations,
+                    "categories": categories}  # fmt: skip
+        with output_path(self._json) as temporary:
+            temporary.write_text(json.dumps(document), encoding="utf-8")
+        _write_jpeg(self._sheet, self._draw_some())
+
+    def _draw_some(self) -> np.ndarray:
+        """Draw some of the pictures with their boxes, green what is known, orange what is unknown: (h, w, 3) RGB."""
+        names = {entry.dataset_id: entry.name for entry in self._classes.values()}
+        chosen = np.unique(np.linspace(0, len(self.images) - 1, _SHEET_PICTURES).round().astype(int))
+        pictures, captions = [], []
+        for entry in (self.images[index] for index in chosen):
+            picture = read_image(self._pictures / entry["file_name"])
+            for annotation in (item for item in self.annotations if item["image_id"] == entry["id"]):
+                x, y, width, height = (round(value) for value in annotation["bbox"])
+                color, thickness = (_UNKNOWN_RGB, 1) if annotation["iscrowd"] else (_SEEN_RGB, 2)
+                cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), color, thickness)
+                text = names[annotation["category_id"]]
+                cv2.putText(picture, text, (x, max(10, y - 3)), FONT, 0.4, color, 1, cv2.LINE_AA)
+            pictures.append(picture)
+            captions.append(entry["file_name"])
+        return contact_sheet(pictures, _SHEET_COLUMNS, _SHEET_WIDTH_PX, captions)
 
 
 def label_sources(
@@ -86,10 +137,9 @@ def label_sources(
     splits: tuple[str, str],
     *,
     class_names: Sequence[str] = (),
-    label_map: LabelMap | None = None,
     min_iou: float = 0.5,
     frames: FrameChoice = FrameChoice(),
-) -> dict[str, Labels]:
+) -> dict[str, SplitLabels]:
     """Label sources with what all detectors agree on (see `agree`).
 
     Writes, for each split, `out`/SPLIT/STEM.jpg, `out`/annotations/instances_SPLIT.json and `out`/SPLIT.jpg, a sheet of
@@ -102,8 +152,6 @@ def label_sources(
         out: The folder, without an earlier run's results.
         splits: Of the frames, and of those held out.
         class_names: Classes to keep; none: all.
-        label_map: Merges and drops classes before boxes are compared, as detectors agree less on car or truck than on
-            vehicle; None: as they are.
         min_iou: Least intersection over union of boxes that agree.
         frames: Which frames.
 
@@ -116,15 +164,20 @@ def label_sources(
         UnavailableError: A file can't be written, or a camera is gone.
     """
     require(min_iou > 0, "an IoU above 0 of boxes that agree", min_iou)
-    classes, new_ids = _common_classes(detectors, label_map)
+    require(bool(detectors), "at least one detector", "none")
+    classes, descriptions = detectors[0].classes, [detector.description for detector in detectors]
+    for detector in detectors:
+        require(
+            detector.classes.names == classes.names, f"detectors of the same classes as '{descriptions[0].name}'",
+            f"'{detector.description.name}' with others: bring them together by a label map",
+        )  # fmt: skip
     things = [classes.names[class_id] for class_id in classes.thing_ids]
     for name in class_names:
         require(name in things, f"classes among {', '.join(things)}", f"'{name}'")
     wanted = [entry.id for entry in classes.classes if entry.thing and (not class_names or entry.name in class_names)]
-    chosen_splits = splits if frames.hold_out else splits[:1]
-    _refuse_results(out, chosen_splits)
-    labels = {split: Labels(classes, wanted) for split in chosen_splits}
-    thresholds = [detector.description.score_threshold for detector in detectors]
+    require(not frames.hold_out or splits[0] != splits[1], "two splits of different names", f"'{splits[0]}' twice")
+    labels = {split: SplitLabels(out, split, classes, wanted) for split in splits[: 2 if frames.hold_out else 1]}
+    thresholds = [description.score_threshold for description in descriptions]
     names = set[str]()
     try:
         for source in sources:
@@ -134,55 +187,12 @@ def label_sources(
                     f"{frame.stem} again from {source}: rename it",
                 )  # fmt: skip
                 names.add(frame.stem)
-                seen = [
-                    _relabelled(detector(frame.image), ids, classes, detector.description.nms_threshold)
-                    for detector, ids in zip(detectors, new_ids, strict=True)
-                ]
-                split = splits[held_out]
-                _keep(labels[split], out / split, frame, agree(seen, thresholds, min_iou), frames.max_side)
+                agreed = agree([detector(frame.image) for detector in detectors], thresholds, min_iou)
+                labels[splits[held_out]].add(frame, *agreed, frames.max_side)
     finally:
-        description = f"boxes that {', '.join(detector.description.name for detector in detectors)} agree on"
-        for split, written in ((split, written) for split, written in labels.items() if written.images):
-            with output_path(out / "annotations" / f"instances_{split}.json") as temporary:
-                temporary.write_text(json.dumps(written.document(description)), encoding="utf-8")
-    for split, written in labels.items():
-        if written.images:
-            sheet = cv2.cvtColor(render_boxes(out / split, written), cv2.COLOR_RGB2BGR)
-            write_image(out / f"{split}.jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        for written in labels.values():
+            written.finish(f"boxes that {', '.join(description.name for description in descriptions)} agree on")
     return labels
-
-
-def _common_classes(detectors: Sequence[Detector], label_map: LabelMap | None) -> tuple[ClassTable, list[np.ndarray]]:
-    """Return the classes that boxes are compared by, and of each detector their ids by its own, (256,) uint8."""
-    require(bool(detectors), "at least one detector", "none")
-    tables = [detector.description.table for detector in detectors]
-    if label_map is None:
-        classes, new_ids = tables, [np.arange(VOID + 1, dtype=np.uint8)] * len(tables)
-    else:
-        classes, new_ids = [label_map.table(table) for table in tables], [label_map.new_ids(table) for table in tables]
-    for table, other in zip(tables, classes, strict=True):
-        require(
-            other.names == classes[0].names, f"detectors of the same classes as '{tables[0].name}'",
-            f"'{table.name}' with others: bring them together by a label map",
-        )  # fmt: skip
-    return classes[0], new_ids
-
-
-def _relabelled(seen: ScoredBoxes, new_ids: np.ndarray, classes: ClassTable, max_iou: float) -> ScoredBoxes:
-    """Return boxes of the new classes that are things, without those that now show one object twice."""
-    seen = replace(seen, class_ids=new_ids[seen.class_ids])
-    return suppress(seen[np.isin(seen.class_ids, classes.thing_ids)], max_iou)
-
-
-def _refuse_results(out: Path, splits: Sequence[str]) -> None:
-    require(len(set(splits)) == len(splits), "two splits of different names", f"'{splits[0]}' twice")
-    for split in splits:
-        for place in (out / "annotations" / f"instances_{split}.json", out / split):
-            if place.is_file() or (place.is_dir() and any(place.iterdir())):
-                raise InvalidInputError(
-                    f"expected a folder without the results of an earlier run, got {place}: name another, or move it "
-                    "away"
-                )
 
 
 def _chosen(name: str, choice: FrameChoice) -> Iterator[tuple[Frame, bool]]:
@@ -212,43 +222,5 @@ def _chosen(name: str, choice: FrameChoice) -> Iterator[tuple[Frame, bool]]:
             yield frame, held_out
 
 
-def _keep(labels: Labels, folder: Path, frame: Frame, agreed: tuple[ScoredBoxes, ScoredBoxes], side: int) -> None:
-    """Write a frame's picture, at most `side` px large, and add what was agreed on of the split's classes."""
-    image, factors = frame.image, np.ones(4, np.float32)
-    largest = max(image.shape[:2])
-    if side and largest > side:
-        height, width = (max(1, round(length * side / largest)) for length in image.shape[:2])
-        factors = np.array((width / image.shape[1], height / image.shape[0]) * 2, np.float32)
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    file_name = f"{frame.stem}.jpg"
-    write_image(folder / file_name, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    found, unknown = (
-        replace(rows, boxes=rows.boxes * factors)[np.isin(rows.class_ids, labels.class_ids)] for rows in agreed
-    )
-    labels.add(file_name, (image.shape[0], image.shape[1]), found, unknown)
-
-
-def render_boxes(folder: Path, labels: Labels) -> np.ndarray:
-    """Draw some of the pictures with their boxes: green what is known, orange what is unknown.
-
-    Args:
-        folder: Of the pictures.
-        labels: Theirs, at least one picture.
-
-    Returns:
-        (height, width, 3) uint8 RGB.
-    """
-    names = {entry.dataset_id: entry.name for entry in labels.classes.classes}
-    chosen = np.unique(np.linspace(0, len(labels.images) - 1, _SHEET_PICTURES).round().astype(int))
-    pictures, captions = [], []
-    for entry in (labels.images[index] for index in chosen):
-        picture = read_image(folder / entry["file_name"])
-        for annotation in (item for item in labels.annotations if item["image_id"] == entry["id"]):
-            x, y, width, height = (round(value) for value in annotation["bbox"])
-            color, thickness = (_UNKNOWN_RGB, 1) if annotation["iscrowd"] else (_SEEN_RGB, 2)
-            cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), color, thickness)
-            text = names[annotation["category_id"]]
-            cv2.putText(picture, text, (x, max(10, y - 3)), FONT, 0.4, color, 1, cv2.LINE_AA)
-        pictures.append(picture)
-        captions.append(entry["file_name"])
-    return contact_sheet(pictures, _SHEET_COLUMNS, _SHEET_WIDTH_PX, captions)
+def _write_jpeg(path: Path, image: np.ndarray) -> None:
+    write_image(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
