@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Reading YAML files, and writing files so that a reader never sees half of one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
+import yaml
 
-from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _ROOM_BYTES = 16 << 20
 """What a process should find room for in a cache: for all kernels many times over."""
+
+
+def read_yaml(path: Path, kind: str) -> Any:
+    """Return what is in a YAML file; `kind` is what it should be, for the message, such as "a recipe".
+
+    Raises:
+        InvalidInputError: It is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"expected {kind} as YAML in {path}, got {' '.join(str(error).split())}") from None
 
 
 @contextmanager

@@ -49,6 +49,11 @@ class Plan:
     networks: tuple[tuple[str, int, int], ...] = (("camvid_lite0", 480, 640), ("resnet50", 1024, 2048))
     repeats: int = 50  # of what is timed
 
+    @property
+    def kind(self) -> str:
+        """The device as settings name it: cpu or cuda."""
+        return self.device.partition(":")[0]
+
     @classmethod
     def small(cls, device: str) -> Plan:
         """Return one that takes seconds on a CPU, to try the check itself, or to run under a sanitizer."""

@@ -65,7 +65,7 @@ def _look_around(plan: Plan, findings: Findings) -> None:
         command = ["nvidia-smi", query, "--format=csv,noheader"]
         said = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=20, check=False)
         findings.note(nvidia_smi=said.stdout.strip())
-    resolve_device(plan.device.split(":", maxsplit=1)[0])
+    resolve_device(plan.kind)
     device = wp.get_device(plan.device)
     findings.note(device=device.alias, name=device.name, cuda=str(wp.get_cuda_toolkit_version()))
     if device.is_cuda:
@@ -92,7 +92,7 @@ def _compile(plan: Plan, findings: Findings) -> None:
     with ProcessPoolExecutor(len(_KERNELS), multiprocessing.get_context("spawn")) as processes:
         for name, seconds in zip(_KERNELS, processes.map(_load, _KERNELS, [plan.device] * len(_KERNELS)), strict=True):
             findings.note(module=name, seconds=seconds)
-    resolve_device(plan.device.split(":", maxsplit=1)[0])
+    resolve_device(plan.kind)
     findings.note(cache=str(wp.config.kernel_cache_dir))
 
 
@@ -190,7 +190,7 @@ def _compare_graphs(plan: Plan, findings: Findings) -> None:
     """Replay graphs after changes of settings, of the confidence and of the camera, over trampled memory."""
     if plan.device == "cpu":
         launching.MAX_BANDS = 1  # a GPU has none; in other threads they can't be captured
-    resolve_device(plan.device.split(":", maxsplit=1)[0])
+    resolve_device(plan.kind)
     table = load_class_table("cityscapes")
     bundle = replace(read_bundle("camvid_lite0"), classes=table)
     random = np.random.default_rng(1)
@@ -286,7 +286,7 @@ def _compare_backends(plan: Plan, findings: Findings) -> None:
     expected, expected_result = run("onnxruntime", "cpu", "float32")
     for precision, tf32 in TORCH_PRECISIONS:
         allow_tf32(tf32)
-        outputs, result = run("torch", plan.device.split(":", maxsplit=1)[0], precision)
+        outputs, result = run("torch", plan.kind, precision)
         differences, same_classes = compare_outputs(outputs, expected)
         same_semantic = float((result.semantic == expected_result.semantic).mean())
         figures = {

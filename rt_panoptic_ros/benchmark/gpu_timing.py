@@ -47,7 +47,7 @@ _NODE_TYPES = ("kernel", "memcpy", "memset", "host", "graph", "empty", "wait", "
 
 def time_postprocessing(plan: Plan, findings: Findings) -> None:
     """Time each stage and all of them as a captured graph, and count the graph's nodes."""
-    resolve_device(plan.device.split(":", maxsplit=1)[0])
+    resolve_device(plan.kind)
     table = load_class_table("cityscapes")
     for size in reversed(plan.sizes):
         for objects in sorted({min(30, max(plan.objects)), 10, max(plan.objects)}, reverse=True):
@@ -181,7 +181,7 @@ def _frame_times(
     """Return the medians of a frame's stages and of all of it, ms, and how many objects it shows."""
     pipeline = PanopticPipeline(
         replace(bundle, input=replace(bundle.input, size=size)), backend="torch", precision=precision,
-        device=plan.device.split(":", maxsplit=1)[0], network_size=size, settings=bundle.settings,
+        device=plan.kind, network_size=size, settings=bundle.settings,
     )  # fmt: skip
     image = CameraImage(made_up_image(size), "rgb")
     samples = []

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import yaml
-
-from rt_panoptic_ros.errors import InvalidInputError, require
+from rt_panoptic_ros.errors import require
+from rt_panoptic_ros.files import read_yaml
 from rt_panoptic_ros.model.bundle import InputSpec
 from rt_panoptic_ros.model.class_table import ClassTable, SemanticClass, load_class_table
 from rt_panoptic_ros.resources import config_file
@@ -77,9 +76,6 @@ def read_description(config: str) -> DetectorDescription:
         InvalidInputError: No such file, not YAML, or an unknown or wrong entry.
     """
     path = config_file("detectors", config, "a detector's description")
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"expected a detector as YAML in {path}, got {' '.join(str(error).split())}") from None
+    document = read_yaml(path, "a detector")
     require(isinstance(document, dict), f"a table in {path}", repr(document)[:80])
     return record_from(DetectorDescription, {"name": path.stem, **document}, f"detector '{path.stem}'")

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import yaml
 
-from rt_panoptic_ros.errors import InvalidInputError, require
+from rt_panoptic_ros.errors import require
+from rt_panoptic_ros.files import read_yaml
 from rt_panoptic_ros.model.class_table import ClassTable, SemanticClass, parse_class_table
 from rt_panoptic_ros.records import VOID
 from rt_panoptic_ros.resources import config_file
@@ -82,11 +82,7 @@ def read_label_map(path_or_name: str) -> LabelMap:
         InvalidInputError: No such file, not YAML, or an unknown or wrong entry.
     """
     path = config_file("label_maps", path_or_name, "a label map")
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"expected a label map as YAML in {path}, got {' '.join(str(error).split())}") from None
-    return parse_label_map(document, str(path))
+    return parse_label_map(read_yaml(path, "a label map"), str(path))
 
 
 def parse_label_map(document: object, where: str) -> LabelMap:

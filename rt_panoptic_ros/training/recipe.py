@@ -11,6 +11,7 @@ import yaml
 
 from rt_panoptic_ros.datasets.augmentation import AugmentationSettings
 from rt_panoptic_ros.errors import InvalidInputError, require
+from rt_panoptic_ros.files import read_yaml
 from rt_panoptic_ros.model.architecture import NetworkConfig
 from rt_panoptic_ros.model.bundle import InputSpec, read_bundle
 from rt_panoptic_ros.resources import config_file
@@ -183,12 +184,9 @@ def read_recipe(config: str, changes: Sequence[str] = ()) -> Recipe:
         InvalidInputError: No such file, not YAML, or an unknown or wrong entry.
     """
     path = config_file("train", config, "a recipe")
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for change in changes:
-            _apply(document, change)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"expected a recipe as YAML in {path}, got {' '.join(str(error).split())}") from None
+    document = read_yaml(path, "a recipe")
+    for change in changes:
+        _apply(document, change)
     return parse_recipe(path.stem, document)
 
 
@@ -239,4 +237,7 @@ def _apply(document: Any, change: str) -> None:
         document = document.setdefault(section, {}) if isinstance(document, dict) else None
     if not sign or not isinstance(document, dict):
         raise InvalidInputError(f"expected a change such as schedule.steps=100, got '{change}'")
-    document[name] = yaml.safe_load(text)
+    try:
+        document[name] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidInputError(f"expected YAML behind {name}=, got {' '.join(str(error).split())}") from None
