@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from rt_panoptic_ros.datasets.augmentation import without_hidden_instances
-from rt_panoptic_ros.datasets.base import true_objects
 from rt_panoptic_ros.drawing.overlay import contact_sheet, render_overlay
 from rt_panoptic_ros.errors import RtPanopticError
+from rt_panoptic_ros.evaluation.report import true_result
 from rt_panoptic_ros.files import write_image
-from rt_panoptic_ros.records import PanopticResult
 from rt_panoptic_ros.training.recipe import read_recipe
 from rt_panoptic_ros.training.sources import open_sources
 from rt_panoptic_ros.training.stream import TrainingStream
@@ -33,10 +31,8 @@ _BOX_COLOR = (255, 255, 255)
 
 def labelled_picture(sample: PanopticSample, classes: ClassTable) -> np.ndarray:
     """Return a sample's image with its labels drawn over it, (H, W, 3) uint8 RGB."""
-    outlined = without_hidden_instances(replace(sample, boxes=np.full_like(sample.boxes, np.nan)))  # those with pixels
-    table = true_objects(outlined.instance, outlined.instance_classes)
-    result = PanopticResult(sample.semantic, outlined.instance.astype(np.uint16), table)
-    picture = render_overlay(sample.image, result, classes)
+    with_pixels = replace(sample, boxes=np.full_like(sample.boxes, np.nan))
+    picture = render_overlay(sample.image, true_result(with_pixels), classes)
     for left, top, right, bottom in np.rint(sample.boxes[sample.by_box]).astype(int).tolist():
         cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), _BOX_COLOR, 2)
     return picture

@@ -180,9 +180,9 @@ def extreme_frames(frames: Sequence[FrameQuality]) -> list[FrameQuality]:
 
 
 def true_result(sample: PanopticSample) -> PanopticResult:
-    """Return the ground truth as if the pipeline had made it, with score 1 for each object.
+    """Return the ground truth as if the pipeline had made it, with score 1 for each object that has pixels.
 
-    Of an object that is known by its box alone, the box's border stands for its pixels.
+    Of an object that is known by its box alone, the box's border stands for them.
     """
     framed = sample.instance.copy()
     boxes = object_boxes(sample)
@@ -190,7 +190,8 @@ def true_result(sample: PanopticSample) -> PanopticResult:
         left, top, right, bottom = boxes[row].round().astype(int).tolist()
         cv2.rectangle(framed, (left, top), (right - 1, bottom - 1), int(row) + 1)
     instance = np.where(sample.instance > 0, sample.instance, framed)
-    return PanopticResult(sample.semantic, instance.astype(np.uint16), true_objects(instance, sample.instance_classes))
+    table = true_objects(instance, sample.instance_classes)
+    return PanopticResult(sample.semantic, instance.astype(np.uint16), table.rows(table.areas > 0))
 
 
 def _class_table(evaluation: Evaluation) -> list[str]:
