@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import islice
 from pathlib import Path
 
 from rt_panoptic_ros.commands.options import add_dataset, add_set, natural, open_dataset_of, parse_settings, positive
@@ -44,12 +45,12 @@ def _calibrate(options: argparse.Namespace) -> None:
     bundle = read_bundle(options.model)
     if options.dataset:
         dataset = open_dataset_of(options)
-        step = max(1, len(dataset) // options.frames)  # here, as what is passed over need not be read
-        images = (dataset[index].image for index in range(0, len(dataset), step))
+        images = (dataset[index].image for index in range(0, len(dataset), max(1, len(dataset) // options.frames)))
         ranges, place = calibrate_from_images(bundle, images, options.frames), f"{options.dataset} {options.split}"
     else:
         with open_source(options.source) as source:
-            ranges = calibrate_from_images(bundle, (frame.image for frame in source), options.frames, source.count)
+            spread = islice(source, 0, None, max(1, (source.count or 0) // options.frames))
+            ranges = calibrate_from_images(bundle, (frame.image for frame in spread), options.frames)
         place = options.source
     path = write_ranges(bundle, ranges, options.origin or f"{options.frames} frames of {place}")
     print(f"{path}: {len(ranges)} ranges, for --precision int8")

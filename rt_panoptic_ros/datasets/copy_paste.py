@@ -14,6 +14,7 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from rt_panoptic_ros.errors import require
+from rt_panoptic_ros.records import VOID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -143,58 +144,46 @@ def cut_outs(sample: PanopticSample, thing_ids: Sequence[int], settings: CopyPas
         thing_ids: Classes of objects; of the others, connected regions are cut out.
         settings: Say how high a cut-out is at least, and at most of use.
     """
+    rows, columns = sample.semantic.shape
+    for class_id, mask, (y, x) in _regions(sample, thing_ids):
+        height, width = y.stop - y.start, x.stop - x.start
+        inside = mask[y, x].astype(np.uint8)
+        area = int(inside.sum())
+        cut = y.start == 0 or x.start == 0 or x.stop == columns
+        if cut or height < settings.min_height or area < _MIN_FILL * height * width:
+            continue
+        pieces = cv2.connectedComponentsWithStats(inside)[2][1:, cv2.CC_STAT_AREA]
+        if pieces.max() < _MIN_WHOLE * area:
+            continue
+        # Labels are seldom exact to the pixel: what lies at the border is left behind, and the new border is soft.
+        opacity = cv2.copyMakeBorder(inside * 255, *(_MARGIN,) * 4, cv2.BORDER_CONSTANT)
+        radius = 1 + height // 128
+        opacity = cv2.erode(opacity, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2))
+        opacity = cv2.GaussianBlur(opacity, (0, 0), 0.8 * radius)
+        if 2 * np.count_nonzero(opacity > 127) < area:
+            continue
+        around = np.s_[
+            max(y.start - height // 4, 0) : y.stop + height // 4, max(x.start - width // 2, 0) : x.stop + width // 2
+        ]
+        light = np.array(cv2.mean(sample.image[around], (~mask[around]).astype(np.uint8))[:3])
+        image = cv2.copyMakeBorder(sample.image[y, x], *(_MARGIN,) * 4, cv2.BORDER_REPLICATE)
+        pixels = np.dstack([image, opacity])
+        scale = settings.height_range[1] / max(height, width / 2)  # more pixels will never be of use
+        if scale < 1:
+            pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        yield CutOut(class_id, class_id in thing_ids, pixels, open_below=y.stop == rows, light=light)
+
+
+def _regions(sample: PanopticSample, thing_ids: Sequence[int]) -> Iterator[tuple[int, np.ndarray, tuple[slice, slice]]]:
+    """Yield class, mask (H, W) bool and box of each object but crowds, and of each connected region of stuff."""
     for row, region in enumerate(find_objects(sample.instance)):
         if region is not None and not sample.instance_crowd[row]:
-            yield from _cut_out(
-                sample, sample.instance == row + 1, region, int(sample.instance_classes[row]), True, settings
-            )
-    for class_id in np.flatnonzero(np.bincount(sample.semantic.ravel(), minlength=256)[:255]).tolist():
-        if class_id not in thing_ids:
-            _, labels, stats, _ = cv2.connectedComponentsWithStats((sample.semantic == class_id).astype(np.uint8))
-            for label, (left, top, width, height, _) in enumerate(stats.tolist()):
-                if label > 0:
-                    region = np.s_[top : top + height, left : left + width]
-                    yield from _cut_out(sample, labels == label, region, class_id, False, settings)
-
-
-def _cut_out(
-    sample: PanopticSample,
-    mask: np.ndarray,
-    region: tuple[slice, slice],
-    class_id: int,
-    thing: bool,
-    settings: CopyPasteSettings,
-) -> Iterator[CutOut]:
-    """Yield the cut-out of a mask (H, W) bool with its box, or nothing where it is no whole object."""
-    rows, columns = mask.shape
-    y, x = region
-    height, width = y.stop - y.start, x.stop - x.start
-    inside = mask[region].astype(np.uint8)
-    area = int(inside.sum())
-    cut = y.start == 0 or x.start == 0 or x.stop == columns
-    if cut or height < settings.min_height or area < _MIN_FILL * height * width:
-        return
-    pieces = cv2.connectedComponentsWithStats(inside)[2][1:, cv2.CC_STAT_AREA]
-    if pieces.max() < _MIN_WHOLE * area:
-        return
-    open_below = y.stop == rows
-    # Labels are seldom exact to the pixel: what lies at the border is left behind, and the new border is soft.
-    opacity = cv2.copyMakeBorder(inside * 255, *(_MARGIN,) * 4, cv2.BORDER_CONSTANT)
-    radius = 1 + height // 128
-    opacity = cv2.erode(opacity, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2))
-    opacity = cv2.GaussianBlur(opacity, (0, 0), 0.8 * radius)
-    if 2 * np.count_nonzero(opacity > 127) < area:
-        return
-    around = np.s_[
-        max(y.start - height // 4, 0) : y.stop + height // 4, max(x.start - width // 2, 0) : x.stop + width // 2
-    ]
-    light = np.array(cv2.mean(sample.image[around], (~mask[around]).astype(np.uint8))[:3])
-    image = cv2.copyMakeBorder(sample.image[region], *(_MARGIN,) * 4, cv2.BORDER_REPLICATE)
-    pixels = np.dstack([image, opacity])
-    scale = settings.height_range[1] / max(height, width / 2)  # more pixels will never be of use
-    if scale < 1:
-        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    yield CutOut(class_id, thing, pixels, open_below, light)
+            yield int(sample.instance_classes[row]), sample.instance == row + 1, region
+    for class_id in np.unique(sample.semantic).tolist():
+        if class_id not in (VOID, *thing_ids):
+            _, labels = cv2.connectedComponents((sample.semantic == class_id).astype(np.uint8))
+            for label, region in enumerate(find_objects(labels), 1):
+                yield class_id, labels == label, region
 
 
 def paste(sample: PanopticSample, bank: CutOutBank, rng: np.random.Generator) -> PanopticSample:
@@ -263,11 +252,8 @@ class _Canvas:
     def __init__(self, sample: PanopticSample, capacity: int) -> None:
         """Copy the sample's pixels; at most `capacity` objects will be pasted."""
         self._sample = sample
-        self._image, self._semantic, self._instance = (
-            sample.image.copy(),
-            sample.semantic.copy(),
-            sample.instance.copy(),
-        )
+        self._image, self._semantic = sample.image.copy(), sample.semantic.copy()
+        self._instance = sample.instance.copy()
         self._class_ids: list[int] = []
         count = len(sample.instance_classes)
         # By instance number: what an object's pixels were and are, and the row at which it ends.

@@ -47,24 +47,17 @@ def calibrate(bundle: ModelBundle, images: Iterable[np.ndarray]) -> dict[str, tu
 
 
 def calibrate_from_images(
-    bundle: ModelBundle, images: Iterable[np.ndarray], frames: int, count: int | None = None
+    bundle: ModelBundle, images: Iterable[np.ndarray], frames: int
 ) -> dict[str, tuple[float, float]]:
-    """Return `calibrate`'s ranges over up to `frames` images, spread over all of them where their number is known.
-
-    Args:
-        bundle: The model.
-        images: (H, W, 3) uint8 RGB camera images.
-        frames: How many to take at most.
-        count: How many there are; None where that is unknown.
+    """Return `calibrate`'s ranges over up to `frames` camera images, (H, W, 3) uint8 RGB.
 
     Raises:
         InvalidInputError: There is no image, or one that can't be decoded.
     """
-    step = max(1, (count or 0) // frames)
 
     def inputs() -> Iterator[np.ndarray]:
         network_size = None  # of the first frame, for all
-        for image in islice(images, 0, frames * step, step):
+        for image in islice(images, frames):
             camera = CameraImage(image, "rgb")
             geometry = plan_geometry(image.shape[:2], bundle.input, network_size)
             network_size = geometry.network_size

@@ -117,9 +117,8 @@ def united_classes(tables: Sequence[ClassTable]) -> ClassTable:
     classes: dict[str, SemanticClass] = {}
     for table in tables:
         for entry in table.classes:
-            kinds = [
-                "a thing" if thing else "stuff" for thing in (classes.setdefault(entry.name, entry).thing, entry.thing)
-            ]
+            first = classes.setdefault(entry.name, entry)
+            kinds = ["a thing" if one.thing else "stuff" for one in (first, entry)]
             require(
                 kinds[0] == kinds[1],
                 f"class '{entry.name}' to be {kinds[0]} in all data sets that are learned together",

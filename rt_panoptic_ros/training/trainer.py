@@ -119,7 +119,6 @@ class _Run:
             if self.start:
                 _log.info("%s", self.start)
         epoch_images = self.schedule.epoch_images or self.stream.image_count
-        ended = self.best.exhausted
         progress = tqdm(
             open_batches(self.stream, range(self.step, stop), self.processes, workers),
             initial=self.step, total=steps, unit="step", desc=self.recipe.name, disable=self.log is None,
@@ -140,10 +139,9 @@ class _Run:
                 if ends_epoch or self.step == stop:
                     self._save()
             if ends_epoch and self.schedule.patience and self.processes.any(self.best.exhausted):
-                ended = True
                 break
         self.processes.wait()
-        if self.log is None or not (ended or self.step == steps):
+        if self.log is None or not (self.best.exhausted or self.step == steps):
             return None
         return self._finish(self.log)
 
