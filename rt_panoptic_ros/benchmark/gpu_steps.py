@@ -30,7 +30,7 @@ from rt_panoptic_ros.benchmark.scenes import SceneBackend, made_up_image, street
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
 from rt_panoptic_ros.inference.base import Backend
 from rt_panoptic_ros.inference.parity import compare_outputs
-from rt_panoptic_ros.model.bundle import read_bundle
+from rt_panoptic_ros.model.bundle import ModelBundle, read_bundle
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.panoptic import launching
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
@@ -98,7 +98,7 @@ def _compile(plan: Plan, findings: Findings) -> None:
 
 def _load(name: str, device: str) -> float:
     """Return how long a module's kernels take to load, s."""
-    resolve_device(device.split(":", maxsplit=1)[0])
+    resolve_device(device.partition(":")[0])
     wp.zeros(1, device=device)
     module = importlib.import_module(f"rt_panoptic_ros.panoptic.{name}")
     begin = time.perf_counter()
@@ -200,23 +200,23 @@ def _compare_graphs(plan: Plan, findings: Findings) -> None:
         cameras = [size, (size[0] * 3 // 4, size[1]), (size[0], size[1] * 5 // 4)]
         images = [CameraImage(random.integers(0, 256, (*one, 3), np.uint8), "rgb") for one in cameras for _ in range(2)]
         first = PostprocessSettings().replaced({"pre_nms_top_k": 100})
-
-        def pipeline_of(backend: Backend, settings: PostprocessSettings) -> PanopticPipeline:
-            return PanopticPipeline(
-                bundle, backend="auto", device=backend.device.split(":", maxsplit=1)[0],
-                network_size=backend.network_size, settings=settings, backend_opener=lambda *_: backend,
-            )  # fmt: skip
-
-        plain = pipeline_of(_Uncaptured(backend), first)
-        for name, value in OTHER_VALUES.items():
-            captured = pipeline_of(backend, first)
-            other = first.replaced({name: value})
-            frames = [(first, images[:2], False), (other, images[:2], False), (first, images[:2], False)]
+        plain = _pipeline_of(_Uncaptured(backend), bundle, first)
+        usual, confident = (first, images[:2], False), (first, images[:2], True)
+        changes = {name: [usual, (first.replaced({name: value}), images[:2], False), usual]
+                   for name, value in OTHER_VALUES.items()}  # fmt: skip
+        others = [(first, images[2:4], False), (first, images[4:], False)]
+        changes["confidence, cameras"] = [usual, confident, usual, *others, confident]
+        for name, frames in changes.items():
+            captured = _pipeline_of(backend, bundle, first)
             _play(captured, plain, frames, f"{size[0]}x{size[1]} {name}", findings, plan.device)
-        captured = pipeline_of(backend, first)
-        frames = [(first, images[:2], False), (first, images[:2], True), (first, images[:2], False)]
-        frames += [(first, images[2:4], False), (first, images[4:], False), (first, images[:2], True)]
-        _play(captured, plain, frames, f"{size[0]}x{size[1]} confidence, cameras", findings, plan.device)
+
+
+def _pipeline_of(backend: Backend, bundle: ModelBundle, settings: PostprocessSettings) -> PanopticPipeline:
+    """Return the pipeline of a backend that is open."""
+    return PanopticPipeline(
+        bundle, backend="auto", device=backend.device.partition(":")[0], precision=backend.precision,
+        network_size=backend.network_size, settings=settings, backend_opener=lambda *_: backend,
+    )  # fmt: skip
 
 
 def _play(
@@ -275,10 +275,7 @@ def _compare_backends(plan: Plan, findings: Findings) -> None:
     def run(backend: str, device: str, precision: str) -> tuple[dict[str, np.ndarray], PanopticResult]:
         opened = open_backend(backend, bundle, network_size, device, precision)
         outputs = opened.infer(image).host_arrays()
-        pipeline = PanopticPipeline(
-            bundle, backend=backend, device=device, network_size=network_size, settings=settings,
-            precision=precision, backend_opener=lambda *_: opened,
-        )  # fmt: skip
+        pipeline = _pipeline_of(opened, bundle, settings)
         result = pipeline(CameraImage(image, "rgb"))
         pipeline.close()
         return outputs, result
