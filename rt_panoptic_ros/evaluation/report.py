@@ -98,10 +98,7 @@ def metrics_document(evaluation: Evaluation, subject: Subject) -> dict[str, Any]
         ],
         "median_ms": evaluation.stage_ms,
         "frames": [{"stem": frame.stem, "pq": frame.pq} for frame in evaluation.frames],
-        "boxes": [
-            {"name": evaluation.classes.names[class_id]} | {name: value.item() for name, value in figures.items()}
-            for class_id, figures in _box_figures(evaluation).items()
-        ],
+        "boxes": [{"name": name, **figures} for name, figures in _box_figures(evaluation).items()],
     }
     plain: dict[str, Any] = _without_nan(document)
     return plain
@@ -120,9 +117,8 @@ def card_figures(evaluation: Evaluation, command: str) -> dict[str, Any]:
         "ap": precision.ap,
         "ap50": precision.ap50,
     }
-    for class_id, found in _box_figures(evaluation).items():
-        name = evaluation.classes.names[class_id]
-        figures |= {f"box_{figure}_{name}": float(found[figure]) for figure in ("recall", "precision", "ap50")}
+    for name, found in _box_figures(evaluation).items():
+        figures |= {f"box_{figure}_{name}": found[figure] for figure in ("recall", "precision", "ap50")}
     known = {name: round(100 * value, 1) for name, value in figures.items() if not math.isnan(value)}
     note = {"note": evaluation.instance_note} if evaluation.instance_note else {}
     frame_ms = round(evaluation.stage_ms["total"], 1)
@@ -221,15 +217,14 @@ def _box_table(evaluation: Evaluation) -> list[str]:
         f"not all objects have masks: PQ, SQ, RQ and IoU are of labelled pixels; boxes at IoU over {MIN_IOU}{doubt}",
         f"{'Boxes':<{width}}{'recall':>10}{'precision':>10}{'AP50':>8}{'boxes':>8}{'predicted':>10}",
     ]
-    for class_id, row in rows.items():
-        recall, precision, ap50 = (_percent(row[name].item(), 2) for name in ("recall", "precision", "ap50"))
-        counts = f"{row['boxes']:>8}{row['predicted']:>10}"
-        lines.append(f"{evaluation.classes.names[class_id]:<{width}}{recall:>10}{precision:>10}{ap50:>8}{counts}")
+    for name, row in rows.items():
+        recall, precision, ap50 = (_percent(row[figure], 2) for figure in ("recall", "precision", "ap50"))
+        lines.append(f"{name:<{width}}{recall:>10}{precision:>10}{ap50:>8}{row['boxes']:>8}{row['predicted']:>10}")
     return [*lines, ""]
 
 
-def _box_figures(evaluation: Evaluation) -> dict[int, dict[str, Any]]:
-    """Return {class id of a thing: {name of a figure: number}}; none where all objects have masks."""
+def _box_figures(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """Return {name of a thing: {name of a figure: number}}; none where all objects have masks."""
     boxes = evaluation.boxes
     if boxes is None:
         return {}
@@ -241,7 +236,7 @@ def _box_figures(evaluation: Evaluation) -> dict[int, dict[str, Any]]:
         "predicted": boxes.predicted,
     }
     return {
-        class_id: {name: column[class_id] for name, column in columns.items()}
+        evaluation.classes.names[class_id]: {name: column[class_id].item() for name, column in columns.items()}
         for class_id in evaluation.classes.thing_ids
     }
 
