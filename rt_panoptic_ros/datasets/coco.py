@@ -54,23 +54,22 @@ class CocoPanoptic(PanopticDataset):
         Raises:
             InvalidInputError: A folder or file is missing, or the JSON file is damaged.
         """
-        self._images = root / split
-        self._labels = root / "annotations" / f"panoptic_{split}"
-        if own_categories and not self._labels.with_suffix(".json").exists() and (root / JSON_NAME).exists():
-            self._labels = root / PNG_FOLDER
+        self._images, self._labels = root / split, root / "annotations" / f"panoptic_{split}"
+        if own_categories:
+            layout, self._origin, packages = _OWN_LAYOUT, "export", ["its export"] * 3
+            if not self._labels.with_suffix(".json").exists() and (root / JSON_NAME).exists():
+                self._labels = root / PNG_FOLDER
+        else:
+            layout, self._origin = _COCO_LAYOUT, _ANNOTATIONS_ZIP
+            packages = [f"{split}.zip", _ANNOTATIONS_ZIP, f"panoptic_{split}.zip of {_ANNOTATIONS_ZIP}"]
         self._json = self._labels.with_suffix(".json")
-        self._origin = "export" if own_categories else _ANNOTATIONS_ZIP
-        layout = _OWN_LAYOUT if own_categories else _COCO_LAYOUT
-        packages = dict.fromkeys((self._images, self._json, self._labels), "its export")
-        if not own_categories:
-            packages = {self._images: f"{split}.zip", self._json: _ANNOTATIONS_ZIP}
-            packages[self._labels] = f"{self._labels.name}.zip of {_ANNOTATIONS_ZIP}"
-        for path, package in packages.items():
+        for path, package in zip((self._images, self._json, self._labels), packages, strict=True):
             require(path.exists(), layout, f"no {path}: name its root and split, or unpack {package} there")
         self._read_json(None if own_categories else "coco")
-        for folder, names in ((self._images, self._image_names), (self._labels, self._label_names)):
+        images, labels = (self._images, self._image_names), (self._labels, self._label_names)
+        for (folder, names), package in ((images, packages[0]), (labels, packages[2])):
             missing = first_missing(folder, names)
-            require(missing is None, layout, f"no {missing}: unpack {packages[folder]} again")
+            require(missing is None, layout, f"no {missing}: unpack {package} again")
 
     def __len__(self) -> int:
         """Return the number of images."""
