@@ -144,8 +144,8 @@ def _resnet(builder: GraphBuilder, config: NetworkConfig, spec: InputSpec) -> li
 
 
 def _efficientnet_lite0(builder: GraphBuilder, _config: NetworkConfig, spec: InputSpec) -> list[str]:
-    # In 8 bits, the depthwise convolution of the first block alone makes half of all errors. Without it, 8 bits gain the
-    # stem nothing, since backends compute in them only between tensors of 8 bits.
+    # In 8 bits, the depthwise convolution of the first block alone makes half of all errors. Without it, 8 bits gain
+    # the stem nothing, since backends compute in them only between tensors of 8 bits.
     x = builder.relu6(_first_conv(builder, spec, f"{_BODY}.conv_stem", f"{_BODY}.bn0", fewest_bits=16))
     stages = []
     for index, block in enumerate(efficientnet_lite0_blocks()):
