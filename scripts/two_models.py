@@ -18,7 +18,7 @@ _FRAMES = 20
 
 
 def compare_models(models: Sequence[str], source: str, precision: str, seconds: float) -> Comparison:
-    """Return the medians of whole frames, image in and labels out, of the first model and, as the reference, the second.
+    """Return the medians of whole frames, image in and labels out, of one model and, as the reference, another.
 
     Args:
         models: Two bundles: folders, or names of shipped ones; each is used at its own size.
