@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 
-DEFAULT_MODEL = "camvid_lite0"
+DEFAULT_MODEL = "street_lite0"
 """The model bundle that comes with the package, in models/."""
 
 _PACKAGE = Path(__file__).parent

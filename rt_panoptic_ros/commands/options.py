@@ -144,7 +144,7 @@ def add_objects(command: argparse.ArgumentParser) -> None:
     """Add the options that say which objects are told of, and how."""
     command.add_argument("--tracking", action="store_true", help="an object keeps its id from frame to frame")
     command.add_argument(
-        "--object-classes", default="", metavar="NAMES", help="such as car,pedestrian: only their objects are told of"
+        "--object-classes", default="", metavar="NAMES", help="such as person,vehicle: only their objects are told of"
     )
 
 

@@ -173,9 +173,12 @@ class GraphBuilder:
         weight, bias = self.weights[f"{entry}.weight"], self.weights[f"{entry}.bias"]
         return self.conv(x, name, weight, bias, entry=entry, stride=stride, fewest_bits=fewest_bits)
 
-    def conv_batch_norm(self, x: str, conv: str, norm: str, *, stride: int = 1, group: int = 1) -> str:
+    def conv_batch_norm(
+        self, x: str, conv: str, norm: str, *, stride: int = 1, group: int = 1, fewest_bits: Literal[8, 16] = 8
+    ) -> str:
         """Add the convolution that equals entry `conv` followed by the frozen batch norm `norm`."""
-        return self.conv(x, conv, *self.folded_batch_norm(conv, norm), stride=stride, group=group)
+        weight, bias = self.folded_batch_norm(conv, norm)
+        return self.conv(x, conv, weight, bias, stride=stride, group=group, fewest_bits=fewest_bits)
 
     def folded_batch_norm(self, conv: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
         """Return weight and bias of that convolution."""

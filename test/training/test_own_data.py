@@ -66,7 +66,7 @@ def test_the_page_is_followed_word_for_word(tmp_path: Path, monkeypatch: pytest.
     assert done == ["-m", "train", "eval", "predict", "calibrate", "eval", "launch", "demo"]
     bundle = read_bundle("runs/shapes/model")
     assert bundle.classes.names == tuple(CLASSES)
-    assert bundle.about["from_model"]["name"] == "camvid_lite0"
+    assert bundle.about["from_model"]["name"] == "street_lite0"
     assert bundle.about["recipe"]["data"]["val_split"] == "default[80%:]"
     assert [measured["images"] for measured in bundle.about["measured"].values()] == [2]
     for name in ("runs/shapes/pictures/end.jpg", "out/shapes/contact_sheet.jpg", "out/predicted/overlay/009.jpg"):

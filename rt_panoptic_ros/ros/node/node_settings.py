@@ -99,7 +99,7 @@ class NodeSettings:
     lazy: bool = setting(True, "Receive and process images only while someone subscribes to an output.")
     object_classes: str = setting(
         "",
-        "Names of the classes whose objects are told of, with commas between, such as car,pedestrian; empty for all. "
+        "Names of the classes whose objects are told of, with commas between, such as person,vehicle; empty for all. "
         "The semantic image keeps all classes.",
     )
     tracking: bool = setting(

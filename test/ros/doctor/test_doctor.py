@@ -235,7 +235,7 @@ def test_a_missing_model(graph, fake_node):
     assert fake_node(model="missing").trigger_configure() == FAILURE
     verdict = first_fault(graph)
     assert "It is unconfigured: cannot configure: expected a model bundle at 'missing', found none" in verdict.cause
-    assert verdict.commands[0] == "ros2 param set /panoptic_node model camvid_lite0"
+    assert verdict.commands[0] == "ros2 param set /panoptic_node model street_lite0"
     assert verdict.commands[-1] == ACTIVATE
 
 

@@ -138,7 +138,7 @@ def test_an_engine_being_built_is_told_before_the_state(state):
 @pytest.mark.parametrize(
     ("problem", "command"),
     [
-        ("cannot configure: expected a model bundle at 'x', found none", f"ros2 param set {NAME} model camvid_lite0"),
+        ("cannot configure: expected a model bundle at 'x', found none", f"ros2 param set {NAME} model street_lite0"),
         ("cannot configure: expected a CUDA GPU for device cuda, found none", "nvidia-smi"),
         ("cannot configure: expected object_classes to be known", f"ros2 param list {NAME}"),
     ],
