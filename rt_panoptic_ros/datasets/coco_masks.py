@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,20 +108,19 @@ def counts_of_text(text: str) -> list[int]:
     Raises:
         ValueError: The text is damaged.
     """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            raise ValueError(f"character {character!r} in run lengths")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:  # more follow
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-        value = shift = 0
-    if shift:
+    strange = re.search("[^0-o]", text)
+    if strange is not None:
+        raise ValueError(f"character {strange[0]!r} in run lengths")
+    bits = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - ord("0")
+    is_last = bits & 32 == 0  # of a number's characters; more follow behind the others
+    if len(bits) and not is_last[-1]:
         raise ValueError("end of run lengths")
+    firsts = np.flatnonzero(np.append(True, is_last)[: len(bits)])
+    lengths = np.diff(firsts, append=len(bits))
+    places = np.arange(len(bits)) - np.repeat(firsts, lengths)
+    numbers = np.add.reduceat((bits & 31) << 5 * places, firsts)
+    numbers -= np.where(bits[is_last] & 16, 1 << 5 * lengths, 0)  # the highest bit is the sign
+    numbers[1::2] = numbers[1::2].cumsum()
+    numbers[2::2] = numbers[2::2].cumsum()
+    counts: list[int] = numbers.tolist()
     return counts
