@@ -106,7 +106,7 @@ def read_pair(image_path: Path, label_path: Path) -> tuple[np.ndarray, np.ndarra
 def labels_of_segments(
     segments: np.ndarray, class_ids: np.ndarray, crowd: np.ndarray, thing_ids: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the labels of a sample (its last four fields) from a segment for each pixel; those of things are objects.
+    """Return a sample's `semantic` to `instance_crowd` from a segment for each pixel; those of things are objects.
 
     Args:
         segments: (H, W) integers: row of the arrays below, each of which has pixels.
