@@ -34,7 +34,7 @@ from rt_panoptic_ros.datasets.coco_json import (
     reading,
     require_distinct,
 )
-from rt_panoptic_ros.datasets.coco_masks import checked_box, encode_mask, mask_area, mask_pixels
+from rt_panoptic_ros.datasets.coco_masks import checked_box, counts_of_text, encode_mask, mask_pixels
 from rt_panoptic_ros.datasets.coco_panoptic import compacted
 from rt_panoptic_ros.errors import InvalidInputError, require, require_package
 from rt_panoptic_ros.frames.sources import read_image
@@ -65,8 +65,7 @@ class _Object:
     class_id: int
     thing: bool
     crowd: bool
-    mask: dict[str, Any] | None  # as pycocotools encodes it; None: known by its box alone
-    area: int  # of the mask, px
+    mask: str | None  # its run lengths as `encode_mask` writes them; None: known by its box alone
     box: tuple[float, ...]  # xyxy px; nan where there is a mask
 
 
@@ -191,10 +190,10 @@ def _object(annotation: dict[str, Any], category: SemanticClass, size: tuple[int
         crowd = crowd and not (isinstance(annotation["segmentation"], dict) and "attributes" in annotation)  # CVAT
         require_package("pycocotools", "labels by polygons or run lengths")
         mask = encode_mask(annotation["segmentation"], size, where)
-        return _Object(category.id, category.thing, crowd, mask, mask_area(mask), _NO_BOX)
+        return _Object(category.id, category.thing, crowd, mask, _NO_BOX)
     require(category.thing, f"a mask of '{category.name}', which is stuff, in {where}", "a box alone: draw its outline")
     require("bbox" in annotation, f"a segmentation or a bbox in {where}", "neither: export the labels again")
-    return _Object(category.id, True, crowd, None, 0, checked_box(annotation["bbox"], size, where))
+    return _Object(category.id, True, crowd, None, checked_box(annotation["bbox"], size, where))
 
 
 def _painted(objects: Sequence[_Object], size: tuple[int, int]) -> np.ndarray:
@@ -203,7 +202,9 @@ def _painted(objects: Sequence[_Object], size: tuple[int, int]) -> np.ndarray:
     Of masks of the same area, the later one is on top.
     """
     painted = np.zeros(size, np.int32, order="F")  # as the masks lie
-    for row, one in sorted(enumerate(objects, 1), key=lambda row: (row[1].thing, not row[1].crowd, -row[1].area)):
-        if one.mask is not None:
-            np.copyto(painted, row, where=mask_pixels(one.mask))
+    masks = [(row, one, counts_of_text(one.mask)) for row, one in enumerate(objects, 1) if one.mask is not None]
+    # Every second run is the mask's, so their sum is its area.
+    masks.sort(key=lambda item: (item[1].thing, not item[1].crowd, -sum(item[2][1::2])))
+    for row, _, counts in masks:
+        np.copyto(painted, row, where=mask_pixels(counts, size))
     return np.ascontiguousarray(painted)

@@ -17,8 +17,8 @@ _TOLERANCE_PX = 2.0
 """How far labels may reach out of the image, as rounding tools make them; they are cut off at its border."""
 
 
-def encode_mask(segmentation: Any, size: tuple[int, int], where: str) -> dict[str, Any]:
-    """Return a mask as pycocotools encodes it.
+def encode_mask(segmentation: Any, size: tuple[int, int], where: str) -> str:
+    """Return a mask's run lengths in their text form, which takes the least memory.
 
     Args:
         segmentation: A list of polygons [x0, y0, x1, y1, ...] px that together are the mask, or run lengths down the
@@ -40,24 +40,17 @@ def encode_mask(segmentation: Any, size: tuple[int, int], where: str) -> dict[st
             f"run lengths from 0 that sum up to the image's {size[0]} x {size[1]} px in {where}",
             f"size {segmentation['size']} and a sum of {sum(counts)}: export the labels again",
         )
-        encoded: dict[str, Any] = masks.frPyObjects({"size": list(size), "counts": counts}, *size)
-        return encoded
-    polygons = [_inside(polygon, size, where) for polygon in segmentation if polygon]
-    merged: dict[str, Any] = masks.merge(masks.frPyObjects(polygons, *size))
-    return merged
+        encoded = masks.frPyObjects({"size": list(size), "counts": counts}, *size)
+    else:
+        polygons = [_inside(polygon, size, where) for polygon in segmentation if polygon]
+        encoded = masks.merge(masks.frPyObjects(polygons, *size))
+    text: str = encoded["counts"].decode()
+    return text
 
 
-def mask_area(encoded: dict[str, Any]) -> int:
-    """Return how many pixels an encoded mask has."""
-    from pycocotools import mask as masks
-
-    return int(masks.area(encoded))
-
-
-def mask_pixels(encoded: dict[str, Any]) -> np.ndarray:
-    """Return an encoded mask's pixels, (H, W) bool."""
-    counts = counts_of_text(encoded["counts"].decode())
-    pixels: np.ndarray = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(encoded["size"], order="F")
+def mask_pixels(counts: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """Return the pixels of a mask of `size` (height, width) px from its run lengths, (H, W) bool."""
+    pixels: np.ndarray = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
     return pixels
 
 
