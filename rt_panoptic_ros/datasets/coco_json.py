@@ -33,6 +33,10 @@ def reading(path: Path | str, kind: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise InvalidInputError(f"expected a {kind} JSON file, got {path}: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(
+            f"expected a {kind} JSON file, got {path}, which is cut short or no JSON ({error}): export it again"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(f"expected a {kind} JSON file, got {path} without or with a wrong {error}") from None
 

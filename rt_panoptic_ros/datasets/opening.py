@@ -52,7 +52,7 @@ def open_dataset(
     """
     if name not in _DATASETS:
         raise InvalidInputError(f"expected a dataset named one of {', '.join(DATASETS)}, got '{name}'")
-    expected = "a split as NAME, or a part of it as NAME[:80%], NAME[80%:] or NAME[100:200],"
+    expected = "a split as NAME, or a part of it as NAME[:80%], NAME[80%:] or NAME[100:200]"
     match = _PART.fullmatch(split)
     if match is None:
         raise InvalidInputError(f"expected {expected} got '{split}'")

@@ -191,13 +191,14 @@ def true_segments(sample: PanopticSample, classes: ClassTable) -> tuple[np.ndarr
 
 
 def _require_same_classes(model: ClassTable, dataset: ClassTable) -> None:
-    if [(entry.name, entry.thing) for entry in model.classes] != [
-        (entry.name, entry.thing) for entry in dataset.classes
-    ]:
+    theirs, ours = ([(one.name, one.thing) for one in table.classes] for table in (dataset, model))
+    if ours != theirs:
+        same = sorted(ours) == sorted(theirs)
+        differing = "their order" if same else ", ".join(sorted({name for name, _ in set(ours) ^ set(theirs)}))
         raise InvalidInputError(
             f"expected a model with the dataset's classes ({dataset.name}, {len(dataset)}), got one with those of "
-            f"{model.name} ({len(model)}): take a model that was trained on this dataset, or its own dataset, or "
-            "a label map for both"
+            f"{model.name} ({len(model)}), which differ in {differing:.200}: take a model that was trained on this "
+            "dataset, or its own dataset, or add --label-map with the map that it was trained with, or one for both"
         )
 
 

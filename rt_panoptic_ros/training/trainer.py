@@ -116,8 +116,10 @@ class _Run:
             learner = DistributedDataParallel(self.network)
         if self.log is not None:
             _log.info("%s", self.note)
-            if self.start:
-                _log.info("%s", self.start)
+            kinds = (f"{one.name} ({'thing' if one.thing else 'stuff'})" for one in self.stream.classes.classes)
+            _log.info("%d images, classes %s", self.stream.image_count, ", ".join(kinds))
+            if self.step or self.start:
+                _log.info("%s", f"going on at step {self.step}" if self.step else self.start)
         epoch_images = self.schedule.epoch_images or self.stream.image_count
         progress = tqdm(
             open_batches(self.stream, range(self.step, stop), self.processes, workers),

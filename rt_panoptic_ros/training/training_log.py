@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.datasets.base import PanopticDataset
     from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.training.recipe import Recipe
+
+_log = logging.getLogger(__name__)
 
 FIGURES = ("pq", "pq_things", "pq_stuff", "miou")
 """Names of the figures on the validation split, in the card and, behind validation/, in the log; where
@@ -78,7 +81,10 @@ class TrainingLog:
         figures = {name: value for name, value in figures.items() if not np.isnan(value)}
         for name, value in figures.items():
             self._writer.add_scalar(f"validation/{name}", value, step)
-        return {name: round(100 * value, 2) for name, value in figures.items()}
+        percent = {name: round(100 * value, 2) for name, value in figures.items()}
+        split, shown = self._recipe.data.val_split, ", ".join(f"{name} {value}" for name, value in percent.items())
+        _log.info("step %d, on %s: %s", step, split, shown)
+        return percent
 
     def _show(self, name: str, step: int, weights: Mapping[str, np.ndarray]) -> None:
         """Write the bundle and pictures/`name`.jpg."""
