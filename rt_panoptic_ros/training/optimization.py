@@ -34,8 +34,8 @@ def scaled_to(recipe: Recipe, processes: int) -> tuple[Recipe, str]:
     )
     note = (
         f"{images} images per step where the recipe says {schedule.batch}: linear scaling makes the learning rate "
-        f"{optimizer.learning_rate:g} (was {rate:g}) and the steps {scaled.steps} (was {schedule.steps}); processes times "
-        "schedule.images_per_process is what a step has"
+        f"{optimizer.learning_rate:g} (was {rate:g}) and the steps {scaled.steps} (was {schedule.steps}); a step "
+        "has processes times schedule.images_per_process"
     )
     return replace(recipe, optimizer=optimizer, schedule=scaled), note
 

@@ -151,7 +151,7 @@ class TestLabelMap:
         assert evaluation.counts.true_segments.tolist() == [5, 3]
         assert evaluation.stage_ms["total"] == 3
         assert render_sheet(evaluation, pipeline, mapped).shape[2] == 3
-        with pytest.raises(InvalidInputError, match="which differ in bicyclist, building, .* or add --label-map"):
+        with pytest.raises(InvalidInputError, match=r"which differ in bicyclist, building, .* or add --label-map"):
             evaluate(Oracle(dataset), mapped, progress=False)
 
     def test_stuff_of_things_has_no_objects(self, dataset: PanopticDataset) -> None:
