@@ -15,7 +15,7 @@ demo:  ## Label a real video through a real ROS graph: out/demo (SOURCE=video, f
 	$(RUN) $(BIN)/python -m rt_panoptic_ros demo --source "$$source" --out out/demo
 
 test: lint  ## Run linters, type checks and tests
-	@$(RUN) $(BIN)/python -m pytest -n 3 --dist worksteal --durations=15
+	@$(RUN) $(BIN)/python -m pytest -n 4 --dist worksteal --durations=15
 
 lint:  ## Run the linters and the type checks alone
 	@scripts/make_environment --with-tests

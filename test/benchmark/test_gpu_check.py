@@ -24,20 +24,28 @@ def found(path: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-def test_all_steps_run_on_the_cpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(("machine", "kernels", "network", "timing", "memcheck", "racecheck"), id="quick"),
+        pytest.param(tuple(STEPS), id="all", marks=pytest.mark.exhaustive),  # compiling and graphs take half a minute
+    ],
+)
+def test_steps_run_on_the_cpu(
+    steps: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert main(["gpu-check", "--device", "cpu", "--small", "--limit", "800", "--out", str(tmp_path)]) == 0
+    options = ["--device", "cpu", "--small", "--limit", "800", "--out", str(tmp_path)]
+    assert main(["gpu-check", *options, "--only", *steps]) == 0
     text = capsys.readouterr().out
     assert text == (tmp_path / "gpu_check.txt").read_text(encoding="utf-8")
-    steps = json.loads((tmp_path / "gpu_check.json").read_text(encoding="utf-8"))["steps"]
-    assert [step["step"] for step in steps] == list(STEPS)
-    for step in steps:
-        assert step["failures"] == []
-        assert bool(step["figures"]) != bool(step["not_run"])
-    assert [step["step"] for step in steps if step["not_run"]] == ["memcheck", "racecheck"]
+    reports = json.loads((tmp_path / "gpu_check.json").read_text(encoding="utf-8"))["steps"]
+    assert [report["step"] for report in reports] == list(steps)
+    for report in reports:
+        assert report["failures"] == []
+        assert bool(report["figures"]) != bool(report["not_run"])
+    assert [report["step"] for report in reports if report["not_run"]] == ["memcheck", "racecheck"]
 
 
 def test_a_step_survives_anothers_failure(tmp_path: Path) -> None:
