@@ -276,6 +276,11 @@ def plain(record: Any) -> dict[str, Any]:
     return asdict(record, dict_factory=lambda items: {k: list(v) if isinstance(v, tuple) else v for k, v in items})
 
 
+def listed(text: str) -> list[str]:
+    """Return what stands between the commas of a text, without surrounding space; nothing empty."""
+    return [part for part in map(str.strip, text.split(",")) if part]
+
+
 def parse_size(name: str, text: str) -> tuple[int, int] | None:
     """Return (height, width) in px from text such as 512x1024; None from empty text.
 

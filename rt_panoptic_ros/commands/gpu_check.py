@@ -13,8 +13,8 @@ def _check(options: argparse.Namespace) -> int:
     from rt_panoptic_ros.benchmark.gpu_check import STEPS, Plan, check_gpu
 
     plan = Plan.small(options.device) if options.small else Plan(options.device)
-    for name in {*options.only, *options.skip} - STEPS.keys():
-        require(False, f"steps named {', '.join(STEPS)}", f"'{name}'")
+    unknown = next((name for name in (*options.only, *options.skip) if name not in STEPS), None)
+    require(unknown is None, f"steps named {', '.join(STEPS)}", f"'{unknown}'")
     steps = [step for step in options.only or STEPS if step not in options.skip]
     reports = check_gpu(plan, options.out, steps, limit_s=options.limit)
     return int(any(report.failures for report in reports))

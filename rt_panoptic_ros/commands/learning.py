@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rt_panoptic_ros.commands.options import natural, positive, share
 from rt_panoptic_ros.errors import require_package
+from rt_panoptic_ros.settings import listed
 
 _SHORTCUTS = {
     "from_model": "model bundle whose weights are started from, a folder or a shipped one's name",
@@ -50,7 +51,7 @@ def _pseudo_label(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.detectors.labelling import FrameChoice, label_sources
     from rt_panoptic_ros.model.label_map import read_label_map
 
-    names, classes = (_names(text) for text in (options.detectors, options.classes))
+    names, classes = (listed(text) for text in (options.detectors, options.classes))
     label_map = read_label_map(options.label_map) if options.label_map else None
     detectors = [Detector(read_description(name), options.models, options.tiles, label_map) for name in names]
     frames = FrameChoice(
@@ -69,10 +70,6 @@ def _pseudo_label(options: argparse.Namespace) -> None:
         unknown = sum(annotation["iscrowd"] for annotation in labels.annotations)
         seen = len(labels.annotations) - unknown
         print(f"{options.out}: {split}: {len(labels.images)} pictures, {seen} objects, {unknown} unknown regions")
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -55,7 +55,7 @@ def open_dataset(
     expected = "a split as NAME, or a part of it as NAME[:80%], NAME[80%:] or NAME[100:200]"
     match = _PART.fullmatch(split)
     if match is None:
-        raise InvalidInputError(f"expected {expected} got '{split}'")
+        raise InvalidInputError(f"expected {expected}, got '{split}'")
     dataset = _DATASETS[name](root, match["split"])
     if match["split"] != split:
         first = _place(match["first"] or "0", len(dataset))

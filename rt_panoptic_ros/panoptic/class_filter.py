@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.settings import listed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,7 +23,7 @@ def parse_class_names(text: str, classes: ClassTable) -> frozenset[int] | None:
     Raises:
         InvalidInputError: A name is not that of a thing.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = listed(text)
     things = {classes.names[class_id]: class_id for class_id in classes.thing_ids}
     for name in names:
         if name not in things:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 SIZE_DIVISOR = 32
 """Batches are padded to multiples of this many px, so that the levels to P5 lie exactly over each other."""
 
-
 MEMORY_BYTES = 2**30
 """Of decoded samples that each process keeps: reading 200 COCO images takes longer than all that is done to them."""
 

@@ -27,7 +27,7 @@ def found(path: Path) -> list[dict[str, object]]:
 @pytest.mark.parametrize(
     "steps",
     [
-        pytest.param(("machine", "kernels", "network", "timing", "memcheck", "racecheck"), id="quick"),
+        pytest.param(("machine", "kernels", "network", "timing", "frames", "memcheck", "racecheck"), id="quick"),
         pytest.param(tuple(STEPS), id="all", marks=pytest.mark.exhaustive),  # compiling and graphs take half a minute
     ],
 )

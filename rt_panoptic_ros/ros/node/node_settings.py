@@ -19,6 +19,7 @@ from rt_panoptic_ros.settings import (
     PALETTES,
     PRECISIONS,
     Change,
+    listed,
     parse_size,
     setting,
     settings_of,
@@ -150,7 +151,7 @@ def parse_cameras(text: str) -> dict[str, str]:
         InvalidInputError: Of another form, or a name or topic comes twice.
     """
     cameras: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in listed(text):
         match = _CAMERA.fullmatch(part)
         if match is None or "//" in part or part.endswith("/"):
             raise InvalidInputError(
@@ -172,7 +173,7 @@ def parse_outputs(text: str) -> frozenset[str]:
     Raises:
         InvalidInputError: A name is not one of `FRAME_OUTPUTS`.
     """
-    names = frozenset(filter(None, (name.strip() for name in text.split(","))))
+    names = frozenset(listed(text))
     if unknown := sorted(names.difference(FRAME_OUTPUTS)):
         raise InvalidInputError(
             f"expected enabled_outputs to name some of {', '.join(FRAME_OUTPUTS)}, got '{unknown[0]}'"
