@@ -46,6 +46,9 @@ class _LoadedNetwork:
         self._thing_ids = thing_ids
         # The first inference warms the backend up, and its outputs tell the buffers' sizes.
         self.dense = backend.infer(np.zeros((*backend.network_size, 3), np.uint8))
+        if isinstance(backend, CapturableBackend):
+            pinned = backend.device != "cpu"
+            self._staged = wp.zeros_like(backend.image, device="cpu", pinned=pinned)  # from where a graph uploads
         self._kept: OrderedDict[ImageGeometry, tuple[Postprocessor, FrameGraph]] = OrderedDict()
 
     def run(
@@ -63,7 +66,7 @@ class _LoadedNetwork:
         work = (settings, confidence)
         if capturable is not None and graph.holds(work):
             with timed("graph"):
-                capturable.stage(image)
+                self._staged.numpy()[:] = image
                 graph.launch(work)
                 return postprocessor.result(confidence=confidence)
         with timed("network"):
@@ -74,6 +77,7 @@ class _LoadedNetwork:
         if capturable is not None:
 
             def enqueue() -> list[object]:
+                wp.copy(capturable.image, self._staged)
                 postprocessor.launch(capturable.enqueue(), settings, confidence=confidence)
                 return postprocessor.in_use()
 

@@ -143,23 +143,16 @@ class SceneBackend(CapturableBackend):
     def __init__(self, scene: DenseDetections, network_size: tuple[int, int], device: str) -> None:
         """Keep a scene of `network_size` (height, width) px that lies on `device`."""
         super().__init__(network_size, device, "float32")
-        pinned = device != "cpu"
-        self._host = wp.zeros((*network_size, 3), dtype=wp.uint8, device="cpu", pinned=pinned)
-        self._image = wp.zeros((*network_size, 3), dtype=wp.uint8, device=device)
+        self.image = wp.zeros((*network_size, 3), dtype=wp.uint8, device=device)
         self._bases = (scene.semantic_logits, *scene.box_class_logits)
         semantic, *by_level = map(wp.zeros_like, self._bases)
         self._dense = replace(scene, semantic_logits=semantic, box_class_logits=tuple(by_level))
 
-    def stage(self, image: np.ndarray) -> None:
-        """Copy an image to the pinned memory; see `CapturableBackend`."""
-        self._host.numpy()[:] = image
-
     def enqueue(self) -> DenseDetections:
-        """Enqueue upload and kernels; see `CapturableBackend`."""
-        wp.copy(self._image, self._host)
+        """Enqueue the kernels; see `CapturableBackend`."""
         outputs = (self._dense.semantic_logits, *self._dense.box_class_logits)
         for base, output, gain in zip(self._bases, outputs, (0.02, *[0.004] * len(STRIDES)), strict=True):
-            wp.launch(_brighten, base.shape, [self._image, base, gain], [output], device=self.device)
+            wp.launch(_brighten, base.shape, [self.image, base, gain], [output], device=self.device)
         return self._dense
 
     def close(self) -> None:

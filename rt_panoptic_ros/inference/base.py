@@ -10,6 +10,7 @@ from rt_panoptic_ros.settings import PRECISIONS
 
 if TYPE_CHECKING:
     import numpy as np
+    import warp as wp
 
     from rt_panoptic_ros.records import DenseDetections
 
@@ -72,15 +73,14 @@ class CapturableBackend(Backend):
     What `enqueue` launches always reads and writes the same memory and waits for nothing.
     """
 
-    @abstractmethod
-    def stage(self, image: np.ndarray) -> None:
-        """Copy an image, as `infer` gets it, to where `enqueue` uploads it from; no upload may still be going on."""
+    image: wp.array
+    """(H, W, 3) uint8 RGB on the device, contiguous, of `network_size`: what `enqueue` reads."""
 
     @abstractmethod
     def enqueue(self) -> DenseDetections:
-        """Enqueue upload and network on Warp's current stream of the device; return always the same arrays."""
+        """Enqueue the network on Warp's current stream of the device; return always the same arrays."""
 
     def infer(self, image: np.ndarray) -> DenseDetections:
         """Return the network's outputs for `image`; see `Backend`."""
-        self.stage(image)
+        self.image.assign(image)
         return self.enqueue()

@@ -6,7 +6,6 @@ import hashlib
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import warp as wp
 
 from rt_panoptic_ros.errors import UnavailableError
@@ -34,20 +33,13 @@ class TensorRtBackend(CapturableBackend):
         self._engine = _open(bundle, network_size, precision, tensorrt_runtime.gpu_identity(device))
         inputs, outputs = self._engine.tensors()
         (name, shape), *_ = inputs.items()
-        self._host = wp.empty(shape, dtype=wp.uint8, device="cpu", pinned=device.startswith("cuda"))
-        self._staged: np.ndarray = self._host.numpy()[0]
-        self._image = wp.empty(shape, dtype=wp.uint8, device=device)
+        self.image = wp.empty(shape[1:], dtype=wp.uint8, device=device)
         self._outputs = {output: wp.empty(size, dtype=wp.float32, device=device) for output, size in outputs.items()}
-        self._engine.bind({name: self._image.ptr, **{output: array.ptr for output, array in self._outputs.items()}})
+        self._engine.bind({name: self.image.ptr, **{output: array.ptr for output, array in self._outputs.items()}})
         self._dense = DenseDetections.of_arrays({output: array[0] for output, array in self._outputs.items()})
 
-    def stage(self, image: np.ndarray) -> None:
-        """Copy an image to where `enqueue` uploads it from; see `CapturableBackend`."""
-        np.copyto(self._staged, image)
-
     def enqueue(self) -> DenseDetections:
-        """Enqueue upload and network; see `CapturableBackend`."""
-        wp.copy(self._image, self._host)
+        """Enqueue the network; see `CapturableBackend`."""
         self._engine.enqueue(tensorrt_runtime.current_stream(self.device))
         return self._dense
 

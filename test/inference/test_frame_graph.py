@@ -45,19 +45,15 @@ class WarpBackend(CapturableBackend):
     def __init__(self, network_size: tuple[int, int]) -> None:
         self.network_size = network_size
         self.enqueued = 0
-        self._host = np.zeros((*network_size, 3), np.uint8)
-        self._image = wp.array(self._host, dtype=wp.uint8, device=DEVICE)
+        self.image = wp.zeros((*network_size, 3), dtype=wp.uint8, device=DEVICE)
         self._base = random_dense(4, network_size, reach_px=60.0)
         self._semantic = wp.zeros_like(self._base.semantic_logits)
-
-    def stage(self, image: np.ndarray) -> None:
-        self._image.assign(image)
 
     def enqueue(self) -> DenseDetections:
         self.enqueued += 1
         base = self._base
         wp.launch(
-            brighten, self._semantic.shape, device=DEVICE, inputs=[self._image, base.semantic_logits],
+            brighten, self._semantic.shape, device=DEVICE, inputs=[self.image, base.semantic_logits],
             outputs=[self._semantic],
         )  # fmt: skip
         return DenseDetections(

@@ -68,8 +68,8 @@ def test_same_memory_every_frame_and_warps_stream(runtime: FakeRuntime, small_bu
     backend = opened(small_bundle)
     first = backend.infer(image(0))
     kept = first.semantic_logits.numpy().copy()
-    backend.stage(image(1))
-    np.testing.assert_array_equal(first.semantic_logits.numpy(), kept)  # staging alone computes nothing
+    backend.image.assign(image(1))
+    np.testing.assert_array_equal(first.semantic_logits.numpy(), kept)  # an image alone computes nothing
     second = backend.enqueue()
     assert second.semantic_logits.ptr == first.semantic_logits.ptr
     assert not np.array_equal(second.semantic_logits.numpy(), kept)
