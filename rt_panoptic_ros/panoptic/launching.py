@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 MAX_BANDS = 4
 """More would wait for memory; and some cores should stay free for the rest of the robot."""
 
+BLOCK_THREADS = 256
+CPU_BLOCK_THREADS = 1
+"""Of blocks whose threads work together; Warp runs a kernel in one thread on the CPU."""
+
 LEAST_CELLS = 4096
 """Of a band: less is not worth waking a thread beside the engine's, which still spin (measured at 480x640)."""
 
@@ -24,6 +28,16 @@ LEAST_CELLS = 4096
 def launch(kernel: wp.Kernel, shape: int | Sequence[int], *arguments: Any) -> None:
     """Launch a kernel on the device that holds the first array of its arguments."""
     wp.launch(kernel, shape, inputs=arguments, device=_device_of(arguments))
+
+
+def launch_blocks(kernel: wp.Kernel, blocks: int, *arguments: Any) -> None:
+    """Launch so many blocks of threads that work together (see `blocks`).
+
+    The kernel's first argument is the number of threads of a block; its `tid()` is (block, thread).
+    """
+    device = _device_of(arguments)
+    threads = CPU_BLOCK_THREADS if device.is_cpu else BLOCK_THREADS
+    wp.launch(kernel, (blocks, threads), inputs=(threads, *arguments), device=device, block_dim=BLOCK_THREADS)
 
 
 def _device_of(arguments: Sequence[Any]) -> wp.Device:

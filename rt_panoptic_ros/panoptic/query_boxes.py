@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.panoptic.launching import StructSlot, launch
-from rt_panoptic_ros.panoptic.sampling import Level, box_around
+from rt_panoptic_ros.panoptic.blocks import BLOCK_WORDS, block_memory, make_scratch, sync_block
+from rt_panoptic_ros.panoptic.launching import StructSlot, launch, launch_blocks
+from rt_panoptic_ros.panoptic.sampling import box_around
 from rt_panoptic_ros.panoptic.suppression import ScoredBoxes, Suppression
 from rt_panoptic_ros.records import DenseDetections, QueryBoxes
 from rt_panoptic_ros.settings import MAX_DETECTIONS
@@ -27,22 +28,33 @@ _NO_KEY = wp.constant(wp.int64(2**63 - 1))
 _LEVEL_SHIFT = wp.constant(wp.int32(28))  # an index is level << 28 | (row * width + column) * things + class
 _INDEX_BITS = wp.constant(wp.int64(32))
 _MAX_BITS = wp.constant(wp.int32(2**31 - 1))  # of a float32 from 0: a score's bits rise with the score
-_DIGIT_SHIFTS = (52, 41, 30, 19, 8, 0)  # radix select: 63 bits from the top in digits of 11, 11, 11, 11, 11 and 8 bits
+_KEY_BITS = wp.constant(wp.int32(63))
+_DIGIT_BITS = wp.constant(wp.int32(11))
 _DIGITS = wp.constant(wp.int32(2048))
+_GROUP = wp.constant(32)  # digits that are counted together
+_GROUPS = wp.constant(64)
+_SEGMENT = wp.constant(256)  # keys that a thread compares one key with
+_RANKING_BLOCKS = wp.constant(256)
 _LOGIT_MARGIN = 1e-3  # below the threshold's logit by this, float32's sigmoid is surely below the threshold
 
 
 @wp.struct
+class LevelOutputs:
+    """What one pyramid level says of boxes."""
+
+    class_logits: wp.array3d(dtype=wp.float32)  # (T, h, w)
+    centerness_logits: wp.array3d(dtype=wp.float32)  # (1, h, w)
+    offsets: wp.array3d(dtype=wp.float32)  # (4, h, w): left, top, right, bottom, network px (Eq. 8)
+
+
+@wp.struct
 class Candidates:
-    """The keys of all locations and classes above the threshold, and the search for the best of each level."""
+    """The keys of all locations and classes above the threshold, and the best of each level."""
 
     keys: wp.array(dtype=wp.int64)  # level after level
     firsts: wp.array(dtype=wp.int32)  # per level: where its keys begin
     counts: wp.array(dtype=wp.int32)  # per level: how many they are
-    prefixes: wp.array(dtype=wp.int64)  # per level: the digits of its top_k-th smallest key that are known
-    places: wp.array(dtype=wp.int32)  # per level: the place of that key among those with these digits, from 1
-    histogram: wp.array2d(dtype=wp.int32)  # per level: keys with these digits, by their next one
-    gathered: wp.array(dtype=wp.int64)  # the top_k smallest keys of all levels, then as many `_NO_KEY` as fit
+    gathered: wp.array(dtype=wp.int64)  # the top_k smallest keys of all levels
     total: wp.array(dtype=wp.int32)  # number of those
 
 
@@ -53,83 +65,137 @@ def _sigmoid(x: wp.float32) -> wp.float32:
 
 @wp.kernel
 def _collect(
-    class_logits: wp.array3d(dtype=wp.float32),  # (T, h, w)
-    centerness_logits: wp.array3d(dtype=wp.float32),  # (1, h, w)
+    levels: wp.array(dtype=LevelOutputs),
+    first_level: wp.int32,
     logit_floor: wp.float32,
     threshold: wp.float32,
-    level: wp.int32,
     candidates: wp.array(dtype=Candidates),
 ) -> None:
-    """Append the key of each (location, class) whose class probability exceeds the threshold."""
+    """Append the key of each (location, class) whose class probability exceeds the threshold.
+
+    The rows of the first level are followed by those of the next, as far as the launch reaches.
+    """
     c, y, x = wp.tid()
-    logit = class_logits[c, y, x]
+    level = int(first_level)
+    while y >= levels[level].class_logits.shape[1]:
+        y -= levels[level].class_logits.shape[1]
+        level += 1
+    logits = levels[level].class_logits
+    if x >= logits.shape[2]:
+        return
+    logit = logits[c, y, x]
     if logit > logit_floor:
         probability = _sigmoid(logit)
         if probability > threshold:
-            score = probability * _sigmoid(centerness_logits[0, y, x])
-            local = (y * class_logits.shape[2] + x) * class_logits.shape[0] + c
+            score = probability * _sigmoid(levels[level].centerness_logits[0, y, x])
+            local = (y * logits.shape[2] + x) * logits.shape[0] + c
             index = wp.int64((level << _LEVEL_SHIFT) | local)
             slot = candidates[0].firsts[level] + wp.atomic_add(candidates[0].counts, level, 1)
             candidates[0].keys[slot] = (wp.int64(_MAX_BITS - wp.cast(score, wp.int32)) << _INDEX_BITS) | index
 
 
+@wp.func
+def _find_last_key(
+    keys: wp.array(dtype=wp.int64),
+    first: wp.int32,
+    count: wp.int32,
+    top_k: wp.int32,
+    bins: wp.array(dtype=wp.int32),  # of the block
+    thread: wp.int32,
+    threads: wp.int32,
+) -> wp.int64:
+    """Return a key above the top_k-th smallest of `count` > top_k keys, or that key, and below the next, by radix select.
+
+    Digit by digit from the top: among the keys that begin with the digits found so far, a histogram of the next one says
+    which of its values the key sought has, and its place among the keys with that value. Where it is the last of those,
+    no further digit matters; after the last digit it is, as no two keys are equal.
+    """
+    prefix = wp.int64(0)
+    place = int(top_k)  # of the key sought, from 1, among those that begin with the prefix
+    shift = int(_KEY_BITS)  # bits that come after the prefix
+    sought = bool(True)
+    while sought:
+        bits = wp.min(_DIGIT_BITS, shift)
+        shift -= bits
+        for digit in range(thread, _DIGITS, threads):
+            bins[digit] = 0
+        sync_block()
+        for slot in range(thread, count, threads):
+            key = keys[first + slot] >> wp.int64(shift)
+            if (key >> wp.int64(bits)) == prefix:
+                wp.atomic_add(bins, wp.int32(key & ((wp.int64(1) << wp.int64(bits)) - wp.int64(1))), 1)
+        sync_block()
+        for group in range(thread, _GROUPS, threads):
+            in_group = int(0)
+            for digit in range(_GROUP * group, _GROUP * group + _GROUP):
+                in_group += bins[digit]
+            bins[_DIGITS + group] = in_group
+        sync_block()
+        group = int(0)
+        while place > bins[_DIGITS + group]:
+            place -= bins[_DIGITS + group]
+            group += 1
+        digit = _GROUP * group
+        while place > bins[digit]:
+            place -= bins[digit]
+            digit += 1
+        prefix = (prefix << wp.int64(bits)) | wp.int64(digit)
+        sought = place < bins[digit]
+        sync_block()
+    return ((prefix + wp.int64(1)) << wp.int64(shift)) - wp.int64(1)
+
+
 @wp.kernel
-def _count_digits(
-    candidates: wp.array(dtype=Candidates), top_k: wp.int32, shift: wp.int32, digit_bits: wp.int32
+def _select(
+    threads: wp.int32, candidates: wp.array(dtype=Candidates), top_k: wp.int32, scratch: wp.array(dtype=wp.uint32)
 ) -> None:
-    """Count, per level, the next digit of the keys that share the prefix found so far."""
-    level, slot = wp.tid()
+    """Bring each level's top_k smallest keys together, a block for each level."""
+    level, thread = wp.tid()
+    bins = wp.array(ptr=block_memory(scratch, level), shape=(BLOCK_WORDS,), dtype=wp.int32)
+    keys = candidates[0].keys
+    first = candidates[0].firsts[level]
     count = candidates[0].counts[level]
-    if slot < count and count > top_k:
-        key = candidates[0].keys[candidates[0].firsts[level] + slot] >> wp.int64(shift)
-        if (key >> wp.int64(digit_bits)) == candidates[0].prefixes[level]:
-            digit = wp.int32(key & ((wp.int64(1) << wp.int64(digit_bits)) - wp.int64(1)))
-            wp.atomic_add(candidates[0].histogram, level, digit, 1)
-
-
-@wp.kernel
-def _pick_digit(candidates: wp.array(dtype=Candidates), top_k: wp.int32, digit_bits: wp.int32) -> None:
-    """Extend each level's prefix by the digit of its top_k-th smallest key, and empty the histogram."""
-    level = wp.tid()
-    if candidates[0].counts[level] > top_k:
-        histogram = candidates[0].histogram
-        place = candidates[0].places[level]
-        found = int(-1)
-        for digit in range(_DIGITS):
-            count = histogram[level, digit]
-            histogram[level, digit] = 0
-            if found < 0:
-                if count >= place:
-                    found = digit
-                else:
-                    place -= count
-        candidates[0].places[level] = place
-        candidates[0].prefixes[level] = (candidates[0].prefixes[level] << wp.int64(digit_bits)) | wp.int64(found)
-
-
-@wp.kernel
-def _gather(candidates: wp.array(dtype=Candidates), top_k: wp.int32) -> None:
-    """Bring each level's top_k smallest keys together."""
-    level, slot = wp.tid()
-    if slot < candidates[0].counts[level]:
-        key = candidates[0].keys[candidates[0].firsts[level] + slot]
-        if candidates[0].counts[level] <= top_k or key <= candidates[0].prefixes[level]:
+    last = wp.int64(_NO_KEY)
+    if count > top_k:
+        last = _find_last_key(keys, first, count, top_k, bins, thread, threads)
+    for slot in range(thread, count, threads):
+        key = keys[first + slot]
+        if key <= last:
             candidates[0].gathered[wp.atomic_add(candidates[0].total, 0, 1)] = key
 
 
 @wp.kernel
+def _rank(threads: wp.int32, candidates: wp.array(dtype=Candidates), ranks: wp.array(dtype=wp.int32)) -> None:
+    """Add to each key's rank how many of a segment of the keys are smaller."""
+    block, thread = wp.tid()
+    keys = candidates[0].gathered
+    total = candidates[0].total[0]
+    for item in range(
+        block * threads + thread, total * ((total + _SEGMENT - 1) / _SEGMENT), _RANKING_BLOCKS * threads
+    ):
+        key = keys[item % total]
+        begin = item / total * _SEGMENT
+        smaller = int(0)
+        for other in range(begin, wp.min(begin + _SEGMENT, total)):
+            smaller += wp.where(keys[other] < key, 1, 0)
+        wp.atomic_add(ranks, item % total, smaller)
+
+
+@wp.kernel
 def _decode(
-    sorted_keys: wp.array(dtype=wp.int64),
-    levels: wp.array(dtype=Level),
+    keys: wp.array(dtype=wp.int64),
+    ranks: wp.array(dtype=wp.int32),
+    levels: wp.array(dtype=LevelOutputs),
     things: wp.int32,
     content_height: wp.int32,
     content_width: wp.int32,
     proposals: wp.array(dtype=ScoredBoxes),
 ) -> None:
     """Turn keys into boxes, clipped to the content's pixels, scores and labels."""
-    rank = wp.tid()
-    if rank < proposals[0].count[0]:
-        key = sorted_keys[rank]
+    slot = wp.tid()
+    if slot < proposals[0].count[0]:
+        rank = ranks[slot]
+        key = keys[slot]
         index = wp.int32(key) & _MAX_BITS
         proposals[0].scores[rank] = wp.cast(_MAX_BITS - wp.int32(key >> _INDEX_BITS), wp.float32)
         level = index >> _LEVEL_SHIFT
@@ -157,25 +223,22 @@ class QueryBoxSelector:
     def __init__(self, dense: DenseDetections, *, capturable: bool | None = None) -> None:
         """Allocate for outputs of the shapes and the device of `dense`.
 
-        With `capturable`, the default on a GPU, the host reads nothing in between and all comparisons are made in
-        parallel; without, the host reads counts and one thread compares no more than it must.
+        With `capturable`, the default on a GPU, the host reads nothing in between and all keys and boxes are compared
+        in parallel; without, the host reads counts, sorts, and one thread compares no more than it must.
         """
         device = dense.semantic_logits.device
         self._capturable = device.is_cuda if capturable is None else capturable
         self._device = device
         capacities = [array.size for array in dense.box_class_logits]
-        self._largest = max(capacities)
-        levels = len(capacities)
+        self._counters = wp.zeros(len(capacities) + 1, dtype=wp.int32, device=device)
         self._search = {
             "keys": wp.empty(sum(capacities), dtype=wp.int64, device=device),
             "firsts": wp.array(np.cumsum([0, *capacities[:-1]]), dtype=wp.int32, device=device),
-            "counts": wp.zeros(levels, dtype=wp.int32, device=device),
-            "prefixes": wp.zeros(levels, dtype=wp.int64, device=device),
-            "places": wp.zeros(levels, dtype=wp.int32, device=device),
-            "histogram": wp.zeros((levels, 2048), dtype=wp.int32, device=device),
-            "total": wp.zeros(1, dtype=wp.int32, device=device),
+            "counts": self._counters[:-1],
+            "total": self._counters[-1:],
         }
-        self._levels = StructSlot(Level, device)
+        self._levels = StructSlot(LevelOutputs, device)
+        self._scratch = make_scratch(len(capacities), device)
         self._proposals: _Proposals | None = None
         kept = _scored_boxes(MAX_DETECTIONS, device)
         self._kept = StructSlot(ScoredBoxes, device).hold(kept)
@@ -189,46 +252,29 @@ class QueryBoxSelector:
             content_size: (height, width) px of the image inside the network's input; boxes are clipped to it.
             settings: Thresholds and capacities.
         """
-        proposals, counts, total = self._reserve(settings.pre_nms_top_k), self._search["counts"], self._search["total"]
-        counts.zero_()
-        total.zero_()
+        proposals = self._reserve(settings.pre_nms_top_k)
         threshold, top_k = settings.pre_nms_threshold, settings.pre_nms_top_k
         floor = float(np.log(threshold / (1 - threshold)) - _LOGIT_MARGIN) if 0 < threshold < 1 else -np.inf
-        for level, (logits, centerness) in enumerate(zip(dense.box_class_logits, dense.centerness_logits, strict=True)):
-            launch(_collect, logits.shape, logits, centerness, floor, threshold, level, proposals.candidates)
-        most = self._largest if self._capturable else int(counts.numpy().max())
-        per_level = (len(dense.box_class_logits), most)
-        if self._capturable or most > top_k:
-            self._find_last_keys(top_k, per_level, proposals.candidates)
-        proposals.gathered.fill_(_NO_KEY)
-        launch(_gather, per_level, proposals.candidates, top_k)
-        number = proposals.capacity if self._capturable else int(total.numpy()[0])
-        if number:
-            wp.utils.radix_sort_pairs(proposals.gathered, proposals.sort_values, number)
-        levels = self._levels.hold(*({"offsets": offsets} for offsets in dense.box_offsets))
-        things = dense.box_class_logits[0].shape[0]
-        launch(_decode, number, proposals.gathered, levels, things, *content_size, proposals.decoded)
+        names, outputs = ("class_logits", "centerness_logits", "offsets"), dense.box_class_logits
+        by_level = zip(outputs, dense.centerness_logits, dense.box_offsets, strict=True)
+        levels = self._levels.hold(*(dict(zip(names, level, strict=True)) for level in by_level))
+        self._counters.zero_()
+        things, _, width = outputs[0].shape
+        if self._capturable:
+            rows = sum(level.shape[1] for level in outputs)
+            launch(_collect, (things, rows, width), levels, 0, floor, threshold, proposals.candidates)
+        else:
+            for number, level in enumerate(outputs):
+                launch(_collect, level.shape, levels, number, floor, threshold, proposals.candidates)
+        launch_blocks(_select, len(outputs), proposals.candidates, top_k, self._scratch)
+        number = proposals.rank(self._search["total"])
+        launch(_decode, number, proposals.gathered, proposals.ranks, levels, things, *content_size, proposals.decoded)
         proposals.suppression.launch(proposals.decoded, settings, self._kept)
         return self._result
 
     def in_use(self) -> list[object]:
         """Return what the last `select` worked on and another may replace: a graph of it needs it to live as long."""
         return [self._proposals, self._levels.array]
-
-    def _find_last_keys(self, top_k: int, per_level: tuple[int, int], candidates: wp.array) -> None:
-        """Find the top_k-th smallest key of each level that has more, by radix select.
-
-        Digit by digit from the top: among the keys that begin with the digits found so far, a histogram of the next
-        one says which of its values the key sought has, and its place among the keys with that value. After the last
-        digit the prefix is the key itself, and since no two keys are equal, exactly top_k are not above it.
-        """
-        self._search["prefixes"].zero_()
-        self._search["places"].fill_(top_k)
-        above = 63
-        for shift in _DIGIT_SHIFTS:
-            launch(_count_digits, per_level, candidates, top_k, shift, above - shift)
-            launch(_pick_digit, per_level[0], candidates, top_k, above - shift)
-            above = shift
 
     def _reserve(self, top_k: int) -> _Proposals:
         """Return buffers for top_k proposals per level."""
@@ -243,12 +289,24 @@ class _Proposals:
 
     def __init__(self, capacity: int, search: dict[str, wp.array], device: wp.Device, *, capturable: bool) -> None:
         self.capacity = capacity
-        self.gathered = wp.empty(2 * capacity, dtype=wp.int64, device=device)  # the sort needs twice the space
-        self.sort_values = wp.zeros(2 * capacity, dtype=wp.int32, device=device)
+        self.gathered = wp.empty(2 * capacity, dtype=wp.int64, device=device)  # sorting needs twice the space
+        self.ranks = wp.array(np.arange(capacity), dtype=wp.int32, device=device)  # of the gathered, when sorted
+        self._sorting = None if capturable else wp.zeros(2 * capacity, dtype=wp.int32, device=device)
         self.candidates = StructSlot(Candidates, device).hold({**search, "gathered": self.gathered})
         boxes = {**_scored_boxes(capacity, device), "count": search["total"]}
         self.decoded = StructSlot(ScoredBoxes, device).hold(boxes)
         self.suppression = Suppression(capacity, device, capturable=capturable)
+
+    def rank(self, total: wp.array) -> int:
+        """Rank what has been gathered, on the host by sorting it; return the number of slots that may hold a key."""
+        if self._sorting is None:
+            self.ranks.zero_()
+            launch_blocks(_rank, _RANKING_BLOCKS, self.candidates, self.ranks)
+            return self.capacity
+        number = int(total.numpy()[0])
+        if number:
+            wp.utils.radix_sort_pairs(self.gathered, self._sorting, number)
+        return number
 
 
 def _scored_boxes(capacity: int, device: wp.Device) -> dict[str, wp.array]:

@@ -7,7 +7,8 @@ both.
 
 There are two ways, of the same result to the bit. On the CPU one thread compares a proposal only with the survivors
 before it, and stops when the result is full. On a GPU, where that would be one slow thread, all pairs are compared in
-parallel first and the walk only combines bits; on the CPU that takes many times as long (docs/performance.md).
+parallel first; then a block of threads walks down in chunks, and within a chunk decides in rounds, all at once, whoever
+waits for nobody's decision. On the CPU that takes many times as long (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -16,13 +17,29 @@ from typing import TYPE_CHECKING
 
 import warp as wp
 
-from rt_panoptic_ros.panoptic.launching import launch
-from rt_panoptic_ros.panoptic.sampling import box_iou, lowest_bit, word_with_bit
+from rt_panoptic_ros.panoptic.blocks import BLOCK_WORDS, bit_count, block_memory, make_scratch, sync_block
+from rt_panoptic_ros.panoptic.launching import launch, launch_blocks
+from rt_panoptic_ros.panoptic.sampling import box_iou, intersection, word_with_bit
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.settings import QueryBoxSettings
 
 wp.set_module_options({"enable_backward": False})
+
+_COMPARING_BLOCKS = wp.constant(256)
+_CHUNK = wp.constant(256)  # proposals
+_CHUNK_WORDS = wp.constant(8)
+
+# Where in a block's memory bits lie: those of a chunk's proposals ...
+_UNDECIDED = wp.constant(0)
+_DECIDED = wp.constant(8)  # in this round
+_CHOSEN = wp.constant(16)  # of those
+_KEPT = wp.constant(24)
+_SURVIVING = wp.constant(32)  # in their class
+_LIST = wp.constant(64)  # the numbers of these
+# ... and those of all proposals, of which there are at most 32 x 1120.
+_REMOVED_FROM_CLASS = wp.constant(320)
+_REMOVED = wp.constant(1440)
 
 
 @wp.struct
@@ -86,68 +103,164 @@ def _suppress_serially(
 
 @wp.kernel
 def _compare_all(
+    threads: wp.int32,
     proposals: wp.array(dtype=ScoredBoxes),
     class_threshold: wp.float32,
     global_threshold: wp.float32,
-    class_overlaps: wp.array2d(dtype=wp.uint32),  # (proposals, words): whom each would remove from its class, as bits
-    overlaps: wp.array2d(dtype=wp.uint32),  # likewise from the result
+    class_overlaps: wp.array2d(dtype=wp.uint32),  # (proposals, words): whom each overlaps in its class, as bits
+    overlaps: wp.array2d(dtype=wp.uint32),  # likewise whom of all
 ) -> None:
-    """Compare each proposal with the 32 of a word, as far as they come after it."""
-    rank, word = wp.tid()
+    """Compare each proposal with the 32 of a word, from those of its own chunk on."""
+    block, thread = wp.tid()
     total = proposals[0].count[0]
-    if rank >= total or 32 * word + 31 <= rank or 32 * word >= total:
-        return
     boxes = proposals[0].boxes
     labels = proposals[0].labels
-    box = boxes[rank]
-    in_class = wp.uint32(0)
-    in_all = wp.uint32(0)
-    for bit in range(wp.max(rank + 1 - 32 * word, 0), wp.min(32, total - 32 * word)):
-        overlap = box_iou(box, boxes[32 * word + bit])
-        if labels[32 * word + bit] == labels[rank] and overlap > class_threshold:
-            in_class = word_with_bit(in_class, bit)
-        if overlap > global_threshold:
-            in_all = word_with_bit(in_all, bit)
-    class_overlaps[rank, word] = in_class
-    overlaps[rank, word] = in_all
+    for item in range(block * threads + thread, total * ((total + 31) / 32), _COMPARING_BLOCKS * threads):
+        rank = item % total
+        word = item / total
+        if word >= rank / _CHUNK * _CHUNK_WORDS:
+            box = boxes[rank]
+            label = labels[rank]
+            in_class = wp.uint32(0)
+            in_all = wp.uint32(0)
+            for bit in range(wp.min(32, total - 32 * word)):
+                other = boxes[32 * word + bit]
+                if intersection(box, other) > 0.0:
+                    overlap = box_iou(box, other)
+                    if labels[32 * word + bit] == label and overlap > class_threshold:
+                        in_class = word_with_bit(in_class, bit)
+                    if overlap > global_threshold:
+                        in_all = word_with_bit(in_all, bit)
+            class_overlaps[rank, word] = in_class
+            overlaps[rank, word] = in_all
+
+
+@wp.func
+def _decide_chunk(
+    overlaps: wp.array2d(dtype=wp.uint32),
+    first: wp.int32,
+    words: wp.array(dtype=wp.uint32),  # of the block
+    thread: wp.int32,
+    threads: wp.int32,
+) -> wp.int32:
+    """Move to `_KEPT` those of `_UNDECIDED` whom no better one there removes; return after how many rounds.
+
+    In each round all those are decided whom one that is kept overlaps, or whose better ones have all been removed.
+    """
+    rounds = int(0)
+    undecided = bool(True)
+    while undecided:
+        for i in range(thread, _CHUNK, threads):
+            own_word = i >> 5
+            own_bit = wp.uint32(1) << wp.uint32(i & 31)
+            if (words[_UNDECIDED + own_word] & own_bit) != wp.uint32(0):
+                removing = wp.uint32(0)
+                waited_for = wp.uint32(0)
+                for word in range(_CHUNK_WORDS):
+                    better = wp.where(word < own_word, ~wp.uint32(0), wp.uint32(0))
+                    better = wp.where(word == own_word, own_bit - wp.uint32(1), better)
+                    better = better & overlaps[first + i, (first >> 5) + word]
+                    removing = removing | (better & words[_KEPT + word])
+                    waited_for = waited_for | (better & words[_UNDECIDED + word])
+                if (removing | waited_for) == wp.uint32(0):
+                    wp.atomic_or(words, _CHOSEN + own_word, own_bit)
+                if removing != wp.uint32(0) or waited_for == wp.uint32(0):
+                    wp.atomic_or(words, _DECIDED + own_word, own_bit)
+        sync_block()
+        for word in range(thread, _CHUNK_WORDS, threads):
+            words[_KEPT + word] = words[_KEPT + word] | words[_CHOSEN + word]
+            words[_UNDECIDED + word] = words[_UNDECIDED + word] & ~words[_DECIDED + word]
+            words[_CHOSEN + word] = wp.uint32(0)
+            words[_DECIDED + word] = wp.uint32(0)
+        sync_block()
+        left = wp.uint32(0)
+        for word in range(_CHUNK_WORDS):
+            left = left | words[_UNDECIDED + word]
+        undecided = left != wp.uint32(0)
+        rounds += 1
+    sync_block()
+    return rounds
+
+
+@wp.func
+def _place(words: wp.array(dtype=wp.uint32), chosen: wp.int32, i: wp.int32) -> wp.int32:
+    """How many of a chunk's set bits, in the words from `chosen` on, come before bit i."""
+    count = int(0)
+    for word in range(_CHUNK_WORDS):
+        before = wp.where(word < (i >> 5), ~wp.uint32(0), wp.uint32(0))
+        before = wp.where(word == (i >> 5), (wp.uint32(1) << wp.uint32(i & 31)) - wp.uint32(1), before)
+        count += bit_count(words[chosen + word] & before)
+    return count
 
 
 @wp.kernel
 def _suppress_compared(
+    threads: wp.int32,
     proposals: wp.array(dtype=ScoredBoxes),
     class_overlaps: wp.array2d(dtype=wp.uint32),
     overlaps: wp.array2d(dtype=wp.uint32),
     max_detections: wp.int32,
-    removed_from_class: wp.array(dtype=wp.uint32),  # (words,): a bit for each proposal, as far as is known
-    removed: wp.array(dtype=wp.uint32),
+    scratch: wp.array(dtype=wp.uint32),
     kept: wp.array(dtype=ScoredBoxes),
+    steps: wp.array(dtype=wp.int32),  # (1,): how many one after the other it took
 ) -> None:
-    """Walk down the scores with all comparisons already made."""
+    """Walk down the scores, a chunk at a time, with all comparisons already made: one block."""
+    block, thread = wp.tid()
+    words = wp.array(ptr=block_memory(scratch, block), shape=(BLOCK_WORDS,), dtype=wp.uint32)
     total = proposals[0].count[0]
-    words = (total + 31) / 32
-    for word in range(words):
-        removed_from_class[word] = wp.uint32(0)
-        removed[word] = wp.uint32(0)
+    total_words = (total + 31) / 32
+    for word in range(thread, BLOCK_WORDS, threads):
+        words[word] = wp.uint32(0)
+    sync_block()
     count = int(0)
-    for word in range(words):
-        ahead = ~wp.uint32(0)  # proposals of this word that the walk has yet to reach
-        if total - 32 * word < 32:
-            ahead = word_with_bit(wp.uint32(0), total - 32 * word) - wp.uint32(1)
-        alive = ahead & ~removed_from_class[word]
-        while alive != wp.uint32(0) and count < max_detections:
-            bit = lowest_bit(alive)
-            rank = 32 * word + bit
-            for later in range(word, words):
-                removed_from_class[later] = removed_from_class[later] | class_overlaps[rank, later]
-            if ((removed[word] >> wp.uint32(bit)) & wp.uint32(1)) == wp.uint32(0):
-                for later in range(word, words):
-                    removed[later] = removed[later] | overlaps[rank, later]
-                _keep(proposals, rank, kept, count)
-                count += 1
-            above = ~wp.uint32(0) << wp.uint32(bit)
-            ahead = ahead & (above & ~word_with_bit(wp.uint32(0), bit))
-            alive = ahead & ~removed_from_class[word]
-    kept[0].count[0] = count
+    step = int(0)
+    first = int(0)
+    while first < total and count < max_detections:
+        first_word = first >> 5
+        for word in range(thread, _CHUNK_WORDS, threads):
+            present = ~wp.uint32(0)
+            ahead = wp.max(total - first - 32 * word, 0)
+            if ahead < 32:
+                present = (wp.uint32(1) << wp.uint32(ahead)) - wp.uint32(1)
+            words[_UNDECIDED + word] = present & ~words[_REMOVED_FROM_CLASS + first_word + word]
+            words[_KEPT + word] = wp.uint32(0)
+        sync_block()
+        step += _decide_chunk(class_overlaps, first, words, thread, threads)
+        for word in range(thread, _CHUNK_WORDS, threads):
+            words[_SURVIVING + word] = words[_KEPT + word]
+            words[_UNDECIDED + word] = words[_KEPT + word] & ~words[_REMOVED + first_word + word]
+            words[_KEPT + word] = wp.uint32(0)
+        sync_block()
+        step += _decide_chunk(overlaps, first, words, thread, threads)
+        for i in range(thread, _CHUNK, threads):
+            own_bit = wp.uint32(1) << wp.uint32(i & 31)
+            if (words[_SURVIVING + (i >> 5)] & own_bit) != wp.uint32(0):
+                words[_LIST + _place(words, _SURVIVING, i)] = wp.uint32(i)
+            if (words[_KEPT + (i >> 5)] & own_bit) != wp.uint32(0):
+                place = count + _place(words, _KEPT, i)
+                if place < max_detections:
+                    _keep(proposals, first + i, kept, place)
+        sync_block()
+        # Those that survived in their class remove from it in later chunks, and those that are kept from all.
+        later = first_word + _CHUNK_WORDS
+        more = wp.max(total_words - later, 0)
+        for item in range(thread, more * _place(words, _SURVIVING, _CHUNK), threads):
+            i = wp.int32(words[_LIST + item / more])
+            word = later + item % more
+            in_class = class_overlaps[first + i, word]
+            if in_class != wp.uint32(0):
+                wp.atomic_or(words, _REMOVED_FROM_CLASS + word, in_class)
+            if (words[_KEPT + (i >> 5)] & (wp.uint32(1) << wp.uint32(i & 31))) != wp.uint32(0):
+                in_all = overlaps[first + i, word]
+                if in_all != wp.uint32(0):
+                    wp.atomic_or(words, _REMOVED + word, in_all)
+        count += _place(words, _KEPT, _CHUNK)
+        step += 1
+        first += _CHUNK
+        sync_block()
+    if thread == 0:
+        kept[0].count[0] = wp.min(count, max_detections)
+        steps[0] = step
 
 
 class Suppression:
@@ -155,11 +268,13 @@ class Suppression:
 
     def __init__(self, capacity: int, device: wp.Device, *, capturable: bool) -> None:
         """Allocate for the way that compares all pairs in parallel (`capturable`), or for the serial one."""
-        words = -(-capacity // 32)
         self._survivors = None if capturable else wp.zeros(capacity, dtype=wp.int32, device=device)
+        self.steps = wp.zeros(1, dtype=wp.int32, device=device)  # of the walk that combines bits
         if capturable:
-            self._overlaps = [wp.zeros((capacity, words), dtype=wp.uint32, device=device) for _ in range(2)]
-            self._removed = [wp.zeros(words, dtype=wp.uint32, device=device) for _ in range(2)]
+            chunks = -(-capacity // _CHUNK)
+            shape = (chunks * _CHUNK, chunks * _CHUNK_WORDS)
+            self._overlaps = [wp.zeros(shape, dtype=wp.uint32, device=device) for _ in range(2)]
+            self._scratch = make_scratch(1, device)
 
     def launch(self, proposals: wp.array, settings: QueryBoxSettings, kept: wp.array) -> None:
         """Enqueue the suppression of `proposals` into `kept`, arrays of one `ScoredBoxes` each."""
@@ -167,5 +282,5 @@ class Suppression:
         if self._survivors is not None:
             launch(_suppress_serially, 1, proposals, *thresholds, limit, self._survivors, kept)
             return
-        launch(_compare_all, self._overlaps[0].shape, proposals, *thresholds, *self._overlaps)
-        launch(_suppress_compared, 1, proposals, *self._overlaps, limit, *self._removed, kept)
+        launch_blocks(_compare_all, _COMPARING_BLOCKS, proposals, *thresholds, *self._overlaps)
+        launch_blocks(_suppress_compared, 1, proposals, *self._overlaps, limit, self._scratch, kept, self.steps)
