@@ -2,7 +2,7 @@
 
 Detections come by falling score. One whose mask is already claimed for more than the overlap threshold is dropped;
 else it takes its unclaimed pixels. Here every pixel first goes to its best detection; then each dropped detection's
-pixels go on to their next.
+pixels go on to their next, which only cells that several hold have.
 """
 
 from __future__ import annotations
@@ -12,19 +12,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
+from rt_panoptic_ros.panoptic.blocks import make_scratch
 from rt_panoptic_ros.panoptic.fusion_kernels import (
     NO_OWNER,
     Labelling,
     claim,
+    clear,
     count_classes,
-    find_dropped,
-    number,
     paint_instances,
-    release,
     render_masks,
+    settle,
     void_small_stuff,
 )
-from rt_panoptic_ros.panoptic.launching import LEAST_CELLS, Download, StructSlot, band_count, launch, launch_rows
+from rt_panoptic_ros.panoptic.launching import (
+    LEAST_CELLS,
+    Packed,
+    StructSlot,
+    band_count,
+    launch,
+    launch_blocks,
+    launch_rows,
+    row_parts,
+)
 from rt_panoptic_ros.panoptic.pixel_map import make_pixel_map
 from rt_panoptic_ros.panoptic.semantics import paint_semantics
 from rt_panoptic_ros.records import VOID, DenseDetections, DetectionTable, ImageGeometry, MaskMembership, PanopticResult
@@ -50,25 +59,41 @@ class PanopticFuser:
         self._cells4 = (2 * height, 2 * width)
         self._pixels8 = make_pixel_map(geometry, 8, self._cells8, device)
         self._pixels4 = make_pixel_map(geometry, 4, self._cells4, device)
-        bands = band_count(device)
-        self._arrays = {
-            "held": wp.zeros(self._cells4, dtype=wp.uint8, device=device),
-            "owner": wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device),
-            "semantic": wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device),
-            "instance": wp.zeros(geometry.camera_size, dtype=wp.uint16, device=device),
-            "totals": wp.zeros((bands, MAX_DETECTIONS), dtype=wp.int32, device=device),
-            "areas": wp.zeros((bands, MAX_DETECTIONS), dtype=wp.int32, device=device),
-            "mask_boxes": wp.zeros((bands, MAX_DETECTIONS, 4), dtype=wp.int32, device=device),
-            "ids": wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device),
-            "state": wp.zeros(2, dtype=wp.int32, device=device),
-            "dropping": wp.zeros(1, dtype=wp.int32, device=device),
-            "class_areas": wp.zeros(classes, dtype=wp.int32, device=device),
-        }
-        self._labelling = StructSlot(Labelling, device).hold({**self._arrays, "pixels": self._pixels4})
-        no_box = np.tile(np.array([2**31 - 1, 2**31 - 1, -1, -1], np.int32), (bands, MAX_DETECTIONS, 1))
-        self._no_boxes = wp.array(no_box, dtype=wp.int32, device=device)
-        self._queries: QueryBoxes | None = None  # those of the last launch
-        self._download = Download({})
+        bands, cells = band_count(device), self._cells4[0] * self._cells4[1]
+        # In this order the host gets one image and the table, or both and the table, in one copy.
+        self._results = Packed(
+            {
+                "semantic": (geometry.camera_size, wp.uint8),
+                "ids": ((MAX_DETECTIONS,), wp.int32),
+                "areas": ((MAX_DETECTIONS,), wp.int32),
+                "mask_boxes": ((bands, MAX_DETECTIONS, 4), wp.int32),
+                "boxes": ((MAX_DETECTIONS,), wp.vec4),
+                "scores": ((MAX_DETECTIONS,), wp.float32),
+                "labels": ((MAX_DETECTIONS,), wp.int32),
+                "instance": (geometry.camera_size, wp.uint8),
+            },
+            device,
+        )
+        per_band = bands * MAX_DETECTIONS
+        counters = wp.zeros(2 * per_band + bands + classes, dtype=wp.int32, device=device)
+        self._instance = self._results.arrays["instance"]
+        self._semantic = self._results.arrays["semantic"]
+        self._clearings = max(counters.size, per_band)
+        self._labelling = StructSlot(Labelling, device).hold(
+            {
+                **self._results.arrays,
+                "pixels": self._pixels4,
+                "held": wp.zeros(self._cells4, dtype=wp.uint8, device=device),
+                "contested": wp.empty((bands, cells), dtype=wp.int32, device=device),
+                "owner": wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device),
+                "counters": counters,
+                "totals": counters[:per_band].reshape((bands, MAX_DETECTIONS)),
+                "claimed": counters[per_band : 2 * per_band].reshape((bands, MAX_DETECTIONS)),
+                "contested_counts": counters[2 * per_band : 2 * per_band + bands],
+                "class_areas": counters[2 * per_band + bands :],
+            }
+        )
+        self._scratch = make_scratch(1, device)
 
     def launch(
         self,
@@ -85,41 +110,28 @@ class PanopticFuser:
             membership: Of those, at the grid points.
             settings: Overlap and area limits.
         """
-        field, labelling, arrays = membership.field, self._labelling, self._arrays
-        if self._queries is not queries:
-            self._queries = queries
-            results = {name: arrays[name] for name in ("semantic", "instance", "ids", "areas", "mask_boxes")}
-            self._download = Download(
-                {**results, "boxes": queries.boxes, "scores": queries.scores, "labels": queries.labels}
-            )
-        for counter in ("totals", "areas", "state", "instance", "class_areas"):
-            arrays[counter].zero_()
-        wp.copy(arrays["mask_boxes"], self._no_boxes)
+        field, labelling = membership.field, self._labelling
+        launch(clear, self._clearings, labelling)
+        self._instance.zero_()
+        (rows, columns), parts = self._cells8, row_parts(field.device)
         launch_rows(
-            paint_semantics, self._cells8, dense.semantic_logits, membership.best_classes, self._pixels8,
-            arrays["semantic"],
+            paint_semantics, (rows, parts, columns), dense.semantic_logits, membership.best_classes, self._pixels8,
+            self._semantic, parts,
         )  # fmt: skip
         launch_rows(claim, self._cells4, field, labelling, least_cells=_HELD_CELLS)
-        launch(find_dropped, 1, field, settings.overlap_threshold, labelling)
-
-        def hand_on() -> None:
-            launch_rows(release, self._cells4, field, labelling, least_cells=_HELD_CELLS)
-            launch(find_dropped, 1, field, settings.overlap_threshold, labelling)
-
-        wp.capture_while(arrays["dropping"], hand_on)
-        launch(number, 1, field, labelling)
+        launch_blocks(settle, 1, field, queries.scores, settings.overlap_threshold, labelling, self._scratch)
         launch_rows(paint_instances, self._cells4, field, labelling, least_cells=_HELD_CELLS)
         if settings.stuff_area_min > 0:
-            launch(count_classes, self._geometry.camera_size, labelling)
-            launch(void_small_stuff, self._geometry.camera_size, field, settings.stuff_area_min, labelling)
-        self._download.enqueue()
+            launch(count_classes, self._cells8, self._pixels8, labelling)
+            launch(void_small_stuff, self._cells8, field, settings.stuff_area_min, self._pixels8, labelling)
+        self._results.enqueue("semantic", "instance")
 
     def result(self) -> PanopticResult:
         """Wait for the last `launch`; return the labels of every camera pixel and the table of visible objects.
 
         The arrays are the caller's own.
         """
-        arrays = self._download.views()
+        arrays = self._results.host()
         visible = np.flatnonzero(arrays["ids"])
         mask_boxes = arrays["mask_boxes"][:, visible]
         table = DetectionTable(
@@ -127,13 +139,9 @@ class PanopticFuser:
             scores=arrays["scores"][visible],
             boxes=camera_boxes(arrays["boxes"][visible], self._geometry),
             mask_boxes=np.concatenate([mask_boxes[..., :2].min(axis=0), mask_boxes[..., 2:].max(axis=0)], axis=1),
-            areas=arrays["areas"][:, visible].sum(axis=0).astype(np.uint32),
+            areas=arrays["areas"][visible].astype(np.uint32),
         )
-        return PanopticResult(arrays["semantic"].copy(), arrays["instance"].copy(), table)
-
-    def in_use(self) -> list[object]:
-        """Return what the last `launch` worked on and another may replace; see `QueryBoxSelector.in_use`."""
-        return [self._download]
+        return PanopticResult(arrays["semantic"].copy(), arrays["instance"].astype(np.uint16), table)
 
     def render_masks(self, membership: MaskMembership) -> np.ndarray:
         """Return the whole masks before fusion, (n, H, W) bool at the camera's size (Eq. 7)."""

@@ -1,17 +1,19 @@
 """The kernels of panoptic fusion (see `fusion`): masks between grid points, whose pixel is whose, the labels.
 
 A mask probability between grid points is bilinear, a convex combination of those at the cell's four corners. So where
-all four reach the threshold (`_at_all_corners`), every pixel of the cell does, and where none does (not even
-`_at_any_corner`), none does; only what lies in between is interpolated (`_holds`).
+all four reach the threshold (`held_everywhere`), every pixel of the cell does, and where none does (not even
+`held_anywhere`), none does; only what lies in between is interpolated (`_holds`).
 """
 
 from __future__ import annotations
 
 import warp as wp
 
-from rt_panoptic_ros.panoptic.mask_field import MaskField, mask_probability
-from rt_panoptic_ros.panoptic.pixel_map import Cell, PixelMap, cell_at, fill_cell, fill_cell16
-from rt_panoptic_ros.panoptic.sampling import WORDS, Bits, has_bit, lerp2, lowest_bit, no_bits
+from rt_panoptic_ros.panoptic.blocks import BLOCK_WORDS, block_memory, sync_block
+from rt_panoptic_ros.panoptic.mask_field import MaskField, held_anywhere, held_everywhere, mask_probability
+from rt_panoptic_ros.panoptic.pixel_map import Cell, PixelMap, cell_at, fill_cell
+from rt_panoptic_ros.panoptic.sampling import has_bit, lerp2, next_bit, no_bits
+from rt_panoptic_ros.settings import MAX_DETECTIONS
 
 wp.set_module_options({"enable_backward": False})
 
@@ -19,6 +21,12 @@ _NOBODY = wp.constant(wp.uint8(0))
 _ONE = wp.constant(wp.uint8(1))
 _SEVERAL = wp.constant(wp.uint8(2))
 NO_OWNER = wp.constant(wp.uint8(255))  # owner of a pixel that no detection holds
+_CAPACITY = wp.constant(MAX_DETECTIONS)
+
+# Where in the memory of the block that settles whose is what it lies: per detection, ...
+_AREAS = wp.constant(0)  # pixels that it owns
+_TOTALS = wp.constant(MAX_DETECTIONS)  # of the pixels of its mask
+_DROPPED = wp.constant(2 * MAX_DETECTIONS)  # ... and the next one to drop, _CAPACITY for none
 
 
 @wp.struct
@@ -27,32 +35,37 @@ class Labelling:
 
     pixels: wp.array(dtype=PixelMap)  # of the stride-4 grid
     held: wp.array2d(dtype=wp.uint8)  # per stride-4 cell: _NOBODY, _ONE detection owns all its pixels, or _SEVERAL
-    owner: wp.array2d(dtype=wp.uint8)  # (H, W): of the pixels of held cells
-    semantic: wp.array2d(dtype=wp.uint8)  # (H, W): class ids
-    instance: wp.array2d(dtype=wp.uint16)  # (H, W): instance ids, 0 for none
+    contested: wp.array2d(dtype=wp.int32)  # (bands, cells): those cells, row x columns + column, that two or more hold
+    contested_counts: wp.array(dtype=wp.int32)  # (bands,)
+    owner: wp.array2d(dtype=wp.uint8)  # (H, W): of the pixels of held cells; dropped ones may own some still
     totals: wp.array2d(dtype=wp.int32)  # (bands, detections): pixels of each mask
-    areas: wp.array2d(dtype=wp.int32)  # (bands, detections): of those, pixels that it owns
-    mask_boxes: wp.array3d(dtype=wp.int32)  # (bands, detections, 4): x_min, y_min, x_max, y_max of them, inclusive
-    ids: wp.array(dtype=wp.int32)  # per detection: instance id, 0 for dropped and invisible ones
-    state: wp.array(dtype=wp.int32)  # next detection to look at; the one just dropped
-    dropping: wp.array(dtype=wp.int32)  # (1,): whether one was just dropped
+    claimed: wp.array2d(dtype=wp.int32)  # (bands, detections): of those, pixels that it owns at first
     class_areas: wp.array(dtype=wp.int32)  # pixels of each class outside instances
+    counters: wp.array(dtype=wp.int32)  # all of these counts
+
+    semantic: wp.array2d(dtype=wp.uint8)  # (H, W): class ids
+    instance: wp.array2d(dtype=wp.uint8)  # (H, W): instance ids, 0 for none
+    ids: wp.array(dtype=wp.int32)  # per detection: instance id, 0 for dropped and invisible ones
+    areas: wp.array(dtype=wp.int32)  # per detection: pixels that it owns
+    mask_boxes: wp.array3d(dtype=wp.int32)  # (bands, detections, 4): x_min, y_min, x_max, y_max of them, inclusive
+    boxes: wp.array(dtype=wp.vec4)  # copies of the query boxes, beside the rest of what the host gets
+    scores: wp.array(dtype=wp.float32)
+    labels: wp.array(dtype=wp.int32)
 
 
-@wp.func
-def _at_any_corner(bits: wp.array2d(dtype=Bits), y: wp.int32, x: wp.int32) -> Bits:
-    """The detections that hold a corner of stride-4 cell (y, x)."""
-    below = wp.min(y + 1, bits.shape[0] - 1)
-    right = wp.min(x + 1, bits.shape[1] - 1)
-    return bits[y, x] | bits[y, right] | bits[below, x] | bits[below, right]
-
-
-@wp.func
-def _at_all_corners(bits: wp.array2d(dtype=Bits), y: wp.int32, x: wp.int32) -> Bits:
-    """The detections that hold all four corners of stride-4 cell (y, x)."""
-    below = wp.min(y + 1, bits.shape[0] - 1)
-    right = wp.min(x + 1, bits.shape[1] - 1)
-    return bits[y, x] & bits[y, right] & bits[below, x] & bits[below, right]
+@wp.kernel
+def clear(labelling: wp.array(dtype=Labelling)) -> None:
+    """Zero what is counted and empty the boxes."""
+    i = wp.tid()
+    if i < labelling[0].counters.shape[0]:
+        labelling[0].counters[i] = 0
+    boxes = labelling[0].mask_boxes
+    if i < boxes.shape[0] * boxes.shape[1]:
+        band = i / boxes.shape[1]
+        j = i % boxes.shape[1]
+        for side in range(2):
+            boxes[band, j, side] = 2147483647
+            boxes[band, j, side + 2] = -1
 
 
 @wp.func
@@ -103,39 +116,45 @@ def claim(
     """
     cell_row, x = wp.tid()
     y = first_row + cell_row
-    anywhere = _at_any_corner(field[0].bits, y, x)
+    anywhere = held_anywhere(field[0].bits, y, x)
     if no_bits(anywhere):
         labelling[0].held[y, x] = _NOBODY
         return
-    everywhere = _at_all_corners(field[0].bits, y, x)
+    if next_bit(anywhere, next_bit(anywhere, -1)) >= 0:
+        slot = wp.atomic_add(labelling[0].contested_counts, band, 1)
+        labelling[0].contested[band, slot] = y * labelling[0].held.shape[1] + x
+    everywhere = held_everywhere(field[0].bits, y, x)
     owner = labelling[0].owner
     cell = cell_at(labelling[0].pixels, y, x)
     size = (cell.bottom - cell.top) * (cell.right - cell.left)
-    first = int(255)
-    for word in range(WORDS):
-        full = everywhere[word]
-        while full != wp.uint32(0):
-            j = 32 * word + lowest_bit(full)
-            wp.atomic_add(labelling[0].totals, band, j, size)
-            first = wp.min(first, j)
-            full = full & (full - wp.uint32(1))  # without its lowest bit
-    fill_cell(owner, cell, wp.uint8(first))
-    if no_bits(anywhere & ~everywhere):
+    first = next_bit(everywhere, -1)
+    fill_cell(owner, cell, wp.uint8(first))  # -1 for none is NO_OWNER here
+    j = int(first)
+    while j >= 0:
+        wp.atomic_add(labelling[0].totals, band, j, size)
+        j = next_bit(everywhere, j)
+    partly = anywhere & ~everywhere
+    if no_bits(partly):
         labelling[0].held[y, x] = _ONE
-        wp.atomic_add(labelling[0].areas, band, first, size)
+        wp.atomic_add(labelling[0].claimed, band, first, size)
         return
     labelling[0].held[y, x] = _SEVERAL
-    for word in range(WORDS):
-        part = anywhere[word] & ~everywhere[word]
-        while part != wp.uint32(0):
-            j = 32 * word + lowest_bit(part)
-            corners = _corner_probabilities(field, y, x, j)
-            wp.atomic_add(labelling[0].totals, band, j, _take(labelling, cell, j, corners, field[0].threshold))
-            part = part & (part - wp.uint32(1))
+    j = next_bit(partly, -1)
+    while j >= 0:
+        corners = _corner_probabilities(field, y, x, j)
+        wp.atomic_add(labelling[0].totals, band, j, _take(labelling, cell, j, corners, field[0].threshold))
+        j = next_bit(partly, j)
+    run_owner = int(255)
+    run = int(0)  # pixels of this owner since the last one of another
     for row in range(cell.top, cell.bottom):
         for column in range(cell.left, cell.right):
-            if owner[row, column] != NO_OWNER:
-                wp.atomic_add(labelling[0].areas, band, wp.int32(owner[row, column]), 1)
+            pixel_owner = wp.int32(owner[row, column])
+            if pixel_owner != run_owner and run_owner != 255:
+                wp.atomic_add(labelling[0].claimed, band, run_owner, run)
+            run = wp.where(pixel_owner == run_owner, run + 1, 1)
+            run_owner = pixel_owner
+    if run_owner != 255:
+        wp.atomic_add(labelling[0].claimed, band, run_owner, run)
 
 
 @wp.func
@@ -147,76 +166,111 @@ def _over_bands(counts: wp.array2d(dtype=wp.int32), j: wp.int32) -> wp.int32:
     return total
 
 
-@wp.kernel
-def find_dropped(
-    field: wp.array(dtype=MaskField), overlap_threshold: wp.float32, labelling: wp.array(dtype=Labelling)
+@wp.func
+def _hand_on(
+    field: wp.array(dtype=MaskField),
+    labelling: wp.array(dtype=Labelling),
+    index: wp.int32,
+    dropped: wp.int32,
+    words: wp.array(dtype=wp.int32),  # of the block
 ) -> None:
-    """Walk down the scores to the next detection of whose mask better ones own more than the threshold."""
-    areas = labelling[0].areas
-    found = int(-1)
-    j = labelling[0].state[0]
-    last = field[0].active[0]
-    while j < last and found < 0:
-        total = _over_bands(labelling[0].totals, j)
-        if wp.float32(total - _over_bands(areas, j)) > overlap_threshold * wp.float32(total):
-            found = j
-            for band in range(areas.shape[0]):
-                areas[band, j] = 0  # its pixels are handed on by `release`
-        j += 1
-    labelling[0].state[0] = j
-    labelling[0].state[1] = found
-    labelling[0].dropping[0] = wp.where(found >= 0, 1, 0)
-
-
-@wp.kernel
-def release(
-    first_row: wp.int32, band: wp.int32, field: wp.array(dtype=MaskField), labelling: wp.array(dtype=Labelling)
-) -> None:
-    """Hand the pixels of the detection just dropped to the next one whose mask holds them.
+    """Hand a contested cell's pixels of the detection just dropped to the next one whose mask holds them.
 
     That is the next owner by the sequential rule too: those of a lower index that weren't dropped don't hold the pixel,
-    or they would own it, and those that were dropped get nothing.
+    or they would own it, and those that were dropped get nothing. A pixel that no other holds stays its own.
     """
-    cell_row, x = wp.tid()
-    y = first_row + cell_row
-    dropped = labelling[0].state[1]
-    if labelling[0].held[y, x] == _NOBODY:
-        return
-    anywhere = _at_any_corner(field[0].bits, y, x)
+    held = labelling[0].held
+    y = index / held.shape[1]
+    x = index % held.shape[1]
+    anywhere = held_anywhere(field[0].bits, y, x)
     if not has_bit(anywhere, dropped):
         return
-    labelling[0].held[y, x] = _SEVERAL
-    everywhere = _at_all_corners(field[0].bits, y, x)
+    held[y, x] = _SEVERAL
+    everywhere = held_everywhere(field[0].bits, y, x)
     pixels = labelling[0].pixels
     owner = labelling[0].owner
     cell = cell_at(pixels, y, x)
-    for row in range(cell.top, cell.bottom):
-        for column in range(cell.left, cell.right):
-            if wp.int32(owner[row, column]) == dropped:
-                next_owner = int(255)
-                for j in range(dropped + 1, field[0].active[0]):
-                    if has_bit(everywhere, j):
-                        next_owner = j
-                        break
-                    if has_bit(anywhere, j):
-                        corners = _corner_probabilities(field, y, x, j)
-                        if _holds(corners, pixels, row, column, field[0].threshold):
-                            next_owner = j
-                            break
-                owner[row, column] = wp.uint8(next_owner)
-                if next_owner != 255:
-                    wp.atomic_add(labelling[0].areas, band, next_owner, 1)
+    j = next_bit(anywhere, dropped)
+    while j >= 0:
+        whole = has_bit(everywhere, j)
+        corners = wp.vec4()
+        if not whole:
+            corners = _corner_probabilities(field, y, x, j)
+        count = int(0)
+        for row in range(cell.top, cell.bottom):
+            for column in range(cell.left, cell.right):
+                if wp.int32(owner[row, column]) == dropped:
+                    if whole or _holds(corners, pixels, row, column, field[0].threshold):
+                        owner[row, column] = wp.uint8(j)
+                        count += 1
+        wp.atomic_add(words, _AREAS + j, count)
+        j = next_bit(anywhere, j)
 
 
 @wp.kernel
-def number(field: wp.array(dtype=MaskField), labelling: wp.array(dtype=Labelling)) -> None:
-    """Number the visible detections 1, 2, 3, ... by falling score."""
-    numbered = int(0)
-    for j in range(labelling[0].ids.shape[0]):
-        labelling[0].ids[j] = 0
-        if j < field[0].active[0] and _over_bands(labelling[0].areas, j) > 0:
-            numbered += 1
-            labelling[0].ids[j] = numbered
+def settle(
+    threads: wp.int32,
+    field: wp.array(dtype=MaskField),
+    scores: wp.array(dtype=wp.float32),  # of the query boxes
+    overlap_threshold: wp.float32,
+    labelling: wp.array(dtype=Labelling),
+    scratch: wp.array(dtype=wp.uint32),
+) -> None:
+    """Drop the detections of whose mask better ones own more than the threshold; number the visible: one block.
+
+    Down the scores, each that is dropped hands its pixels on before the next one is looked at. The visible detections
+    get the ids 1, 2, 3, ...
+    """
+    block, thread = wp.tid()
+    words = wp.array(ptr=block_memory(scratch, block), shape=(BLOCK_WORDS,), dtype=wp.int32)
+    active = field[0].active[0]
+    for j in range(thread, _CAPACITY, threads):
+        words[_AREAS + j] = _over_bands(labelling[0].claimed, j)
+        words[_TOTALS + j] = _over_bands(labelling[0].totals, j)
+        labelling[0].boxes[j] = field[0].boxes[j]
+        labelling[0].scores[j] = scores[j]
+        labelling[0].labels[j] = field[0].labels[j]
+    if thread == 0:
+        words[_DROPPED] = _CAPACITY
+    sync_block()
+    next_one = int(0)
+    dropping = bool(True)
+    while dropping:
+        for j in range(next_one + thread, active, threads):
+            total = words[_TOTALS + j]
+            if wp.float32(total - words[_AREAS + j]) > overlap_threshold * wp.float32(total):
+                wp.atomic_min(words, _DROPPED, j)
+        sync_block()
+        dropped = words[_DROPPED]
+        sync_block()
+        dropping = dropped < _CAPACITY
+        if dropped < _CAPACITY:
+            if thread == 0:
+                words[_DROPPED] = _CAPACITY
+                words[_AREAS + dropped] = 0
+            for band in range(labelling[0].contested.shape[0]):
+                for i in range(thread, labelling[0].contested_counts[band], threads):
+                    _hand_on(field, labelling, labelling[0].contested[band, i], dropped, words)
+            next_one = dropped + 1
+            sync_block()
+    for j in range(thread, _CAPACITY, threads):
+        before = int(0)
+        for other in range(wp.min(j, active)):
+            before += wp.where(words[_AREAS + other] > 0, 1, 0)
+        labelling[0].ids[j] = wp.where(j < active and words[_AREAS + j] > 0, before + 1, 0)
+        labelling[0].areas[j] = words[_AREAS + j]
+
+
+@wp.func_native("""
+const int* value = &wp::index(boxes, band, j, side);
+#if defined(__CUDA_ARCH__)
+return *(volatile const int*)value;
+#else
+return __atomic_load_n(value, __ATOMIC_RELAXED);
+#endif
+""")
+def _side_so_far(boxes: wp.array3d(dtype=wp.int32), band: wp.int32, j: wp.int32, side: wp.int32) -> int:  # type: ignore[empty-body]
+    """Return one side of a box that other threads may be widening."""
 
 
 @wp.func
@@ -225,10 +279,14 @@ def _widen(
     top: wp.int32, bottom: wp.int32, left: wp.int32, right: wp.int32,
 ) -> None:  # fmt: skip
     """Widen the box of detection j's visible pixels to hold a rectangle of them; all sides inclusive."""
-    wp.atomic_min(boxes, band, j, 0, left)
-    wp.atomic_min(boxes, band, j, 1, top)
-    wp.atomic_max(boxes, band, j, 2, right)
-    wp.atomic_max(boxes, band, j, 3, bottom)
+    if left < _side_so_far(boxes, band, j, 0):
+        wp.atomic_min(boxes, band, j, 0, left)
+    if top < _side_so_far(boxes, band, j, 1):
+        wp.atomic_min(boxes, band, j, 1, top)
+    if right > _side_so_far(boxes, band, j, 2):
+        wp.atomic_max(boxes, band, j, 2, right)
+    if bottom > _side_so_far(boxes, band, j, 3):
+        wp.atomic_max(boxes, band, j, 3, bottom)
 
 
 @wp.kernel
@@ -245,52 +303,74 @@ def paint_instances(
     semantic = labelling[0].semantic
     instance = labelling[0].instance
     boxes = labelling[0].mask_boxes
+    labels = field[0].labels
+    thing_ids = field[0].thing_ids
+    ids = labelling[0].ids
     cell = cell_at(labelling[0].pixels, y, x)
     if held == _ONE:
         if cell.top < cell.bottom and cell.left < cell.right:
             only = wp.int32(owner[cell.top, cell.left])
-            fill_cell(semantic, cell, wp.uint8(field[0].thing_ids[field[0].labels[only]]))
-            fill_cell16(instance, cell, wp.uint16(labelling[0].ids[only]))
-            _widen(boxes, band, only, cell.top, cell.bottom - 1, cell.left, cell.right - 1)
+            if ids[only] != 0:
+                fill_cell(semantic, cell, wp.uint8(thing_ids[labels[only]]))
+                fill_cell(instance, cell, wp.uint8(ids[only]))
+                _widen(boxes, band, only, cell.top, cell.bottom - 1, cell.left, cell.right - 1)
         return
-    labels = field[0].labels
-    thing_ids = field[0].thing_ids
-    ids = labelling[0].ids
     for row in range(cell.top, cell.bottom):
         previous = int(255)
         begin = cell.left
         for column in range(cell.left, cell.right):
             holder = wp.int32(owner[row, column])
+            if holder != 255:
+                if ids[holder] == 0:
+                    holder = 255
             if holder != previous:
                 if previous != 255:
                     _widen(boxes, band, previous, row, row, begin, column - 1)
-                previous = holder
                 begin = column
+            previous = holder
             if holder != 255:
-                instance[row, column] = wp.uint16(ids[holder])
+                instance[row, column] = wp.uint8(ids[holder])
                 semantic[row, column] = wp.uint8(thing_ids[labels[holder]])
         if previous != 255:
             _widen(boxes, band, previous, row, row, begin, cell.right - 1)
 
 
 @wp.kernel
-def count_classes(labelling: wp.array(dtype=Labelling)) -> None:
-    """Count what is left to the semantics."""
-    row, column = wp.tid()
-    if labelling[0].instance[row, column] == wp.uint16(0):
-        wp.atomic_add(labelling[0].class_areas, wp.int32(labelling[0].semantic[row, column]), 1)
+def count_classes(pixels: wp.array(dtype=PixelMap), labelling: wp.array(dtype=Labelling)) -> None:
+    """Count what is left to the semantics, by cells of the stride-8 grid."""
+    y, x = wp.tid()
+    cell = cell_at(pixels, y, x)
+    run_class = int(0)
+    run = int(0)  # pixels of this class since the last one of another
+    for row in range(cell.top, cell.bottom):
+        for column in range(cell.left, cell.right):
+            if labelling[0].instance[row, column] == wp.uint8(0):
+                pixel_class = wp.int32(labelling[0].semantic[row, column])
+                if pixel_class != run_class and run > 0:
+                    wp.atomic_add(labelling[0].class_areas, run_class, run)
+                run = wp.where(pixel_class == run_class, run + 1, 1)
+                run_class = pixel_class
+    if run > 0:
+        wp.atomic_add(labelling[0].class_areas, run_class, run)
 
 
 @wp.kernel
 def void_small_stuff(
-    field: wp.array(dtype=MaskField), stuff_area_min: wp.int32, labelling: wp.array(dtype=Labelling)
+    field: wp.array(dtype=MaskField),
+    stuff_area_min: wp.int32,
+    pixels: wp.array(dtype=PixelMap),
+    labelling: wp.array(dtype=Labelling),
 ) -> None:
-    """Make the pixels of stuff classes void that cover less than the minimum."""
-    row, column = wp.tid()
-    c = wp.int32(labelling[0].semantic[row, column])
-    small_stuff = field[0].things_of[c] < 0 and labelling[0].class_areas[c] < stuff_area_min
-    if small_stuff and labelling[0].instance[row, column] == wp.uint16(0):
-        labelling[0].semantic[row, column] = NO_OWNER
+    """Make the pixels of stuff classes void that cover less than the minimum, by cells of the stride-8 grid."""
+    y, x = wp.tid()
+    cell = cell_at(pixels, y, x)
+    semantic = labelling[0].semantic
+    for row in range(cell.top, cell.bottom):
+        for column in range(cell.left, cell.right):
+            c = wp.int32(semantic[row, column])
+            small_stuff = field[0].things_of[c] < 0 and labelling[0].class_areas[c] < stuff_area_min
+            if small_stuff and labelling[0].instance[row, column] == wp.uint8(0):
+                semantic[row, column] = NO_OWNER
 
 
 @wp.kernel
@@ -301,8 +381,8 @@ def render_masks(
 ) -> None:
     """Mark the pixels of each detection's whole mask (Eq. 7)."""
     j, y, x = wp.tid()
-    if has_bit(_at_any_corner(field[0].bits, y, x), j):
-        filled = has_bit(_at_all_corners(field[0].bits, y, x), j)
+    if has_bit(held_anywhere(field[0].bits, y, x), j):
+        filled = has_bit(held_everywhere(field[0].bits, y, x), j)
         corners = wp.vec4()
         if not filled:
             corners = _corner_probabilities(field, y, x, j)

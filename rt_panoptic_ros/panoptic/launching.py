@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MAX_BANDS = 4
 """More would wait for memory; and some cores should stay free for the rest of the robot."""
 
+_ALIGNMENT = 256  # bytes
+
 BLOCK_THREADS = 256
 CPU_BLOCK_THREADS = 1
 """Of blocks whose threads work together; Warp runs a kernel in one thread on the CPU."""
@@ -75,6 +77,11 @@ def launch_rows(kernel: wp.Kernel, shape: Sequence[int], *arguments: Any, least_
         other.result()
 
 
+def row_parts(device: wp.Device) -> int:
+    """Return in how many parts, each a thread's, the rows of a stride-8 cell's pixels are painted."""
+    return 8 if device.is_cuda else 1
+
+
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
     """Return the process's threads for further bands, made when first needed."""
@@ -110,25 +117,38 @@ class StructSlot:
         return self.array
 
 
-class Download:
-    """Fetches a set of arrays, always the same; on a GPU into pinned memory, as part of a captured frame."""
+class Packed:
+    """Arrays that lie one behind the other on a device, so that neighbours come to the host in one copy."""
 
-    def __init__(self, arrays: dict[str, wp.array]) -> None:
-        """Make space on the host for arrays of a device, by name."""
-        self._arrays = arrays
-        self._pinned = {
-            name: wp.empty(array.shape, dtype=array.dtype, device="cpu", pinned=True)
-            for name, array in arrays.items()
-            if array.device.is_cuda
-        }
+    def __init__(self, kinds: Mapping[str, tuple[tuple[int, ...], Any]], device: wp.Device) -> None:
+        """Allocate arrays of {name: (shape, Warp's dtype)}; on a GPU, pinned memory on the host as well."""
+        self._kinds, self._begins, end = dict(kinds), {}, 0
+        for name, (shape, dtype) in kinds.items():
+            self._begins[name] = end
+            end += -(-math.prod(shape) * wp.types.type_size_in_bytes(dtype) // _ALIGNMENT) * _ALIGNMENT
+        self._end = end
+        self._buffer = wp.zeros(end, dtype=wp.uint8, device=device)
+        self._host = wp.empty(end, dtype=wp.uint8, device="cpu", pinned=True) if device.is_cuda else self._buffer
+        self.arrays = self._views(self._buffer)
 
-    def enqueue(self) -> None:
-        """Have the arrays copied after what has been launched so far."""
-        for name, pinned in self._pinned.items():
-            wp.copy(pinned, self._arrays[name])
+    def enqueue(self, first: str, last: str) -> None:
+        """Have the arrays from `first` to `last` copied to the host after what has been launched so far."""
+        if self._host is not self._buffer:
+            begin = self._begins[first]
+            end = min((other for other in self._begins.values() if other > self._begins[last]), default=self._end)
+            wp.copy(self._host, self._buffer, dest_offset=begin, src_offset=begin, count=end - begin)
 
-    def views(self) -> dict[str, np.ndarray]:
-        """Wait for the last `enqueue`; return the arrays, valid until the next one."""
-        if self._pinned:
-            wp.synchronize_stream(wp.get_stream(_device_of([*self._arrays.values()])))
-        return {name: self._pinned.get(name, array).numpy() for name, array in self._arrays.items()}
+    def host(self) -> dict[str, np.ndarray]:
+        """Wait for the last `enqueue`; return the arrays, of which those hold good until the next one."""
+        if self._host is not self._buffer:
+            wp.synchronize_stream(wp.get_stream(self._buffer.device))
+        return {name: array.numpy() for name, array in self._views(self._host).items()}
+
+    def _views(self, buffer: wp.array) -> dict[str, wp.array]:
+        views = {}
+        for name, (shape, dtype) in self._kinds.items():
+            views[name] = wp.array(
+                ptr=buffer.ptr + self._begins[name], shape=shape, dtype=dtype, device=buffer.device, copy=False
+            )
+            views[name].memory = buffer  # lives as long
+        return views

@@ -1,6 +1,6 @@
 """What a frame's outputs say at a point of the stride-4 grid: its own box, and query boxes' mask probabilities (Eq. 5).
 
-What is needed of a point between grid points (softmax normalizer and box) is computed when it is first asked for.
+What mask probabilities need of a point, its softmax normalizer and its box, is computed once for those that need it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from rt_panoptic_ros.panoptic.sampling import (
     box_around,
     box_iou,
     intersection,
+    no_bits,
     published_similarity,
     sample_at,
     source_position,
@@ -53,8 +54,8 @@ class MaskField:
     threshold: wp.float32  # of the mask probability
     gap: wp.float32  # a class whose logit is this far below another's has a probability below the threshold
 
-    log_normalizer: wp.array2d(dtype=wp.float32)  # (2h, 2w), NaN where not yet computed
-    own_boxes: wp.array2d(dtype=wp.vec4)  # (2h, 2w), likewise; empty boxes without levelness
+    log_normalizer: wp.array2d(dtype=wp.float32)  # (2h, 2w), NaN where not computed
+    own_boxes: wp.array2d(dtype=wp.vec4)  # (2h, 2w), of the points with a normalizer; empty boxes without levelness
     bits: wp.array2d(dtype=Bits)  # (2h, 2w): the query boxes that hold the point
 
 
@@ -93,20 +94,29 @@ def own_box(field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32) -> wp.
 
 
 @wp.func_native("""
-float values[256];
-float highest = -INFINITY;
-for (int c = 0; c < logits.shape[0]; ++c) {
+auto value = [&](int c) {
     const char* plane = (const char*)logits.data + (size_t)c * logits.strides[0];
     const float* upper = (const float*)(plane + (size_t)s.y0 * logits.strides[1]);
     const float* lower = (const float*)(plane + (size_t)s.y1 * logits.strides[1]);
-    values[c] = (1.0f - s.wy) * ((1.0f - s.wx) * upper[s.x0] + s.wx * upper[s.x1])
+    return (1.0f - s.wy) * ((1.0f - s.wx) * upper[s.x0] + s.wx * upper[s.x1])
         + s.wy * ((1.0f - s.wx) * lower[s.x0] + s.wx * lower[s.x1]);
-    highest = values[c] > highest ? values[c] : highest;
-}
+};
+#if defined(__CUDA_ARCH__)
+const auto& logit = value;  // an array of them would lie in a GPU thread's slow memory
+#else
+float values[256];
+for (int c = 0; c < logits.shape[0]; ++c)
+    values[c] = value(c);
+const float* kept = values;
+auto logit = [kept](int c) { return kept[c]; };
+#endif
+float highest = -INFINITY;
+for (int c = 0; c < logits.shape[0]; ++c)
+    highest = logit(c) > highest ? logit(c) : highest;
 float total = 0.0f;
 for (int c = 0; c < logits.shape[0]; ++c)
-    if (values[c] - highest > -25.0f)
-        total += expf(values[c] - highest);
+    if (logit(c) - highest > -25.0f)
+        total += expf(logit(c) - highest);
 return highest + logf(total);
 """)
 def _log_sum_exp(logits: wp.array3d(dtype=wp.float32), s: Sample) -> wp.float32:
@@ -164,16 +174,29 @@ def similarity_above(
 
 @wp.func
 def mask_probability(field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32, j: wp.int32) -> wp.float32:
-    """Mask probability of query box j at a grid point (Eq. 5), which is filled first if nobody did before.
-
-    A point is empty as long as one of its five numbers is NaN. Threads that come to an empty point at once all compute
-    and write the same numbers. One that sees only some of another's still finds a NaN among them and writes all five
-    itself before it reads them, so it never uses a half filled point, in whatever order the writes arrive. (Where a
-    number really is NaN, the network's output was: the point is filled anew each time.)
-    """
-    seen = field[0].own_boxes[gy, gx]
-    if wp.isnan(field[0].log_normalizer[gy, gx] + seen[0] + seen[1] + seen[2] + seen[3]):
-        fill_point(field, gy, gx)
+    """Mask probability of query box j at a filled grid point (Eq. 5)."""
     class_id = field[0].thing_ids[field[0].labels[j]]
     similarity = _similarity(field, field[0].own_boxes[gy, gx], gy, gx, field[0].boxes[j])
     return wp.exp(log_probability(field, gy, gx, class_id)) * similarity
+
+
+@wp.func
+def held_anywhere(bits: wp.array2d(dtype=Bits), y: wp.int32, x: wp.int32) -> Bits:
+    """The query boxes that hold a corner of stride-4 cell (y, x)."""
+    below = wp.min(y + 1, bits.shape[0] - 1)
+    right = wp.min(x + 1, bits.shape[1] - 1)
+    return bits[y, x] | bits[y, right] | bits[below, x] | bits[below, right]
+
+
+@wp.func
+def held_everywhere(bits: wp.array2d(dtype=Bits), y: wp.int32, x: wp.int32) -> Bits:
+    """The query boxes that hold all four corners of stride-4 cell (y, x)."""
+    below = wp.min(y + 1, bits.shape[0] - 1)
+    right = wp.min(x + 1, bits.shape[1] - 1)
+    return bits[y, x] & bits[y, right] & bits[below, x] & bits[below, right]
+
+
+@wp.func
+def crosses_border(bits: wp.array2d(dtype=Bits), y: wp.int32, x: wp.int32) -> wp.bool:
+    """Whether a mask ends in stride-4 cell (y, x): between its corners, then, probabilities are asked for."""
+    return not no_bits(held_anywhere(bits, y, x) & ~held_everywhere(bits, y, x))

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 import warp as wp
 
-from rt_panoptic_ros.panoptic.launching import StructSlot, launch, launch_rows
+from rt_panoptic_ros.panoptic.launching import StructSlot, launch_blocks, launch_rows
 from rt_panoptic_ros.panoptic.mask_field import (
     ROUNDING,
     MaskField,
+    crosses_border,
     fill_point,
     log_probability,
     mask_probability,
@@ -31,7 +32,7 @@ from rt_panoptic_ros.panoptic.mask_field import (
     semantic_sample,
     similarity_above,
 )
-from rt_panoptic_ros.panoptic.sampling import Bits, Level, bilinear, lerp2, word_with_bit
+from rt_panoptic_ros.panoptic.sampling import Bits, Level, bilinear, lerp2, no_bits, word_with_bit
 from rt_panoptic_ros.records import DenseDetections, MaskMembership, QueryBoxes
 from rt_panoptic_ros.settings import MAX_DETECTIONS
 
@@ -70,26 +71,30 @@ def _find_best_classes(first_row: wp.int32, band: wp.int32, field: wp.array(dtyp
 
 @wp.kernel
 def _group_by_thing(
+    threads: wp.int32,
     field: wp.array(dtype=MaskField),
     scores: wp.array(dtype=wp.float32),
     count: wp.array(dtype=wp.int32),
     score_threshold: wp.float32,
 ) -> None:
-    """List the query boxes of each thing class; those below the score threshold take no part."""
+    """List the query boxes of each thing class, in one block; those below the score threshold take no part."""
+    _, thread = wp.tid()
     taking_part = int(0)
     for j in range(count[0]):
-        if scores[j] >= score_threshold:
-            taking_part = j + 1
-    field[0].active[0] = taking_part
-    filled = int(0)
-    things = field[0].thing_ids.shape[0]
-    for label in range(things):
-        field[0].starts[label] = filled
-        for j in range(taking_part):
-            if field[0].labels[j] == label:
-                field[0].members[filled] = j
-                filled += 1
-    field[0].starts[things] = filled
+        taking_part += wp.where(scores[j] >= score_threshold, 1, 0)  # scores fall
+    labels = field[0].labels
+    for j in range(thread, taking_part, threads):
+        place = int(0)
+        for other in range(taking_part):
+            place += wp.where(labels[other] < labels[j] or (labels[other] == labels[j] and other < j), 1, 0)
+        field[0].members[place] = j
+    for label in range(thread, field[0].starts.shape[0], threads):
+        start = int(0)
+        for other in range(taking_part):
+            start += wp.where(labels[other] < label, 1, 0)
+        field[0].starts[label] = start
+    if thread == 0:
+        field[0].active[0] = taking_part
 
 
 @wp.func
@@ -111,6 +116,8 @@ def _members_of_thing(
         if agreement >= threshold:
             inside = least * agreement >= threshold * ROUNDING
             if not inside:
+                if wp.isnan(field[0].log_normalizer[gy, gx]):
+                    fill_point(field, gy, gx)
                 inside = mask_probability(field, gy, gx, j) >= threshold
             if inside:
                 found[j >> 5] = word_with_bit(found[j >> 5], j & 31)
@@ -151,13 +158,13 @@ def _members_of_all(field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32
 
 
 @wp.kernel
-def _find_members(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=MaskField)) -> None:
+def _find_members(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=MaskField), share: wp.int32) -> None:
     """Set the bits of the query boxes whose mask probability reaches the threshold at the grid point (Eq. 7).
 
-    Stride-8 cell i lies between stride-4 points 2i and 2i + 1. A thread looks at the four points between the same four
-    cells, fewer at the border, so that what the cells have in common (see above) is worked out once for all of them.
+    Stride-8 cell i lies between stride-4 points 2i and 2i + 1. A thread looks at `share` of the four points between the
+    same four cells, fewer at the border, so that what the cells have in common (see above) is worked out once for them.
     """
-    row, x = wp.tid()
+    row, part, x = wp.tid()
     y = first_row + row
     best = field[0].best_classes
     leads = field[0].leads
@@ -173,17 +180,55 @@ def _find_members(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=Mas
     possible = field[0].active[0] > 0
     if decided:
         possible = possible and label >= 0
-    for gy in range(wp.max(2 * y - 1, 0), wp.min(2 * y + 1, field[0].bits.shape[0])):
-        for gx in range(wp.max(2 * x - 1, 0), wp.min(2 * x + 1, field[0].bits.shape[1])):
-            field[0].log_normalizer[gy, gx] = wp.nan  # nothing is known of the point yet
-            field[0].own_boxes[gy, gx] = wp.vec4(wp.nan, wp.nan, wp.nan, wp.nan)
+    bits = field[0].bits
+    for point in range(part * share, part * share + share):
+        gy = 2 * y - 1 + (point >> 1)
+        gx = 2 * x - 1 + (point & 1)
+        if gy >= 0 and gx >= 0 and gy < bits.shape[0] and gx < bits.shape[1]:
+            field[0].log_normalizer[gy, gx] = wp.nan  # it is not filled yet
             found = Bits()
             if possible:
                 if decided:
                     found = _members_of_thing(field, gy, gx, label, lead)
                 elif not _things_are_negligible(field, gy, gx):
                     found = _members_of_all(field, gy, gx)
-            field[0].bits[gy, gx] = found
+            bits[gy, gx] = found
+
+
+@wp.func
+def _is_asked_for(bits: wp.array2d(dtype=Bits), gy: wp.int32, gx: wp.int32) -> wp.bool:
+    """Whether a mask ends in one of the four cells at a grid point."""
+    above = wp.max(gy - 1, 0)
+    left = wp.max(gx - 1, 0)
+    upper = crosses_border(bits, above, left) or crosses_border(bits, above, gx)
+    return upper or crosses_border(bits, gy, left) or crosses_border(bits, gy, gx)
+
+
+@wp.kernel
+def _fill_points(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=MaskField), share: wp.int32) -> None:
+    """Fill the points at cells in which a mask ends, for those who ask for probabilities between points.
+
+    A thread looks at `share` of the four points (2y, 2x) to (2y + 1, 2x + 1), and at nothing more where no mask ends
+    near them.
+    """
+    row, part, x = wp.tid()
+    y = first_row + row
+    bits = field[0].bits
+    anywhere = bits[2 * y, 2 * x]
+    everywhere = bits[2 * y, 2 * x]
+    for dy in range(-1, 3):
+        for dx in range(-1, 3):
+            gy = wp.clamp(2 * y + dy, 0, bits.shape[0] - 1)
+            gx = wp.clamp(2 * x + dx, 0, bits.shape[1] - 1)
+            anywhere = anywhere | bits[gy, gx]
+            everywhere = everywhere & bits[gy, gx]
+    if no_bits(anywhere & ~everywhere):
+        return
+    for point in range(part * share, part * share + share):
+        gy = 2 * y + (point >> 1)
+        gx = 2 * x + (point & 1)
+        if wp.isnan(field[0].log_normalizer[gy, gx]) and _is_asked_for(bits, gy, gx):
+            fill_point(field, gy, gx)
 
 
 class MaskConstructor:
@@ -236,8 +281,11 @@ class MaskConstructor:
             }
         )
         launch_rows(_find_best_classes, self._cells, field)
-        launch(_group_by_thing, 1, field, queries.scores, queries.count, settings.score_threshold)
-        launch_rows(_find_members, (self._cells[0] + 1, self._cells[1] + 1), field)
+        launch_blocks(_group_by_thing, 1, field, queries.scores, queries.count, settings.score_threshold)
+        rows, columns = self._cells
+        parts = 4 if field.device.is_cuda else 1  # of four points, each its thread there
+        launch_rows(_find_members, (rows + 1, parts, columns + 1), field, 4 // parts)
+        launch_rows(_fill_points, (rows, parts, columns), field, 4 // parts)
         return MaskMembership(self._buffers["best_classes"], self._buffers["active"], field)
 
     def in_use(self) -> list[object]:

@@ -77,14 +77,37 @@ def cell_at(pixels: wp.array(dtype=PixelMap), y: wp.int32, x: wp.int32) -> Cell:
     return cell
 
 
-# The loops over a cell's pixels below are C++ for both devices: the compiler vectorises them, unlike Warp's own.
+@wp.func
+def part_of(cell: Cell, part: wp.int32, parts: wp.int32) -> Cell:
+    """Return one of so many parts of a cell, of whole rows."""
+    rows = cell.bottom - cell.top
+    piece = cell
+    piece.top = cell.top + rows * part / parts
+    piece.bottom = cell.top + rows * (part + 1) / parts
+    return piece
 
 
+# C++ for both devices: the compiler vectorises it, unlike Warp's own loops. A GPU stores several bytes at once only where
+# they are aligned.
 @wp.func_native("""
 const unsigned long long eight = 0x0101010101010101ull * value;
 for (int row = cell.top; row < cell.bottom; ++row) {
     unsigned char* p = (unsigned char*)image.data + (size_t)row * image.strides[0] + cell.left;
     int left = cell.right - cell.left;
+#if defined(__CUDA_ARCH__)
+    while (left > 0) {
+        const int aligned = (size_t)p & 3 ? (size_t)p & 1 ? 1 : 2 : 4;
+        const int bytes = left >= aligned ? aligned : left >= 2 && aligned >= 2 ? 2 : 1;
+        if (bytes == 4)
+            *(unsigned int*)p = (unsigned int)eight;
+        else if (bytes == 2)
+            *(unsigned short*)p = (unsigned short)eight;
+        else
+            *p = value;
+        p += bytes;
+        left -= bytes;
+    }
+#endif
     for (; left >= 8; left -= 8, p += 8)
         memcpy(p, &eight, 8);
     for (; left >= 4; left -= 4, p += 4)
@@ -95,14 +118,3 @@ for (int row = cell.top; row < cell.bottom; ++row) {
 """)
 def fill_cell(image: wp.array2d(dtype=wp.uint8), cell: Cell, value: wp.uint8) -> None:
     """Write a value into the pixels of a cell of a contiguous image."""
-
-
-@wp.func_native("""
-for (int row = cell.top; row < cell.bottom; ++row) {
-    unsigned short* p = (unsigned short*)((char*)image.data + (size_t)row * image.strides[0]);
-    for (int column = cell.left; column < cell.right; ++column)
-        p[column] = value;
-}
-""")
-def fill_cell16(image: wp.array2d(dtype=wp.uint16), cell: Cell, value: wp.uint16) -> None:
-    """Likewise in an image of 16 bits."""

@@ -91,7 +91,7 @@ class Postprocessor:
 
     def in_use(self) -> list[object]:
         """Return what the last `launch` worked on and another may replace; see `QueryBoxSelector.in_use`."""
-        return [*self._selector.in_use(), *self._constructor.in_use(), *self._fuser.in_use()]
+        return [*self._selector.in_use(), *self._constructor.in_use()]
 
     def result(self, *, confidence: bool = False) -> PanopticResult:
         """Wait for the last `launch`, of the same `confidence`; return arrays of the caller's own."""

@@ -125,14 +125,20 @@ def no_bits(bits: Bits) -> wp.bool:
 
 
 @wp.func_native("""
+for (int word = 0; word < 4; ++word) {
+    const int from = after + 1 - 32 * word;
+    const unsigned int left = from <= 0 ? bits[word] : from >= 32 ? 0u : bits[word] & (~0u << from);
+    if (left)
 #if defined(__CUDA_ARCH__)
-return __ffs(word) - 1;
+        return 32 * word + __ffs(left) - 1;
 #else
-return __builtin_ctz(word);
+        return 32 * word + __builtin_ctz(left);
 #endif
+}
+return -1;
 """)
-def lowest_bit(word: wp.uint32) -> int:  # type: ignore[empty-body]  # the text above is its body
-    """Return the place of the lowest set bit of a word that isn't 0."""
+def next_bit(bits: Bits, after: wp.int32) -> int:  # type: ignore[empty-body]  # the text above is its body
+    """Return the lowest number in the set above `after`, which is at least -1; -1 where there is none."""
 
 
 @wp.func

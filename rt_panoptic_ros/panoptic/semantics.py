@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.panoptic.launching import Download, launch_rows
-from rt_panoptic_ros.panoptic.pixel_map import Cell, PixelMap, cell_at, fill_cell, make_pixel_map
+from rt_panoptic_ros.panoptic.launching import Packed, launch_rows, row_parts
+from rt_panoptic_ros.panoptic.pixel_map import Cell, PixelMap, cell_at, fill_cell, make_pixel_map, part_of
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.records import DenseDetections, ImageGeometry
@@ -31,12 +31,17 @@ for (int i = 0; i < 4; ++i) {
 }
 // A block of pixels at a time: what is best so far stays in registers, and a row of it is one vector.
 const int SIDE = 8;
-for (int row = cell.top; row < cell.bottom; row += SIDE)
+#if defined(__CUDA_ARCH__)
+const int HEIGHT = 1;  // a thread has few registers, and others take the other rows
+#else
+const int HEIGHT = 8;
+#endif
+for (int row = cell.top; row < cell.bottom; row += HEIGHT)
     for (int column = cell.left; column < cell.right; column += SIDE) {
-        const int rows = cell.bottom - row < SIDE ? cell.bottom - row : SIDE;
+        const int rows = cell.bottom - row < HEIGHT ? cell.bottom - row : HEIGHT;
         const int columns = cell.right - column < SIDE ? cell.right - column : SIDE;
-        float wx[SIDE], top[SIDE][SIDE];
-        int best[SIDE][SIDE];
+        float wx[SIDE], top[HEIGHT][SIDE];
+        int best[HEIGHT][SIDE];
         for (int i = 0; i < SIDE; ++i)
             wx[i] = i < columns ? pixels.data->column_weights.data[column + i] : 0.0f;
         for (int r = 0; r < rows; ++r)
@@ -99,9 +104,13 @@ def paint_semantics(
     best_classes: wp.array2d(dtype=wp.uint8),  # (h, w)
     pixels: wp.array(dtype=PixelMap),  # of the stride-8 grid
     semantic: wp.array2d(dtype=wp.uint8),
+    parts: wp.int32,
 ) -> None:
-    """Give each pixel of a stride-8 cell the class of the highest interpolated logit, the lowest id on ties."""
-    cell_row, x = wp.tid()
+    """Give each pixel of a stride-8 cell the class of the highest interpolated logit, the lowest id on ties.
+
+    A thread does one of so many parts of a cell.
+    """
+    cell_row, part, x = wp.tid()
     y = first_row + cell_row
     below = wp.min(y + 1, logits.shape[1] - 1)
     right = wp.min(x + 1, logits.shape[2] - 1)
@@ -109,7 +118,7 @@ def paint_semantics(
         wp.int32(best_classes[y, x]), wp.int32(best_classes[y, right]),
         wp.int32(best_classes[below, x]), wp.int32(best_classes[below, right]),
     )  # fmt: skip
-    cell = cell_at(pixels, y, x)
+    cell = part_of(cell_at(pixels, y, x), part, parts)
     if best[0] == best[1] and best[0] == best[2] and best[0] == best[3]:
         fill_cell(semantic, cell, wp.uint8(best[0]))
         return
@@ -158,14 +167,15 @@ def _paint_confidence(
     certainties: wp.array2d(dtype=wp.float32),
     pixels: wp.array(dtype=PixelMap),  # of the stride-8 grid
     confidence: wp.array2d(dtype=wp.uint8),
+    parts: wp.int32,
 ) -> None:
-    """Interpolate the cells' certainties to the camera's pixels."""
-    row, x = wp.tid()
+    """Interpolate the cells' certainties to the camera's pixels; a thread does one of so many parts of a cell."""
+    row, part, x = wp.tid()
     y = first_row + row
     below = wp.min(y + 1, certainties.shape[0] - 1)
     right = wp.min(x + 1, certainties.shape[1] - 1)
     corners = wp.vec4(certainties[y, x], certainties[y, right], certainties[below, x], certainties[below, right])
-    _paint_shares(confidence, pixels, cell_at(pixels, y, x), corners)
+    _paint_shares(confidence, pixels, part_of(cell_at(pixels, y, x), part, parts), corners)
 
 
 class ConfidencePainter:
@@ -177,16 +187,19 @@ class ConfidencePainter:
         self._cells = dense.semantic_logits.shape[1:]
         self._pixels = make_pixel_map(geometry, 8, self._cells, device)
         self._certainties = wp.zeros(self._cells, dtype=wp.float32, device=device)
-        self._confidence = wp.zeros(geometry.camera_size, dtype=wp.uint8, device=device)
-        self._download = Download({"confidence": self._confidence})
+        self._image = Packed({"confidence": (geometry.camera_size, wp.uint8)}, device)
 
     def launch(self, dense: DenseDetections) -> None:
         """Enqueue the work and its download."""
+        (rows, columns), parts = self._cells, row_parts(self._certainties.device)
         launch_rows(_find_certainties, self._cells, dense.semantic_logits, self._certainties)
-        launch_rows(_paint_confidence, self._cells, self._certainties, self._pixels, self._confidence)
-        self._download.enqueue()
+        launch_rows(
+            _paint_confidence, (rows, parts, columns), self._certainties, self._pixels,
+            self._image.arrays["confidence"], parts,
+        )  # fmt: skip
+        self._image.enqueue("confidence", "confidence")
 
     def result(self) -> np.ndarray:
         """Wait for the last `launch`; return (H, W) uint8 at the camera's size, 255 for certainty."""
-        confidence: np.ndarray = self._download.views()["confidence"].copy()
+        confidence: np.ndarray = self._image.host()["confidence"].copy()
         return confidence
