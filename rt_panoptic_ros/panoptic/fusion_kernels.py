@@ -73,10 +73,16 @@ def _corner_probabilities(field: wp.array(dtype=MaskField), y: wp.int32, x: wp.i
     """Mask probabilities of detection j at the four corners of stride-4 cell (y, x): 00, 01, 10, 11."""
     below = wp.min(y + 1, field[0].bits.shape[0] - 1)
     right = wp.min(x + 1, field[0].bits.shape[1] - 1)
-    return wp.vec4(
-        mask_probability(field, y, x, j), mask_probability(field, y, right, j),
-        mask_probability(field, below, x, j), mask_probability(field, below, right, j),
-    )  # fmt: skip
+    corners = wp.vec4()
+    i = int(0)
+    while i < 4:  # not unrolled: four times the code and the registers
+        probability = mask_probability(field, wp.where(i < 2, y, below), wp.where(i % 2 == 0, x, right), j)
+        corners = wp.vec4(
+            wp.where(i == 0, probability, corners[0]), wp.where(i == 1, probability, corners[1]),
+            wp.where(i == 2, probability, corners[2]), wp.where(i == 3, probability, corners[3]),
+        )  # fmt: skip
+        i += 1
+    return corners
 
 
 @wp.func

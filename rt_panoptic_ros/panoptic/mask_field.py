@@ -151,8 +151,10 @@ def _similarity(
     if field[0].use_levelness:
         return _box_similarity(field, own, query)
     best = _box_similarity(field, _level_box(field, 0, gy, gx), query)
-    for level in range(1, _LEVELS):
+    level = int(1)
+    while level < _LEVELS:  # not unrolled: rarely needed, and five times the code
         best = wp.max(best, _box_similarity(field, _level_box(field, level, gy, gx), query))
+        level += 1
     return best
 
 

@@ -32,7 +32,7 @@ from rt_panoptic_ros.panoptic.mask_field import (
     semantic_sample,
     similarity_above,
 )
-from rt_panoptic_ros.panoptic.sampling import Bits, Level, bilinear, lerp2, no_bits, word_with_bit
+from rt_panoptic_ros.panoptic.sampling import Bits, Level, bilinear, lerp2, word_with_bit
 from rt_panoptic_ros.records import DenseDetections, MaskMembership, QueryBoxes
 from rt_panoptic_ros.settings import MAX_DETECTIONS
 
@@ -195,6 +195,28 @@ def _find_members(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=Mas
             bits[gy, gx] = found
 
 
+@wp.func_native("""
+unsigned int anywhere[4] = {0u, 0u, 0u, 0u}, everywhere[4] = {~0u, ~0u, ~0u, ~0u};
+for (int row = top; row < top + 4; ++row) {
+    const int gy = row < 0 ? 0 : row < bits.shape[0] ? row : bits.shape[0] - 1;
+    for (int column = left; column < left + 4; ++column) {
+        const int gx = column < 0 ? 0 : column < bits.shape[1] ? column : bits.shape[1] - 1;
+        const unsigned int* held = (const unsigned int*)&wp::index(bits, gy, gx);
+        for (int word = 0; word < 4; ++word) {
+            anywhere[word] |= held[word];
+            everywhere[word] &= held[word];
+        }
+    }
+}
+bool alike = true;
+for (int word = 0; word < 4; ++word)
+    alike &= anywhere[word] == everywhere[word];
+return alike;
+""")
+def _are_alike(bits: wp.array2d(dtype=Bits), top: wp.int32, left: wp.int32) -> bool:  # type: ignore[empty-body]
+    """Return whether the 4x4 points from (top, left) on, which may reach beyond the grid, are held by the same boxes."""
+
+
 @wp.func
 def _is_asked_for(bits: wp.array2d(dtype=Bits), gy: wp.int32, gx: wp.int32) -> wp.bool:
     """Whether a mask ends in one of the four cells at a grid point."""
@@ -214,15 +236,7 @@ def _fill_points(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=Mask
     row, part, x = wp.tid()
     y = first_row + row
     bits = field[0].bits
-    anywhere = bits[2 * y, 2 * x]
-    everywhere = bits[2 * y, 2 * x]
-    for dy in range(-1, 3):
-        for dx in range(-1, 3):
-            gy = wp.clamp(2 * y + dy, 0, bits.shape[0] - 1)
-            gx = wp.clamp(2 * x + dx, 0, bits.shape[1] - 1)
-            anywhere = anywhere | bits[gy, gx]
-            everywhere = everywhere & bits[gy, gx]
-    if no_bits(anywhere & ~everywhere):
+    if _are_alike(bits, 2 * y - 1, 2 * x - 1):
         return
     for point in range(part * share, part * share + share):
         gy = 2 * y + (point >> 1)
