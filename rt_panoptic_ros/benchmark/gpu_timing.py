@@ -21,7 +21,7 @@ from rt_panoptic_ros.model.bundle import read_bundle
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.model.untrained import make_untrained_bundle
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
-from rt_panoptic_ros.panoptic.launching import Download
+from rt_panoptic_ros.panoptic.launching import Packed
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
 from rt_panoptic_ros.panoptic.postprocess import Postprocessor
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
@@ -72,14 +72,13 @@ def _stages(
     whole = Postprocessor(dense, thing_ids, geometry)
     queries = selector.select(dense, size, settings.query_boxes)
     membership = constructor.construct(dense, queries, settings.masks)
-    images = {"semantic": wp.uint8, "instance": wp.uint16}
-    download = Download({name: wp.zeros(size, dtype=kind, device=device) for name, kind in images.items()})
+    images = Packed({"semantic": (size, wp.uint8), "instance": (size, wp.uint8)}, device)
     return {
         "all": lambda: whole.launch(dense, settings),
         "query_boxes": lambda: selector.select(dense, size, settings.query_boxes),
         "masks": lambda: constructor.construct(dense, queries, settings.masks),
         "fusion with download": lambda: fuser.launch(dense, queries, membership, settings.fusion),
-        "download of two images": download.enqueue,
+        "download of two images": lambda: images.enqueue("semantic", "instance"),
         "confidence": lambda: painter.launch(dense),
     }
 

@@ -1,8 +1,8 @@
 """Kernels whose threads work together in blocks: what the threads of a block share.
 
 Such a kernel is launched by `launching.launch_blocks`; its threads stride over the work, `for i in range(thread, count,
-threads)`, and meet at `sync_block`, which all of them must reach equally often. A block has 256 threads on a GPU and one
-on the CPU, so the same source is a serial program there.
+threads)`, and meet at `sync_block`, which all of them must reach equally often. A block has 256 threads on a GPU and
+one on the CPU, so the same source is a serial program there.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ return (wp::uint64)words;
 return (wp::uint64)(scratch.data + 2560 * (size_t)block);
 #endif
 """)
-def block_memory(scratch: wp.array(dtype=wp.uint32), block: wp.int32) -> wp.uint64:  # type: ignore[empty-body]
-    """Return the address of the block's `BLOCK_WORDS` words: on a GPU fast memory of its own, else its part of `scratch`."""
+def block_memory(scratch: wp.array(dtype=wp.uint32), block: wp.int32) -> wp.uint64:
+    """Return the address of the block's `BLOCK_WORDS` words: on a GPU fast memory, else a part of `scratch`."""
 
 
 @wp.func_native("""

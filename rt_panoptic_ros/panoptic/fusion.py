@@ -29,13 +29,13 @@ from rt_panoptic_ros.panoptic.launching import (
     Packed,
     StructSlot,
     band_count,
+    divided,
     launch,
     launch_blocks,
     launch_rows,
-    row_parts,
 )
 from rt_panoptic_ros.panoptic.pixel_map import make_pixel_map
-from rt_panoptic_ros.panoptic.semantics import paint_semantics
+from rt_panoptic_ros.panoptic.semantics import ROW_PARTS, paint_semantics
 from rt_panoptic_ros.records import VOID, DenseDetections, DetectionTable, ImageGeometry, MaskMembership, PanopticResult
 from rt_panoptic_ros.settings import MAX_DETECTIONS
 
@@ -113,7 +113,7 @@ class PanopticFuser:
         field, labelling = membership.field, self._labelling
         launch(clear, self._clearings, labelling)
         self._instance.zero_()
-        (rows, columns), parts = self._cells8, row_parts(field.device)
+        (rows, columns), parts = self._cells8, divided(field.device, ROW_PARTS)
         launch_rows(
             paint_semantics, (rows, parts, columns), dense.semantic_logits, membership.best_classes, self._pixels8,
             self._semantic, parts,

@@ -155,7 +155,7 @@ def claim(
     for row in range(cell.top, cell.bottom):
         for column in range(cell.left, cell.right):
             pixel_owner = wp.int32(owner[row, column])
-            if pixel_owner != run_owner and run_owner != 255:
+            if pixel_owner != run_owner and run_owner != 255:  # noqa: PLR1714  (Warp has no `in`)
                 wp.atomic_add(labelling[0].claimed, band, run_owner, run)
             run = wp.where(pixel_owner == run_owner, run + 1, 1)
             run_owner = pixel_owner
@@ -205,7 +205,7 @@ def _hand_on(
         count = int(0)
         for row in range(cell.top, cell.bottom):
             for column in range(cell.left, cell.right):
-                if wp.int32(owner[row, column]) == dropped:
+                if wp.int32(owner[row, column]) == dropped:  # noqa: SIM102  (Warp evaluates both sides of `and`)
                     if whole or _holds(corners, pixels, row, column, field[0].threshold):
                         owner[row, column] = wp.uint8(j)
                         count += 1
@@ -326,7 +326,7 @@ def paint_instances(
         begin = cell.left
         for column in range(cell.left, cell.right):
             holder = wp.int32(owner[row, column])
-            if holder != 255:
+            if holder != 255:  # noqa: SIM102  (Warp evaluates both sides of `and`)
                 if ids[holder] == 0:
                     holder = 255
             if holder != previous:

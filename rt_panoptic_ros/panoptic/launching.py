@@ -77,9 +77,9 @@ def launch_rows(kernel: wp.Kernel, shape: Sequence[int], *arguments: Any, least_
         other.result()
 
 
-def row_parts(device: wp.Device) -> int:
-    """Return in how many parts, each a thread's, the rows of a stride-8 cell's pixels are painted."""
-    return 8 if device.is_cuda else 1
+def divided(device: wp.Device, most: int) -> int:
+    """Return among how many threads work is divided that one does on the CPU: `most` on a GPU, which has many."""
+    return most if device.is_cuda else 1
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import warp as wp
 
-from rt_panoptic_ros.panoptic.launching import StructSlot, launch_blocks, launch_rows
+from rt_panoptic_ros.panoptic.launching import StructSlot, divided, launch_blocks, launch_rows
 from rt_panoptic_ros.panoptic.mask_field import (
     ROUNDING,
     MaskField,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 wp.set_module_options({"enable_backward": False})
 
+_POINTS = 4  # of the stride-4 grid by cell of the stride-8 grid
 _LOG_MARGIN = 1e-3  # far above the rounding of logits, so that culling by them never changes a result
 
 
@@ -214,7 +215,7 @@ for (int word = 0; word < 4; ++word)
 return alike;
 """)
 def _are_alike(bits: wp.array2d(dtype=Bits), top: wp.int32, left: wp.int32) -> bool:  # type: ignore[empty-body]
-    """Return whether the 4x4 points from (top, left) on, which may reach beyond the grid, are held by the same boxes."""
+    """Return whether the 4x4 points from (top, left) on, as far as there are, are held by the same query boxes."""
 
 
 @wp.func
@@ -297,9 +298,9 @@ class MaskConstructor:
         launch_rows(_find_best_classes, self._cells, field)
         launch_blocks(_group_by_thing, 1, field, queries.scores, queries.count, settings.score_threshold)
         rows, columns = self._cells
-        parts = 4 if field.device.is_cuda else 1  # of four points, each its thread there
-        launch_rows(_find_members, (rows + 1, parts, columns + 1), field, 4 // parts)
-        launch_rows(_fill_points, (rows, parts, columns), field, 4 // parts)
+        parts = divided(field.device, _POINTS)
+        launch_rows(_find_members, (rows + 1, parts, columns + 1), field, _POINTS // parts)
+        launch_rows(_fill_points, (rows, parts, columns), field, _POINTS // parts)
         return MaskMembership(self._buffers["best_classes"], self._buffers["active"], field)
 
     def in_use(self) -> list[object]:

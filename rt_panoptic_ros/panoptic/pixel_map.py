@@ -87,8 +87,8 @@ def part_of(cell: Cell, part: wp.int32, parts: wp.int32) -> Cell:
     return piece
 
 
-# C++ for both devices: the compiler vectorises it, unlike Warp's own loops. A GPU stores several bytes at once only where
-# they are aligned.
+# C++ for both devices: the compiler vectorises it, unlike Warp's own loops. A GPU stores several bytes at once only
+# where they are aligned.
 @wp.func_native("""
 const unsigned long long eight = 0x0101010101010101ull * value;
 for (int row = cell.top; row < cell.bottom; ++row) {

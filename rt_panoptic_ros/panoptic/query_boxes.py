@@ -104,11 +104,11 @@ def _find_last_key(
     thread: wp.int32,
     threads: wp.int32,
 ) -> wp.int64:
-    """Return a key above the top_k-th smallest of `count` > top_k keys, or that key, and below the next, by radix select.
+    """Return the top_k-th smallest of `count` > top_k keys, or what lies between it and the next, by radix select.
 
-    Digit by digit from the top: among the keys that begin with the digits found so far, a histogram of the next one says
-    which of its values the key sought has, and its place among the keys with that value. Where it is the last of those,
-    no further digit matters; after the last digit it is, as no two keys are equal.
+    Digit by digit from the top: among the keys that begin with the digits found so far, a histogram of the next one
+    says which of its values the key sought has, and its place among the keys with that value. Where it is the last of
+    those, no further digit matters; after the last digit it is, as no two keys are equal.
     """
     prefix = wp.int64(0)
     place = int(top_k)  # of the key sought, from 1, among those that begin with the prefix
@@ -170,9 +170,7 @@ def _rank(threads: wp.int32, candidates: wp.array(dtype=Candidates), ranks: wp.a
     block, thread = wp.tid()
     keys = candidates[0].gathered
     total = candidates[0].total[0]
-    for item in range(
-        block * threads + thread, total * ((total + _SEGMENT - 1) / _SEGMENT), _RANKING_BLOCKS * threads
-    ):
+    for item in range(block * threads + thread, total * ((total + _SEGMENT - 1) / _SEGMENT), _RANKING_BLOCKS * threads):
         key = keys[item % total]
         begin = item / total * _SEGMENT
         smaller = int(0)
@@ -275,6 +273,10 @@ class QueryBoxSelector:
     def in_use(self) -> list[object]:
         """Return what the last `select` worked on and another may replace: a graph of it needs it to live as long."""
         return [self._proposals, self._levels.array]
+
+    def rounds(self) -> int:
+        """Return in how many rounds one after the other the last suppression on a GPU was decided."""
+        return 0 if self._proposals is None else int(self._proposals.suppression.rounds.numpy()[0])
 
     def _reserve(self, top_k: int) -> _Proposals:
         """Return buffers for top_k proposals per level."""

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.panoptic.launching import Packed, launch_rows, row_parts
+from rt_panoptic_ros.panoptic.launching import Packed, divided, launch_rows
 from rt_panoptic_ros.panoptic.pixel_map import Cell, PixelMap, cell_at, fill_cell, make_pixel_map, part_of
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.records import DenseDetections, ImageGeometry
 
 wp.set_module_options({"enable_backward": False})
+
+ROW_PARTS = 8  # of a stride-8 cell, each a thread's on a GPU
 
 
 @wp.func_native("""
@@ -191,7 +193,7 @@ class ConfidencePainter:
 
     def launch(self, dense: DenseDetections) -> None:
         """Enqueue the work and its download."""
-        (rows, columns), parts = self._cells, row_parts(self._certainties.device)
+        (rows, columns), parts = self._cells, divided(self._certainties.device, ROW_PARTS)
         launch_rows(_find_certainties, self._cells, dense.semantic_logits, self._certainties)
         launch_rows(
             _paint_confidence, (rows, parts, columns), self._certainties, self._pixels,

@@ -193,6 +193,58 @@ def _place(words: wp.array(dtype=wp.uint32), chosen: wp.int32, i: wp.int32) -> w
     return count
 
 
+@wp.func
+def _begin_chunk(
+    words: wp.array(dtype=wp.uint32), first: wp.int32, total: wp.int32, thread: wp.int32, threads: wp.int32
+) -> None:
+    """Leave undecided the chunk's proposals that none of an earlier chunk has removed from its class."""
+    for word in range(thread, _CHUNK_WORDS, threads):
+        present = ~wp.uint32(0)
+        ahead = wp.max(total - first - 32 * word, 0)
+        if ahead < 32:
+            present = (wp.uint32(1) << wp.uint32(ahead)) - wp.uint32(1)
+        words[_UNDECIDED + word] = present & ~words[_REMOVED_FROM_CLASS + (first >> 5) + word]
+        words[_KEPT + word] = wp.uint32(0)
+    sync_block()
+
+
+@wp.func
+def _go_on_with_survivors(
+    words: wp.array(dtype=wp.uint32), first: wp.int32, thread: wp.int32, threads: wp.int32
+) -> None:
+    """Note who was kept in its class, and leave undecided whom of those none of an earlier chunk has removed."""
+    for word in range(thread, _CHUNK_WORDS, threads):
+        words[_SURVIVING + word] = words[_KEPT + word]
+        words[_UNDECIDED + word] = words[_KEPT + word] & ~words[_REMOVED + (first >> 5) + word]
+        words[_KEPT + word] = wp.uint32(0)
+    sync_block()
+
+
+@wp.func
+def _remove_later(
+    class_overlaps: wp.array2d(dtype=wp.uint32),
+    overlaps: wp.array2d(dtype=wp.uint32),
+    words: wp.array(dtype=wp.uint32),
+    first: wp.int32,
+    total: wp.int32,
+    thread: wp.int32,
+    threads: wp.int32,
+) -> None:
+    """Have those that survived in their class remove from it in later chunks, and those that are kept from all."""
+    later = (first >> 5) + _CHUNK_WORDS
+    more = wp.max((total + 31) / 32 - later, 0)
+    for item in range(thread, more * _place(words, _SURVIVING, _CHUNK), threads):
+        i = wp.int32(words[_LIST + item / more])
+        word = later + item % more
+        in_class = class_overlaps[first + i, word]
+        if in_class != wp.uint32(0):
+            wp.atomic_or(words, _REMOVED_FROM_CLASS + word, in_class)
+        if (words[_KEPT + (i >> 5)] & (wp.uint32(1) << wp.uint32(i & 31))) != wp.uint32(0):
+            in_all = overlaps[first + i, word]
+            if in_all != wp.uint32(0):
+                wp.atomic_or(words, _REMOVED + word, in_all)
+
+
 @wp.kernel
 def _suppress_compared(
     threads: wp.int32,
@@ -202,36 +254,23 @@ def _suppress_compared(
     max_detections: wp.int32,
     scratch: wp.array(dtype=wp.uint32),
     kept: wp.array(dtype=ScoredBoxes),
-    steps: wp.array(dtype=wp.int32),  # (1,): how many one after the other it took
+    rounds: wp.array(dtype=wp.int32),  # (1,): how many there were, one after the other
 ) -> None:
     """Walk down the scores, a chunk at a time, with all comparisons already made: one block."""
     block, thread = wp.tid()
     words = wp.array(ptr=block_memory(scratch, block), shape=(BLOCK_WORDS,), dtype=wp.uint32)
     total = proposals[0].count[0]
-    total_words = (total + 31) / 32
     for word in range(thread, BLOCK_WORDS, threads):
         words[word] = wp.uint32(0)
     sync_block()
     count = int(0)
-    step = int(0)
+    round_count = int(0)
     first = int(0)
     while first < total and count < max_detections:
-        first_word = first >> 5
-        for word in range(thread, _CHUNK_WORDS, threads):
-            present = ~wp.uint32(0)
-            ahead = wp.max(total - first - 32 * word, 0)
-            if ahead < 32:
-                present = (wp.uint32(1) << wp.uint32(ahead)) - wp.uint32(1)
-            words[_UNDECIDED + word] = present & ~words[_REMOVED_FROM_CLASS + first_word + word]
-            words[_KEPT + word] = wp.uint32(0)
-        sync_block()
-        step += _decide_chunk(class_overlaps, first, words, thread, threads)
-        for word in range(thread, _CHUNK_WORDS, threads):
-            words[_SURVIVING + word] = words[_KEPT + word]
-            words[_UNDECIDED + word] = words[_KEPT + word] & ~words[_REMOVED + first_word + word]
-            words[_KEPT + word] = wp.uint32(0)
-        sync_block()
-        step += _decide_chunk(overlaps, first, words, thread, threads)
+        _begin_chunk(words, first, total, thread, threads)
+        round_count += _decide_chunk(class_overlaps, first, words, thread, threads)
+        _go_on_with_survivors(words, first, thread, threads)
+        round_count += _decide_chunk(overlaps, first, words, thread, threads)
         for i in range(thread, _CHUNK, threads):
             own_bit = wp.uint32(1) << wp.uint32(i & 31)
             if (words[_SURVIVING + (i >> 5)] & own_bit) != wp.uint32(0):
@@ -241,26 +280,13 @@ def _suppress_compared(
                 if place < max_detections:
                     _keep(proposals, first + i, kept, place)
         sync_block()
-        # Those that survived in their class remove from it in later chunks, and those that are kept from all.
-        later = first_word + _CHUNK_WORDS
-        more = wp.max(total_words - later, 0)
-        for item in range(thread, more * _place(words, _SURVIVING, _CHUNK), threads):
-            i = wp.int32(words[_LIST + item / more])
-            word = later + item % more
-            in_class = class_overlaps[first + i, word]
-            if in_class != wp.uint32(0):
-                wp.atomic_or(words, _REMOVED_FROM_CLASS + word, in_class)
-            if (words[_KEPT + (i >> 5)] & (wp.uint32(1) << wp.uint32(i & 31))) != wp.uint32(0):
-                in_all = overlaps[first + i, word]
-                if in_all != wp.uint32(0):
-                    wp.atomic_or(words, _REMOVED + word, in_all)
+        _remove_later(class_overlaps, overlaps, words, first, total, thread, threads)
         count += _place(words, _KEPT, _CHUNK)
-        step += 1
         first += _CHUNK
         sync_block()
     if thread == 0:
         kept[0].count[0] = wp.min(count, max_detections)
-        steps[0] = step
+        rounds[0] = round_count
 
 
 class Suppression:
@@ -269,7 +295,7 @@ class Suppression:
     def __init__(self, capacity: int, device: wp.Device, *, capturable: bool) -> None:
         """Allocate for the way that compares all pairs in parallel (`capturable`), or for the serial one."""
         self._survivors = None if capturable else wp.zeros(capacity, dtype=wp.int32, device=device)
-        self.steps = wp.zeros(1, dtype=wp.int32, device=device)  # of the walk that combines bits
+        self.rounds = wp.zeros(1, dtype=wp.int32, device=device)  # of the last parallel way
         if capturable:
             chunks = -(-capacity // _CHUNK)
             shape = (chunks * _CHUNK, chunks * _CHUNK_WORDS)
@@ -283,4 +309,4 @@ class Suppression:
             launch(_suppress_serially, 1, proposals, *thresholds, limit, self._survivors, kept)
             return
         launch_blocks(_compare_all, _COMPARING_BLOCKS, proposals, *thresholds, *self._overlaps)
-        launch_blocks(_suppress_compared, 1, proposals, *self._overlaps, limit, self._scratch, kept, self.steps)
+        launch_blocks(_suppress_compared, 1, proposals, *self._overlaps, limit, self._scratch, kept, self.rounds)

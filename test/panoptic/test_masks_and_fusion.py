@@ -9,7 +9,7 @@ from dense_cases import CLASSES, THING_IDS, ideal_dense, random_dense, same_geom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt_panoptic_ros.panoptic import fusion, launching
+from rt_panoptic_ros.panoptic import fusion, launching, masks, semantics
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
 from rt_panoptic_ros.panoptic.pixel_map import axis_positions
@@ -41,15 +41,15 @@ def run_kernels(
 def assert_equals_reference(
     dense: DenseDetections, geometry: ImageGeometry, config: PostprocessSettings
 ) -> PanopticResult:
-    queries, masks, result = run_kernels(dense, geometry, config)
+    queries, found, result = run_kernels(dense, geometry, config)
     probabilities = reference.mask_probabilities(dense, queries, THING_IDS, config.masks)
     pixels = reference.camera_sampled(probabilities, geometry, 4)
     threshold = config.masks.mask_threshold
-    differ = masks != (pixels >= np.float32(threshold))
+    differ = found != (pixels >= np.float32(threshold))
     assert np.abs(pixels[differ] - threshold).max(initial=0) < 1e-5  # only where rounding decides
     assert differ.sum() <= 1e-5 * differ.size + 2
 
-    expected = reference.fuse_panoptic(dense, queries, masks, THING_IDS, geometry, config.fusion)
+    expected = reference.fuse_panoptic(dense, queries, found, THING_IDS, geometry, config.fusion)
     np.testing.assert_array_equal(result.instance, expected.instance)
     logits = reference.camera_sampled(dense.semantic_logits.numpy(), geometry, 8)
     best_two = np.sort(logits, axis=0)[-2:]
@@ -144,6 +144,20 @@ def test_bands_of_rows_change_nothing(count: int, monkeypatch: pytest.MonkeyPatc
         assert_equals_reference(random_dense(seed, (96, 160)), same_geometry((96, 160)), config) for seed in range(6)
     ]
     assert sum(len(result.detections) for result in found) > 0
+
+
+def test_work_divided_among_threads_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (masks, fusion, semantics):
+        monkeypatch.setattr(module, "divided", lambda device, most: most)
+    config = PostprocessSettings().replaced(LOW)
+    wide = ImageGeometry(151, 500, 96, 160, 96, 160)
+    found = [
+        assert_equals_reference(random_dense(seed, (96, 160)), geometry, config)
+        for seed in range(3)
+        for geometry in (same_geometry((96, 160)), wide)
+    ]
+    assert sum(len(result.detections) for result in found) > 0
+    test_confidence_is_the_best_class_probability_interpolated((61, 200))
 
 
 def test_two_runs_are_bit_equal() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference_postprocess as reference
-from dense_cases import ideal_dense, random_dense, to_device
+from dense_cases import DEVICE, ideal_dense, random_dense, to_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rt_panoptic_ros.benchmark.scenes import street_scene
+from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
 from rt_panoptic_ros.records import DenseDetections
 from rt_panoptic_ros.settings import QueryBoxSettings
@@ -91,6 +93,35 @@ def test_hundred_identical_boxes_leave_one_per_group() -> None:
         dense.centerness_logits,
     )
     assert assert_equals_reference(crowd, QueryBoxSettings()) == 1
+
+
+def test_chains_of_boxes_that_each_remove_the_next() -> None:
+    """Every second one is kept; whether one is depends on all before it, over the chunks' borders too."""
+    size, stride = (8, 8 * 700), 8
+    dense = ideal_dense(size, [])
+    shape = dense.box_class_logits[0].shape
+    x = np.arange(shape[2]) * stride + stride // 2
+    reach = np.full((4, *shape[1:]), 14.0)  # boxes are 28 px wide and 8 px apart: IoU 0.55 with the next, 0.27 beyond
+    falling = np.full(shape, -50.0)
+    falling[0] = np.linspace(3.0, 2.0, len(x))
+    chain = DenseDetections(
+        dense.semantic_logits,
+        dense.levelness_logits,
+        (to_device(falling), *dense.box_class_logits[1:]),
+        (to_device(reach), *dense.box_offsets[1:]),
+        dense.centerness_logits,
+    )
+    for nms, overall in ((0.5, 1.0), (1.0, 0.5), (0.5, 0.2)):
+        config = QueryBoxSettings(nms_threshold=nms, global_nms_threshold=overall, max_detections=128)
+        assert assert_equals_reference(chain, config, size) == 128
+
+
+def test_no_thread_takes_many_steps_with_a_hundred_objects() -> None:
+    size, table = (1024, 2048), load_class_table("cityscapes")
+    dense = street_scene(size, 100, classes=len(table), thing_ids=table.thing_ids, device=DEVICE)
+    selector = QueryBoxSelector(dense, capturable=True)
+    assert selector.select(dense, size, QueryBoxSettings()).count.numpy()[0] == 100
+    assert 0 < selector.rounds() <= 64  # of suppression; each is a few steps
 
 
 def test_boxes_outside_the_image_are_clipped_to_its_pixels() -> None:
