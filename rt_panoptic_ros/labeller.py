@@ -8,7 +8,7 @@ an image message ─ frames.message_layout.decode_message ─► CameraImage
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ from rt_panoptic_ros.drawing.overlay import render_overlay
 from rt_panoptic_ros.frames.pixel_encodings import to_rgb
 from rt_panoptic_ros.panoptic.class_filter import keep_classes
 from rt_panoptic_ros.panoptic.tracking import InstanceTracker, with_ids
+from rt_panoptic_ros.records import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable
@@ -38,7 +39,7 @@ class LabelledFrame:
     timings_ms: dict[str, float]  # by stage
 
     def overlay(self, opacity: float, palette: str) -> np.ndarray:
-        """Return the labels drawn over the image, (H, W, 3) uint8 RGB; see `render_overlay`."""
+        """Return the labels (both of their images) drawn over the image, (H, W, 3) uint8 RGB; see `render_overlay`."""
         image = np.ascontiguousarray(to_rgb(self.image))
         return render_overlay(image, self.result, self.classes, opacity, palette)
 
@@ -59,7 +60,7 @@ class FrameLabeller:
         camera: Hashable = "",
         class_ids: Collection[int] | None = None,
         tracking: bool = False,
-        confidence: bool = False,
+        images: frozenset[str] = LABELS,
         settings: PostprocessSettings | None = None,
     ) -> LabelledFrame:
         """Label a camera's next frame.
@@ -70,21 +71,26 @@ class FrameLabeller:
             camera: Whose it is: each camera's objects are tracked on their own.
             class_ids: The classes whose objects are told of; None for all. The semantics keep all classes.
             tracking: Keep an object's id from frame to frame; a frame without forgets the camera's objects.
-            confidence: Whether to tell how sure the classes are.
+            images: Those of `records.IMAGES` that are wanted.
             settings: Of the post-processing, for this frame; None for the pipeline's.
 
         Raises:
             InvalidInputError: Not an image that the model can take.
             UnavailableError: The backend can't be had here (only with the first image of a size).
         """
-        result = self._pipeline(image, settings=settings, confidence=confidence)
+        # Objects are followed by their masks; a class filter reads no more than the table.
+        needed = images | {"instance"} if tracking else images
+        result = self._pipeline(image, settings=settings, images=needed)
         timings_ms = dict(self._pipeline.timings_ms)
         begin_s = time.perf_counter()
         # Which objects there are, and their ids, is found in the table; then the image is written anew once, if at all.
         if class_ids is not None:
             result = keep_classes(result, class_ids)
         if tracking:
-            result = with_ids(result, self.tracker(camera).update(result, stamp_ns))
+            ids = self.tracker(camera).update(result, stamp_ns)
+            if "instance" not in images:
+                result = replace(result, instance=np.empty((0, 0), np.uint16))
+            result = with_ids(result, ids)
             timings_ms["tracking"] = (time.perf_counter() - begin_s) * 1e3
         else:
             self._trackers.pop(camera, None)

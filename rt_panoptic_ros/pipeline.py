@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
+from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.inference.backends import check_choice, open_backend, resolve_device
 from rt_panoptic_ros.inference.base import CapturableBackend
 from rt_panoptic_ros.inference.frame_graph import FrameGraph
@@ -18,7 +19,7 @@ from rt_panoptic_ros.inference.input_image import check_image, plan_geometry, pr
 from rt_panoptic_ros.model.bundle import read_bundle
 from rt_panoptic_ros.panoptic.postprocess import Postprocessor, load_postprocessing
 from rt_panoptic_ros.progress import report
-from rt_panoptic_ros.records import CameraImage, ImageGeometry, PanopticResult
+from rt_panoptic_ros.records import IMAGES, LABELS, CameraImage, ImageGeometry, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class _LoadedNetwork:
 
     def run(
         self, image: np.ndarray, geometry: ImageGeometry, settings: PostprocessSettings, timed: Stage, *,
-        confidence: bool,
+        images: frozenset[str],
     ) -> PanopticResult:  # fmt: skip
         """Do a frame's work: with one launch where it has been captured, else stage by stage, and captured then.
 
@@ -63,22 +64,22 @@ class _LoadedNetwork:
         """
         postprocessor, graph = self.kept(geometry)
         capturable = self.backend if isinstance(self.backend, CapturableBackend) else None
-        work = (settings, confidence)
+        work = (settings, images)
         if capturable is not None and graph.holds(work):
             with timed("graph"):
                 self._staged.numpy()[:] = image
                 graph.launch(work)
-                return postprocessor.result(confidence=confidence)
+                return postprocessor.result(images=images)
         with timed("network"):
             self.dense = self.backend.infer(image)
-        postprocessor.launch(self.dense, settings, timed, confidence=confidence)
+        postprocessor.launch(self.dense, settings, timed, images=images)
         with timed("fusion"):  # what is left of it
-            result = postprocessor.result(confidence=confidence)
+            result = postprocessor.result(images=images)
         if capturable is not None:
 
             def enqueue() -> list[object]:
                 wp.copy(capturable.image, self._staged)
-                postprocessor.launch(capturable.enqueue(), settings, confidence=confidence)
+                postprocessor.launch(capturable.enqueue(), settings, images=images)
                 return postprocessor.in_use()
 
             graph.capture(work, enqueue)
@@ -144,25 +145,27 @@ class PanopticPipeline:
         load_postprocessing(resolve_device(self._device))
         size = camera_size or self._network_size or self._bundle.input.size
         if size is not None:
-            for confidence in (False, True):
+            for images in (LABELS, frozenset(IMAGES)):
                 report("labelling a first image")
-                self(CameraImage(np.zeros((*size, 3), np.uint8), "rgb"), confidence=confidence)
+                self(CameraImage(np.zeros((*size, 3), np.uint8), "rgb"), images=images)
 
     def __call__(
-        self, image: CameraImage, *, settings: PostprocessSettings | None = None, confidence: bool = False
+        self, image: CameraImage, *, settings: PostprocessSettings | None = None, images: frozenset[str] = LABELS
     ) -> PanopticResult:
         """Return the labels of `image`.
 
         Args:
             image: The camera's.
             settings: For this image; None for those that the pipeline has.
-            confidence: Whether the result shall tell how sure the classes are.
+            images: Those of `records.IMAGES` that the result shall have; the objects are in it always.
 
         Raises:
-            InvalidInputError: Not a uint8 image of its colour order.
+            InvalidInputError: Not a uint8 image of its colour order, or `images` has another name.
             UnavailableError: The backend can't be had here (only with the first image of a size).
         """
         check_image(image)
+        if not images.issubset(IMAGES):
+            raise InvalidInputError(f"expected images among {', '.join(IMAGES)}, got {', '.join(sorted(images))}")
         settings, spec = settings or self.settings, self._bundle.input
         height, width = image.pixels.shape[:2]
         geometry = plan_geometry((height, width), spec, self._network_size)
@@ -171,7 +174,7 @@ class PanopticPipeline:
         timed = partial(_timed, timings, network.backend.device)
         with timed("input"):
             network_input = prepare_input(image, geometry, spec)
-        result = network.run(network_input, geometry, settings, timed, confidence=confidence)
+        result = network.run(network_input, geometry, settings, timed, images=images)
         self.timings_ms, self._last = timings, (network, geometry, settings)
         return result
 

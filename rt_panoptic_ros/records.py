@@ -24,6 +24,12 @@ ColorOrder = Literal["rgb", "bgr", "rgba", "bgra", "mono"]
 VOID = 255
 """Semantic value of pixels without a class."""
 
+IMAGES = ("semantic", "instance", "confidence")
+"""The images that a `PanopticResult` can have."""
+
+LABELS = frozenset({"semantic", "instance"})
+"""Those of them that it has where nothing else is asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class CameraImage:
@@ -157,9 +163,12 @@ class DetectionTable:
 
 @dataclass(frozen=True, slots=True)
 class PanopticResult:
-    """What one frame gives: a class and an object for every camera pixel, and the list of objects. Host arrays."""
+    """What one frame gives: a class and an object for every camera pixel, and the list of objects. Host arrays.
+
+    Of the images (`IMAGES`), those that were asked for; the others are (0, 0), and the confidence None.
+    """
 
     semantic: np.ndarray  # (H, W) uint8: class id, VOID where there is none
     instance: np.ndarray  # (H, W) uint16: the object's id in `detections`, 0 none
     detections: DetectionTable
-    confidence: np.ndarray | None = None  # (H, W) uint8: probability of the best class x 255; only when asked for
+    confidence: np.ndarray | None = None  # (H, W) uint8: probability of the best class x 255

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from rt_panoptic_ros.datasets.base import true_objects
 from rt_panoptic_ros.labeller import FrameLabeller, LabelledFrame
@@ -23,13 +24,16 @@ class MadeUpPipeline:
     def __init__(self) -> None:
         self.objects: tuple[tuple[int, int], ...] = ()
         self.last: PanopticResult
+        self.asked: frozenset[str]
 
-    def __call__(self, image: CameraImage, **_: Any) -> PanopticResult:
+    def __call__(self, image: CameraImage, *, images: frozenset[str], **_: Any) -> PanopticResult:
         instance = np.zeros(image.pixels.shape[:2], np.uint16)
         for number, (_, left) in enumerate(self.objects, 1):
             instance[:, left : left + 8] = number
         table = true_objects(instance, np.array([class_id for class_id, _ in self.objects], np.uint8))
-        self.last = PanopticResult(np.zeros_like(instance, np.uint8), instance, table)
+        self.asked = images
+        kept = instance if "instance" in images else instance[:0, :0]
+        self.last = PanopticResult(np.zeros_like(instance, np.uint8), kept, table)
         return self.last
 
 
@@ -78,3 +82,13 @@ def test_cameras_are_tracked_apart_until_they_are_reset() -> None:
     assert labelling.ids((CAR, 21), tracking=True, camera="rear") == [2]
     labelling.labeller.reset_tracking()
     assert labelling.ids((CAR, 21), tracking=True, camera="rear") == [1]
+
+
+@pytest.mark.parametrize(("tracking", "asked"), [(False, set()), (True, {"instance"})])
+def test_objects_need_no_image_unless_they_are_tracked(tracking: bool, asked: set[str]) -> None:
+    labelling = Labelling()
+    for objects in (((CAR, 0), (PERSON, 20), (CAR, 40)), ((PERSON, 21), (CAR, 41))):
+        frame = labelling.frame(*objects, images=frozenset(), class_ids={CAR}, tracking=tracking)
+        assert labelling.pipeline.asked == asked
+        assert frame.result.instance.shape == (0, 0)
+    assert frame.result.detections.ids.tolist() == [2 if tracking else 1]

@@ -106,7 +106,7 @@ def test_after_preparing_no_kernel_is_loaded(small_bundle: ModelBundle) -> None:
     code = f"""
 import numpy as np, warp as wp
 from rt_panoptic_ros.pipeline import open_pipeline
-from rt_panoptic_ros.records import CameraImage
+from rt_panoptic_ros.records import IMAGES, CameraImage
 pipeline = open_pipeline({str(small_bundle.path)!r}, backend="onnxruntime", device="cpu", settings={VISIBLE})
 wp.config.log_level = wp.LOG_INFO
 pipeline.prepare()
@@ -115,7 +115,7 @@ settings = pipeline.settings.replaced({{"stuff_area_min": 10, "similarity": "iou
 for size in ((90, 130), (64, 96)):
     image = CameraImage(np.zeros((*size, 3), np.uint8), "rgb")
     pipeline(image)
-    pipeline(image, settings=settings, confidence=True)
+    pipeline(image, settings=settings, images=frozenset(IMAGES))
     pipeline.dense_arrays()
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout

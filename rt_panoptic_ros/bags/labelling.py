@@ -18,6 +18,7 @@ from rt_panoptic_ros.bags.topics import plan_bag
 from rt_panoptic_ros.bags.writing import is_made_of, publish_bag, write_bag
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.frames.message_layout import decode_message, stamp_ns
+from rt_panoptic_ros.frames.outputs import images_of
 from rt_panoptic_ros.labeller import FrameLabeller
 from rt_panoptic_ros.pipeline import open_pipeline
 
@@ -154,7 +155,7 @@ def _label_frame(
             camera=camera,
             class_ids=options.model.wanted_classes,
             tracking=options.tracking,
-            confidence="confidence" in options.outputs,
+            images=images_of(options.outputs),
         )
         outputs = frame_messages(options.outputs, frame, message.header, options.opacity, options.palette)
     state = labeller.tracker(camera).state() if options.tracking else b""

@@ -90,7 +90,7 @@ def frame_messages(
 
     Args:
         outputs: Those that are wanted; `CLASS_NAMES` is not of a frame.
-        frame: The labels, with confidence where that is wanted.
+        frame: The labels, with the images that the outputs are made from.
         header: The camera image's.
         opacity: Share of the class colours in the overlay, 0 to 1.
         palette: The overlay's colours, see `render_overlay`.
@@ -113,7 +113,7 @@ def _detections(frame: LabelledFrame, header: Any) -> memoryview:
         detection(mask_box=region(**box), **fields)
         for fields, box in detection_fields(frame.result.detections, frame.classes)
     ]
-    height, width = frame.result.semantic.shape
+    height, width = frame.image.pixels.shape[:2]
     return _serialised("detections", header=header, height=height, width=width, detections=detections)
 
 

@@ -38,7 +38,7 @@ from rt_panoptic_ros.panoptic.masks import MaskConstructor
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
 from rt_panoptic_ros.panoptic.semantics import ConfidencePainter
 from rt_panoptic_ros.pipeline import PanopticPipeline
-from rt_panoptic_ros.records import CameraImage, DenseDetections, ImageGeometry, PanopticResult
+from rt_panoptic_ros.records import LABELS, CameraImage, DenseDetections, ImageGeometry, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings, record_from
 from rt_panoptic_ros.warp_runtime import load_kernels
 
@@ -230,10 +230,11 @@ def _play(
     """Label each two images, twice, captured and not, and compare all bits."""
     different, replayed, objects, played = [], 0, [], 0
     for turn, (settings, images, confidence) in enumerate(frames):
+        wanted = LABELS | {"confidence"} if confidence else LABELS
         for image in images * 2:
-            ours = captured(image, settings=settings, confidence=confidence)
+            ours = captured(image, settings=settings, images=wanted)
             replayed += "graph" in captured.timings_ms
-            expected = plain(image, settings=settings, confidence=confidence)
+            expected = plain(image, settings=settings, images=wanted)
             different += [f"{name} in turn {turn}" for name in _different(ours, expected)]
             objects.append(len(expected.detections))
             played += 1

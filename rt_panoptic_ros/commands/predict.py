@@ -13,7 +13,7 @@ from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import output_path, write_image
 from rt_panoptic_ros.labeller import FrameLabeller
 from rt_panoptic_ros.panoptic.class_filter import parse_class_names
-from rt_panoptic_ros.records import CameraImage
+from rt_panoptic_ros.records import LABELS, CameraImage
 from rt_panoptic_ros.settings import OVERLAY_OPACITY, PALETTES
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def predict_source(
         UnavailableError: A file can't be written.
     """
     class_ids = parse_class_names(object_classes, pipeline.classes)
+    images = LABELS | {"confidence"} if confidence else LABELS
     _refuse_results(out)
     labeller = FrameLabeller(pipeline)
     frames, broken = 0, list[InvalidInputError]()
@@ -72,9 +73,9 @@ def predict_source(
                 round(frame.time_s * 1e9),
                 class_ids=class_ids,
                 tracking=tracking,
-                confidence=confidence,
+                images=images,
             )
-            for name in ("semantic", "instance", *(("confidence",) if confidence else ())):
+            for name in images:
                 write_image(out / name / f"{frame.stem}.png", getattr(labelled.result, name))
             panoptic.add(frame.stem, labelled.result, image_file=frame.file_name)
             overlay = cv2.cvtColor(labelled.overlay(opacity, palette), cv2.COLOR_RGB2BGR)

@@ -7,6 +7,10 @@ make an output's content is in `ros/node/outputs.py` and, for those in `BAG_OUTP
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _IMAGE = "sensor_msgs/msg/Image"
 
@@ -19,18 +23,19 @@ class Output:
     type: str
     content: str  # for the reference page, which says the fields below too
     encoding: str = ""  # sensor_msgs' name of it, for an image
+    images: tuple[str, ...] = ()  # those of `records.IMAGES` that it is made from; objects are in every result
     latched: bool = False  # published when the node is activated, for all who come later; else with every image
     optional: bool = False  # left out where the type's package is not installed: it is not of ROS's base
 
 
 _ALL = (
     Output(
-        "semantic", _IMAGE, encoding="mono8",
+        "semantic", _IMAGE, encoding="mono8", images=("semantic",),
         content="the camera image's size: the class of every pixel, an id of the class table; 255 has no class. Pixels "
         "of countable classes (things) that no object claims keep their class.",
     ),
     Output(
-        "instance", _IMAGE, encoding="mono16",
+        "instance", _IMAGE, encoding="mono16", images=("instance",),
         content="the same size: the object that the pixel belongs to, 1 to 65535; 0 for none. Ids count from 1 in "
         "every image, by falling score; with `tracking` an object keeps its id (the rules stand in "
         "`panoptic/tracking.py`).",
@@ -47,12 +52,13 @@ _ALL = (
         "equal `id` is the same object in every image.",
     ),
     Output(
-        "confidence", _IMAGE, encoding="mono8",
+        "confidence", _IMAGE, encoding="mono8", images=("confidence",),
         content="the same size: the probability of the most likely class x 255, computed at every eighth pixel of the "
         "network's input and interpolated between; at class borders it is low.",
     ),
     Output(
-        "overlay", _IMAGE, encoding="rgb8", content="for eyes: nothing is in it that the other topics lack."
+        "overlay", _IMAGE, encoding="rgb8", images=("semantic", "instance"),
+        content="for eyes: nothing is in it that the other topics lack.",
     ),
     Output(
         "class_names", "std_msgs/msg/String", latched=True,
@@ -76,3 +82,8 @@ BAG_OUTPUTS = ("semantic", "instance", "confidence", "detections", "overlay", "c
 """Names of those that a labelled bag can have, in the order in which they are written."""
 
 DEFAULT_BAG_OUTPUTS = tuple(name for name in BAG_OUTPUTS if name != "overlay")
+
+
+def images_of(outputs: Iterable[str]) -> frozenset[str]:
+    """Return those of `records.IMAGES` that some outputs are made from."""
+    return frozenset(image for name in outputs for image in OUTPUTS[name].images)

@@ -6,17 +6,19 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rt_panoptic_ros.panoptic import fusion_kernels, masks, query_boxes, semantics, suppression
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
 from rt_panoptic_ros.panoptic.semantics import ConfidencePainter
+from rt_panoptic_ros.records import LABELS
 from rt_panoptic_ros.warp_runtime import load_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     import warp as wp
 
     from rt_panoptic_ros.records import DenseDetections, ImageGeometry, PanopticResult, QueryBoxes
@@ -67,7 +69,7 @@ class Postprocessor:
         settings: PostprocessSettings,
         stage: Stage = untimed,
         *,
-        confidence: bool = False,
+        images: frozenset[str] = LABELS,
     ) -> None:
         """Enqueue all stages; `result` waits for them.
 
@@ -75,7 +77,7 @@ class Postprocessor:
             dense: The network's outputs.
             settings: Of all stages.
             stage: Makes what surrounds a stage, given its name, as to time it.
-            confidence: Whether the result shall have it.
+            images: Those of `records.IMAGES` that the result shall have.
         """
         with stage("query_boxes"):
             queries = self._selector.select(dense, self._geometry.content_size, settings.query_boxes)
@@ -83,7 +85,7 @@ class Postprocessor:
             membership = self._constructor.construct(dense, queries, settings.masks)
         with stage("fusion"):
             self._fuser.launch(dense, queries, membership, settings.fusion)
-        if confidence:
+        if "confidence" in images:
             if self._painter is None:
                 self._painter = ConfidencePainter(dense, self._geometry)
             with stage("confidence"):
@@ -93,11 +95,15 @@ class Postprocessor:
         """Return what the last `launch` worked on and another may replace; see `QueryBoxSelector.in_use`."""
         return [*self._selector.in_use(), *self._constructor.in_use()]
 
-    def result(self, *, confidence: bool = False) -> PanopticResult:
-        """Wait for the last `launch`, of the same `confidence`; return arrays of the caller's own."""
+    def result(self, *, images: frozenset[str] = LABELS) -> PanopticResult:
+        """Wait for the last `launch`, of the same `images`; return arrays of the caller's own."""
         result = self._fuser.result()
-        if confidence and self._painter is not None:
-            return replace(result, confidence=self._painter.result())
+        if "semantic" not in images:
+            result = replace(result, semantic=np.empty((0, 0), np.uint8))
+        if "instance" not in images:
+            result = replace(result, instance=np.empty((0, 0), np.uint16))
+        if "confidence" in images and self._painter is not None:
+            result = replace(result, confidence=self._painter.result())
         return result
 
     def masks(self, dense: DenseDetections, settings: PostprocessSettings) -> tuple[QueryBoxes, np.ndarray]:

@@ -93,7 +93,8 @@ class InstanceTracker:
         """Return the lasting id of each of a frame's objects, in the order of its table.
 
         Args:
-            result: Of the next frame; objects that its table doesn't list are none, whatever the image shows.
+            result: Of the next frame, with its instance image; objects that its table doesn't list are none, whatever
+            the image shows.
             stamp_ns: The frame's stamp; 0 where frames have none.
 
         Returns:
@@ -163,10 +164,11 @@ def with_ids(result: PanopticResult, ids: np.ndarray) -> PanopticResult:
     """
     new = np.zeros(LAST_ID + 1, np.uint16)
     new[result.detections.ids] = ids
-    if result.instance.max(initial=0) < 256:  # as fusion numbers them: OpenCV's table of bytes is five times as fast
-        instance = cv2.LUT(result.instance.astype(np.uint8), new[:256])
-    else:
-        instance = new[result.instance]
+    instance = result.instance
+    if instance.max(initial=0) > 255:
+        instance = new[instance]
+    elif instance.size:  # as fusion numbers them: OpenCV's table of bytes is five times as fast
+        instance = cv2.LUT(instance.astype(np.uint8), new[:256])
     return replace(result, instance=instance, detections=replace(result.detections, ids=ids))
 
 

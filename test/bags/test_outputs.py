@@ -42,7 +42,7 @@ from rt_panoptic_ros.drawing.overlay import render_overlay
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.panoptic.tracking import InstanceTracker, with_ids
 from rt_panoptic_ros.pipeline import open_pipeline
-from rt_panoptic_ros.records import CameraImage
+from rt_panoptic_ros.records import IMAGES, CameraImage
 
 if TYPE_CHECKING:
     from bag_cases import Label
@@ -63,7 +63,7 @@ def test_a_bag_with_its_labels(label: Label, options: BagOptions, tmp_path: Path
     pipeline = open_pipeline(**options.pipeline)
     objects = 0
     for number, (time_ns, image) in enumerate(topics["/camera/image_raw"]):
-        expected = pipeline(CameraImage(picture(number), "rgb"), confidence=True)
+        expected = pipeline(CameraImage(picture(number), "rgb"), images=frozenset(IMAGES))
         outputs = {name.rpartition("/")[2]: topics[name][number] for name in topics if name.startswith(NODE)}
         assert {entry[0] for entry in outputs.values()} == {time_ns}
         assert all(entry[1].header == image.header for entry in outputs.values())
@@ -83,6 +83,9 @@ def test_a_bag_with_its_labels(label: Label, options: BagOptions, tmp_path: Path
         assert [entry.class_id for entry in listed.detections] == expected.detections.class_ids.tolist()
         objects += len(shown)
     assert objects > 6
+    label(source, tmp_path / "objects", outputs=("detections",))  # none of the images is made for them alone
+    alone = by_topic(tmp_path / "objects")[f"{NODE}/detections"]
+    assert repr(alone) == repr(topics[f"{NODE}/detections"])
 
 
 def test_the_overlay_as_it_is_asked_for(label: Label, options: BagOptions, tmp_path: Path) -> None:

@@ -43,13 +43,13 @@ class TruthPipeline:
 
         self.timings_ms: dict[str, float] = {}
 
-    def __call__(self, image: CameraImage, *, confidence: bool, settings: None) -> PanopticResult:
+    def __call__(self, image: CameraImage, *, images: frozenset[str], settings: None) -> PanopticResult:
         semantic, instance = image.pixels[..., 0].copy(), image.pixels[..., 1].astype(np.uint16)
         class_ids = np.array(
             [semantic[instance == number][0] for number in range(1, int(instance.max()) + 1)], np.uint8
         )
         labels = PanopticResult(semantic, instance, true_objects(instance, class_ids))
-        return replace(labels, confidence=255 - semantic) if confidence else labels
+        return replace(labels, confidence=255 - semantic) if "confidence" in images else labels
 
 
 def labels(stuff: int, *objects: tuple[int, int, int]) -> np.ndarray:

@@ -17,16 +17,18 @@ import pytest
 import warp as wp
 from dense_cases import CLASSES, DEVICE, THING_IDS, random_dense
 
+from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.inference import frame_graph
 from rt_panoptic_ros.inference.base import Backend, CapturableBackend
 from rt_panoptic_ros.model.bundle import ModelBundle
 from rt_panoptic_ros.model.class_table import ClassTable, SemanticClass
 from rt_panoptic_ros.panoptic import launching, postprocess, query_boxes
 from rt_panoptic_ros.pipeline import PanopticPipeline
-from rt_panoptic_ros.records import CameraImage, DenseDetections, PanopticResult
+from rt_panoptic_ros.records import IMAGES, LABELS, CameraImage, DenseDetections, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings, settings_of
 
 SIZE = (96, 160)
+ALL = frozenset(IMAGES)
 
 
 @wp.kernel
@@ -159,8 +161,8 @@ def test_two_cameras_in_turn_keep_their_graphs(seven_classes: ModelBundle) -> No
     first, second = frames(2)
     wide = CameraImage(np.ascontiguousarray(np.tile(second.pixels, (1, 2, 1))), "rgb")
     for turn in range(4):
-        for image, confidence in ((first, False), (wide, False), (second, True)):
-            assert_same(captured(image, confidence=confidence), plain(image))
+        for image, images in ((first, LABELS), (wide, LABELS), (second, ALL)):
+            assert_same(captured(image, images=images), plain(image))
             assert ("graph" in captured.timings_ms) == (turn > 0)
     assert backend.enqueued == 1 + 2 * 3  # to warm it; then each first frame, and captured
 
@@ -187,17 +189,23 @@ def test_where_capture_fails_frames_go_stage_by_stage(
     assert "not permitted" in messages[0]
 
 
-def test_confidence_comes_only_when_asked_for(seven_classes: ModelBundle) -> None:
+@pytest.mark.parametrize("images", [frozenset(), {"semantic"}, {"instance"}, {"confidence"}, LABELS])
+def test_images_come_only_when_asked_for(seven_classes: ModelBundle, images: frozenset[str]) -> None:
     captured, plain = pipeline_of(WarpBackend(SIZE), seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
-    for frame in frames(2):
-        assert captured(frame).confidence is None
     for frame in frames(3):
-        ours, expected = captured(frame, confidence=True), plain(frame, confidence=True)
-        assert_same(ours, expected)
-        assert ours.confidence is not None
-        np.testing.assert_array_equal(ours.confidence, expected.confidence)
+        ours, expected = captured(frame, images=frozenset(images)), plain(frame, images=ALL)
+        for name in IMAGES:
+            ours_image, expected_image = getattr(ours, name), getattr(expected, name)
+            if name in images:
+                np.testing.assert_array_equal(ours_image, expected_image)
+            elif name == "confidence":
+                assert ours_image is None
+            else:
+                assert (ours_image.shape, ours_image.dtype) == ((0, 0), expected_image.dtype)
+        np.testing.assert_array_equal(ours.detections.areas, expected.detections.areas)
     assert list(captured.timings_ms) == ["input", "graph"]
-    assert captured(frames(1)[0]).confidence is None
+    with pytest.raises(InvalidInputError, match="expected images among semantic, instance, confidence, got depth"):
+        captured(frames(1)[0], images=frozenset({"depth"}))
 
 
 class Recorder:

@@ -24,7 +24,7 @@ import pytest
 
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.model.class_table import load_class_table
-from rt_panoptic_ros.records import DetectionTable, PanopticResult
+from rt_panoptic_ros.records import LABELS, DetectionTable, PanopticResult
 from rt_panoptic_ros.ros.transport import profile_environment
 from rt_panoptic_ros.settings import PostprocessSettings
 
@@ -96,6 +96,7 @@ class FakePipeline:
         self.timings_ms = {"network": 1.0}
         self.prepared: list[tuple[int, int] | None] = []
         self.seen: list[tuple[np.ndarray, PostprocessSettings]] = []
+        self.asked: list[frozenset[str]] = []
         self.entered = threading.Semaphore(0)
         self.gate = threading.Event()
         self.gate.set()
@@ -106,7 +107,7 @@ class FakePipeline:
     def prepare(self, camera_size: tuple[int, int] | None = None) -> None:
         self.prepared.append(camera_size)
 
-    def __call__(self, image: Any, *, settings: PostprocessSettings, confidence: bool = False) -> PanopticResult:
+    def __call__(self, image: Any, *, settings: PostprocessSettings, images: frozenset[str]) -> PanopticResult:
         self.entered.release()
         assert self.gate.wait(TIMEOUT_S)
         self.seen.append((image.pixels.copy(), settings))
@@ -114,7 +115,9 @@ class FakePipeline:
             error, self.error = self.error, None
             raise error
         result = self.label(image.pixels)
-        return replace(result, confidence=255 - result.semantic) if confidence else result
+        self.asked.append(images)
+        absent = {name: np.empty((0, 0), np.uint8) for name in LABELS - images}
+        return replace(result, **absent, confidence=255 - result.semantic if "confidence" in images else None)
 
     def describe(self) -> str:
         return f"fake {self.model}"

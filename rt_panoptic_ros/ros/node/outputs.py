@@ -70,7 +70,7 @@ class PanopticOutputs:
         """Publish one frame's labels with the camera image's own header.
 
         Args:
-            wanted: The outputs to publish; for the confidence, the frame must have it.
+            wanted: The outputs to publish; the frame must have the images that they are made from.
             frame: The labels.
             header: The camera image's.
             opacity: Share of the class colours in the overlay, 0 to 1.
@@ -82,7 +82,8 @@ class PanopticOutputs:
             if name in wanted:
                 self._publish_image(name, getattr(result, name), header)
         if "detections" in wanted or "detections_2d" in wanted:
-            detections = detections_to_msg(result.detections, frame.classes, result.semantic.shape, header)
+            height, width = frame.image.pixels.shape[:2]
+            detections = detections_to_msg(result.detections, frame.classes, (height, width), header)
             if "detections" in wanted:
                 publishers["detections"].publish(detections)
             if "detections_2d" in wanted:

@@ -21,6 +21,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from rt_panoptic_ros.errors import CancelledError, InvalidInputError, RtPanopticError, first_line
 from rt_panoptic_ros.frames.message_layout import decode_message, stamp_ns
+from rt_panoptic_ros.frames.outputs import images_of
 from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
 from rt_panoptic_ros.progress import observing
 from rt_panoptic_ros.ros import qos
@@ -333,7 +334,7 @@ class PanopticNode(LifecycleNode):
             camera=stream.name,
             class_ids=model.wanted_classes(settings),
             tracking=settings.tracking,
-            confidence="confidence" in wanted,
+            images=images_of(wanted),
             settings=stages,
         )
         self.health.model = model.pipeline.describe()

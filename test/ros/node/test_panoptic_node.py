@@ -78,6 +78,7 @@ def test_outputs_without_a_listener_are_not_built(graph, fake_node):
     camera.send(picture(1))
     camera.await_outputs(1)
     assert (counts(node).processed, counts(node).failed) == (1, 0)
+    assert pipeline.asked == [{"semantic"}]
     subscription = camera.node.create_subscription(Image, "/panoptic_node/overlay", lambda _: None, 1)
     graph.spin_until(lambda: node.count_subscribers(subscription.topic_name), "for the listener")
     camera.send(picture(2))
