@@ -36,13 +36,22 @@ from rt_panoptic_ros.panoptic.launching import (
 )
 from rt_panoptic_ros.panoptic.pixel_map import make_pixel_map
 from rt_panoptic_ros.panoptic.semantics import ROW_PARTS, paint_semantics
-from rt_panoptic_ros.records import VOID, DenseDetections, DetectionTable, ImageGeometry, MaskMembership, PanopticResult
+from rt_panoptic_ros.records import (
+    LABELS,
+    VOID,
+    DenseDetections,
+    DetectionTable,
+    ImageGeometry,
+    MaskMembership,
+    PanopticResult,
+)
 from rt_panoptic_ros.settings import MAX_DETECTIONS
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.records import QueryBoxes
     from rt_panoptic_ros.settings import FusionSettings
 
+_NO_IMAGE = np.empty((0, 0), np.uint8)
 _HELD_CELLS = 4 * LEAST_CELLS  # most stride-4 cells hold nothing and cost little
 
 
@@ -101,6 +110,8 @@ class PanopticFuser:
         queries: QueryBoxes,
         membership: MaskMembership,
         settings: FusionSettings,
+        *,
+        images: frozenset[str] = LABELS,
     ) -> None:
         """Enqueue the fusion and the download of its results.
 
@@ -109,25 +120,28 @@ class PanopticFuser:
             queries: The query boxes.
             membership: Of those, at the grid points.
             settings: Overlap and area limits.
+            images: Which of the semantic and the instance image the result shall have.
         """
         field, labelling = membership.field, self._labelling
         launch(clear, self._clearings, labelling)
         self._instance.zero_()
         (rows, columns), parts = self._cells8, divided(field.device, ROW_PARTS)
-        launch_rows(
-            paint_semantics, (rows, parts, columns), dense.semantic_logits, membership.best_classes, self._pixels8,
-            self._semantic, parts,
-        )  # fmt: skip
+        if "semantic" in images:
+            launch_rows(
+                paint_semantics, (rows, parts, columns), dense.semantic_logits, membership.best_classes, self._pixels8,
+                self._semantic, parts,
+            )  # fmt: skip
         launch_rows(claim, self._cells4, field, labelling, least_cells=_HELD_CELLS)
         launch_blocks(settle, 1, field, queries.scores, settings.overlap_threshold, labelling, self._scratch)
         launch_rows(paint_instances, self._cells4, field, labelling, least_cells=_HELD_CELLS)
-        if settings.stuff_area_min > 0:
+        if "semantic" in images and settings.stuff_area_min > 0:
             launch(count_classes, self._cells8, self._pixels8, labelling)
             launch(void_small_stuff, self._cells8, field, settings.stuff_area_min, self._pixels8, labelling)
-        self._results.enqueue("semantic", "instance")
+        first, last = "semantic" if "semantic" in images else "ids", "instance" if "instance" in images else "labels"
+        self._results.enqueue(first, last)
 
-    def result(self) -> PanopticResult:
-        """Wait for the last `launch`; return the labels of every camera pixel and the table of visible objects.
+    def result(self, *, images: frozenset[str] = LABELS) -> PanopticResult:
+        """Wait for the last `launch`, of the same `images`; return those and the table of visible objects.
 
         The arrays are the caller's own.
         """
@@ -141,7 +155,8 @@ class PanopticFuser:
             mask_boxes=np.concatenate([mask_boxes[..., :2].min(axis=0), mask_boxes[..., 2:].max(axis=0)], axis=1),
             areas=arrays["areas"][visible].astype(np.uint32),
         )
-        return PanopticResult(arrays["semantic"].copy(), arrays["instance"].astype(np.uint16), table)
+        semantic, instance = (arrays[name] if name in images else _NO_IMAGE for name in ("semantic", "instance"))
+        return PanopticResult(semantic.copy(), instance.astype(np.uint16), table)
 
     def render_masks(self, membership: MaskMembership) -> np.ndarray:
         """Return the whole masks before fusion, (n, H, W) bool at the camera's size (Eq. 7)."""

@@ -84,7 +84,7 @@ class Postprocessor:
         with stage("masks"):
             membership = self._constructor.construct(dense, queries, settings.masks)
         with stage("fusion"):
-            self._fuser.launch(dense, queries, membership, settings.fusion)
+            self._fuser.launch(dense, queries, membership, settings.fusion, images=images)
         if "confidence" in images:
             if self._painter is None:
                 self._painter = ConfidencePainter(dense, self._geometry)
@@ -97,11 +97,7 @@ class Postprocessor:
 
     def result(self, *, images: frozenset[str] = LABELS) -> PanopticResult:
         """Wait for the last `launch`, of the same `images`; return arrays of the caller's own."""
-        result = self._fuser.result()
-        if "semantic" not in images:
-            result = replace(result, semantic=np.empty((0, 0), np.uint8))
-        if "instance" not in images:
-            result = replace(result, instance=np.empty((0, 0), np.uint16))
+        result = self._fuser.result(images=images)
         if "confidence" in images and self._painter is not None:
             result = replace(result, confidence=self._painter.result())
         return result
