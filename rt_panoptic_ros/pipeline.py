@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import warp as wp
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.inference.backends import check_choice, open_backend, resolve_device
 from rt_panoptic_ros.inference.base import CapturableBackend
+from rt_panoptic_ros.inference.device_input import DeviceInput, load_input
 from rt_panoptic_ros.inference.frame_graph import FrameGraph
 from rt_panoptic_ros.inference.input_image import check_image, plan_geometry, prepare_input
 from rt_panoptic_ros.model.bundle import read_bundle
@@ -39,60 +41,91 @@ _GEOMETRIES_KEPT = 8
 """Image geometries of one input size whose buffers stay at once."""
 
 
-class _LoadedNetwork:
-    """A backend, which computes the network for one input size, and what is kept behind it for each geometry."""
+@dataclass(frozen=True, slots=True)
+class _Buffers:
+    """What is kept around the network for images of one geometry."""
 
-    def __init__(self, backend: Backend, thing_ids: tuple[int, ...]) -> None:
+    postprocessor: Postprocessor
+    graph: FrameGraph
+    inputs: dict[int, DeviceInput] = field(default_factory=dict)  # by channels
+
+
+class _LoadedNetwork:
+    """A backend, which computes the network for one input size, and what is kept around it for each geometry."""
+
+    def __init__(self, backend: Backend, bundle: ModelBundle) -> None:
         self.backend = backend
-        self._thing_ids = thing_ids
+        self._thing_ids, self._spec = bundle.classes.thing_ids, bundle.input
         # The first inference warms the backend up, and its outputs tell the buffers' sizes.
         self.dense = backend.infer(np.zeros((*backend.network_size, 3), np.uint8))
-        if isinstance(backend, CapturableBackend):
-            pinned = backend.device != "cpu"
-            self._staged = wp.zeros_like(backend.image, device="cpu", pinned=pinned)  # from where a graph uploads
-        self._kept: OrderedDict[ImageGeometry, tuple[Postprocessor, FrameGraph]] = OrderedDict()
+        self._kept: OrderedDict[ImageGeometry, _Buffers] = OrderedDict()
 
     def run(
-        self, image: np.ndarray, geometry: ImageGeometry, settings: PostprocessSettings, timed: Stage, *,
+        self, image: CameraImage, geometry: ImageGeometry, settings: PostprocessSettings, timed: Stage, *,
         images: frozenset[str],
     ) -> PanopticResult:  # fmt: skip
-        """Do a frame's work: with one launch where it has been captured, else stage by stage, and captured then.
+        """Do a frame's work stage by stage, or with a graph of it."""
+        if isinstance(self.backend, CapturableBackend):
+            return self._run_graph(self.backend, image, geometry, settings, timed, images=images)
+        with timed("input"):
+            pixels = prepare_input(image, geometry, self._spec)
+        with timed("network"):
+            self.dense = self.backend.infer(pixels)
+        return self._finish(self.buffers(geometry).postprocessor, settings, timed, images)
+
+    def _run_graph(
+        self, backend: CapturableBackend, image: CameraImage, geometry: ImageGeometry, settings: PostprocessSettings,
+        timed: Stage, *, images: frozenset[str],
+    ) -> PanopticResult:  # fmt: skip
+        """Do a frame's work with one launch where it has been captured, else stage by stage, and captured then.
 
         Both give the same bits, as a graph is a recording of the very launches that the stages make, over the same
         memory. It is recorded behind a frame that went stage by stage, since what such a frame may still allocate or
         compile can't be recorded. It holds the addresses of one geometry's buffers, and the settings as constants.
         """
-        postprocessor, graph = self.kept(geometry)
-        capturable = self.backend if isinstance(self.backend, CapturableBackend) else None
-        work = (settings, images)
-        if capturable is not None and graph.holds(work):
+        kept = self.buffers(geometry)
+        with timed("input"):
+            channels = image.pixels.shape[2] if image.pixels.ndim == 3 else 1
+            if channels not in kept.inputs:
+                kept.inputs[channels] = DeviceInput(geometry, channels, self._spec, backend.image)
+            source = kept.inputs[channels]
+            source.stage(image)
+        work = (settings, images, channels)
+        if kept.graph.holds(work):
             with timed("graph"):
-                self._staged.numpy()[:] = image
-                graph.launch(work)
-                return postprocessor.result(images=images)
+                kept.graph.launch(work)
+                return kept.postprocessor.result(images=images)
+        with timed("input"):
+            source.launch()
         with timed("network"):
-            self.dense = self.backend.infer(image)
-        postprocessor.launch(self.dense, settings, timed, images=images)
-        with timed("fusion"):  # what is left of it
-            result = postprocessor.result(images=images)
-        if capturable is not None:
+            self.dense = backend.enqueue()
+        result = self._finish(kept.postprocessor, settings, timed, images)
 
-            def enqueue() -> list[object]:
-                wp.copy(capturable.image, self._staged)
-                postprocessor.launch(capturable.enqueue(), settings, images=images)
-                return postprocessor.in_use()
+        def enqueue() -> list[object]:
+            source.launch()
+            dense = backend.enqueue()
+            kept.postprocessor.launch(dense, settings, images=images)
+            return [source, dense, kept.postprocessor, *kept.postprocessor.in_use()]
 
-            graph.capture(work, enqueue)
+        kept.graph.capture(work, enqueue)
         return result
 
-    def kept(self, geometry: ImageGeometry) -> tuple[Postprocessor, FrameGraph]:
-        """Return the buffers behind the network for a geometry, and the graphs that use them."""
+    def _finish(
+        self, postprocessor: Postprocessor, settings: PostprocessSettings, timed: Stage, images: frozenset[str]
+    ) -> PanopticResult:
+        """Do what follows the network."""
+        postprocessor.launch(self.dense, settings, timed, images=images)
+        with timed("fusion"):  # what is left of it
+            return postprocessor.result(images=images)
+
+    def buffers(self, geometry: ImageGeometry) -> _Buffers:
+        """Return what is kept for a geometry."""
         if geometry not in self._kept:
             if len(self._kept) == _GEOMETRIES_KEPT:
                 self._kept.popitem(last=False)
             capturable = True if isinstance(self.backend, CapturableBackend) else None
             postprocessor = Postprocessor(self.dense, self._thing_ids, geometry, capturable=capturable)
-            self._kept[geometry] = postprocessor, FrameGraph(self.backend.device)
+            self._kept[geometry] = _Buffers(postprocessor, FrameGraph(self.backend.device))
         self._kept.move_to_end(geometry)
         return self._kept[geometry]
 
@@ -142,7 +175,10 @@ class PanopticPipeline:
         loaded yet, and the first image does the rest. `progress.observing` hears of each step and can call it off;
         what was loaded by then stays, and is not loaded again.
         """
-        load_postprocessing(resolve_device(self._device))
+        device = resolve_device(self._device)
+        load_postprocessing(device)
+        if device != "cpu":
+            load_input(device)
         size = camera_size or self._network_size or self._bundle.input.size
         if size is not None:
             for images in (LABELS, frozenset(IMAGES)):
@@ -164,17 +200,15 @@ class PanopticPipeline:
             UnavailableError: The backend can't be had here (only with the first image of a size).
         """
         check_image(image)
-        if not images.issubset(IMAGES):
-            raise InvalidInputError(f"expected images among {', '.join(IMAGES)}, got {', '.join(sorted(images))}")
-        settings, spec = settings or self.settings, self._bundle.input
+        if unknown := sorted(images.difference(IMAGES)):
+            raise InvalidInputError(f"expected images among {', '.join(IMAGES)}, got {unknown[0]}: check the spelling")
+        settings = settings or self.settings
         height, width = image.pixels.shape[:2]
-        geometry = plan_geometry((height, width), spec, self._network_size)
+        geometry = plan_geometry((height, width), self._bundle.input, self._network_size)
         network = self._network(geometry.network_size)
         timings: dict[str, float] = {}
         timed = partial(_timed, timings, network.backend.device)
-        with timed("input"):
-            network_input = prepare_input(image, geometry, spec)
-        result = network.run(network_input, geometry, settings, timed, images=images)
+        result = network.run(image, geometry, settings, timed, images=images)
         self.timings_ms, self._last = timings, (network, geometry, settings)
         return result
 
@@ -191,8 +225,7 @@ class PanopticPipeline:
         if self._last is None:
             raise RuntimeError("label a frame before asking for its dense arrays")
         network, geometry, settings = self._last
-        postprocessor, _ = network.kept(geometry)
-        queries, masks = postprocessor.masks(network.dense, settings)
+        queries, masks = network.buffers(geometry).postprocessor.masks(network.dense, settings)
         return network.dense.host_arrays() | {
             "boxes": queries.boxes.numpy()[: len(masks)].copy(),
             "scores": queries.scores.numpy()[: len(masks)].copy(),
@@ -228,7 +261,7 @@ class PanopticPipeline:
             if len(self._networks) == _NETWORKS_KEPT:
                 self._networks.popitem(last=False)[1].backend.close()
             backend = self._open_backend(self._backend_name, self._bundle, network_size, self._device, self._precision)
-            self._networks[network_size] = _LoadedNetwork(backend, self._bundle.classes.thing_ids)
+            self._networks[network_size] = _LoadedNetwork(backend, self._bundle)
         self._networks.move_to_end(network_size)
         return self._networks[network_size]
 

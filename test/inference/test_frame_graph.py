@@ -167,6 +167,26 @@ def test_two_cameras_in_turn_keep_their_graphs(seven_classes: ModelBundle) -> No
     assert backend.enqueued == 1 + 2 * 3  # to warm it; then each first frame, and captured
 
 
+def test_cameras_bytes_are_brought_to_the_input_by_the_graph(seven_classes: ModelBundle) -> None:
+    backend = WarpBackend(SIZE)
+    captured, plain = pipeline_of(backend, seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    rgb, bgr = (frame.pixels for frame in frames(2))
+    rows = np.zeros((SIZE[0], SIZE[1] + 7, 3), np.uint8)
+    rows[:, : SIZE[1]] = bgr
+    grey, alpha = np.ascontiguousarray(rgb[..., 0]), np.dstack([rgb, bgr[..., 0]])
+    small = np.ascontiguousarray(bgr[:50, :70])
+    for image, in_graph in (
+        (CameraImage(rgb, "rgb"), False), (CameraImage(rows[:, : SIZE[1]], "bgr"), True),
+        (CameraImage(grey, "mono"), False), (CameraImage(grey, "mono"), True),
+        (CameraImage(alpha, "bgra"), False), (CameraImage(alpha, "rgba"), True),
+        (CameraImage(small, "bgr"), False), (CameraImage(small, "bgr"), True),
+    ):  # fmt: skip
+        ours, expected = captured(image), plain(image)
+        assert ("graph" in captured.timings_ms) == in_graph
+        assert len(ours.detections) > 0
+        assert_same(ours, expected)
+
+
 def test_where_capture_fails_frames_go_stage_by_stage(
     seven_classes: ModelBundle, caplog: pytest.LogCaptureFixture
 ) -> None:
