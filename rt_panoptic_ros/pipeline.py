@@ -84,6 +84,11 @@ class _LoadedNetwork:
             graph.capture(work, enqueue)
         return result
 
+    def close(self) -> None:
+        """Close the backend."""
+        with wp.ScopedDevice(self.backend.device):
+            self.backend.close()
+
     def kept(self, geometry: ImageGeometry) -> tuple[Postprocessor, FrameGraph]:
         """Return the buffers behind the network for a geometry, and the graphs that use them."""
         if geometry not in self._kept:
@@ -171,7 +176,8 @@ class PanopticPipeline:
         timed = partial(_timed, timings, network.backend.device)
         with timed("input"):
             network_input = prepare_input(image, geometry, spec)
-        result = network.run(network_input, geometry, settings, timed, confidence=confidence)
+        with wp.ScopedDevice(network.backend.device):
+            result = network.run(network_input, geometry, settings, timed, confidence=confidence)
         self.timings_ms, self._last = timings, (network, geometry, settings)
         return result
 
@@ -210,6 +216,11 @@ class PanopticPipeline:
         height, width = backend.network_size
         return f"{self._bundle.name} with {backend.name} in {backend.precision} on {backend.device} at {height}x{width}"
 
+    @property
+    def fallback(self) -> str:
+        """Why the last image was labelled on the CPU, where a GPU was to be preferred; empty otherwise."""
+        return self._last[0].backend.fallback if self._last else ""
+
     def close(self) -> None:
         """Close the backends, in the thread that owns the pipeline: no other may be inside a call meanwhile.
 
@@ -218,12 +229,12 @@ class PanopticPipeline:
         """
         self._last = None
         while self._networks:
-            self._networks.popitem()[1].backend.close()
+            self._networks.popitem()[1].close()
 
     def _network(self, network_size: tuple[int, int]) -> _LoadedNetwork:
         if network_size not in self._networks:
             if len(self._networks) == _NETWORKS_KEPT:
-                self._networks.popitem(last=False)[1].backend.close()
+                self._networks.popitem(last=False)[1].close()
             backend = self._open_backend(self._backend_name, self._bundle, network_size, self._device, self._precision)
             self._networks[network_size] = _LoadedNetwork(backend, self._bundle.classes.thing_ids)
         self._networks.move_to_end(network_size)
@@ -244,7 +255,7 @@ def open_pipeline(
     Args:
         model: Folder of a bundle, or the name of one that comes with the package.
         backend: One of `settings.BACKENDS`; auto takes the best of this machine.
-        device: auto, cpu or cuda.
+        device: One of `settings.DEVICES`.
         precision: One of `settings.PRECISIONS`; int8 is faster and needs ranges (`rt-panoptic calibrate`).
         network_size: (height, width) px that images are brought to, in place of the card's.
         settings: Post-processing settings by name, over the card's.

@@ -116,6 +116,8 @@ class FakePipeline:
         result = self.label(image.pixels)
         return replace(result, confidence=255 - result.semantic) if confidence else result
 
+    fallback = ""
+
     def describe(self) -> str:
         return f"fake {self.model}"
 
