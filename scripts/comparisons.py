@@ -181,7 +181,9 @@ def bench_pipeline(
     def with_scene(inner: Backend) -> Backend:
         if scene is None:
             return inner
-        return (CapturableSceneBackend if isinstance(inner, CapturableBackend) else SceneBackend)(inner, scene)
+        if isinstance(inner, CapturableBackend):
+            return CapturableSceneBackend(inner, scene)
+        return SceneBackend(inner, scene)
 
     opened: list[Backend] = []
 

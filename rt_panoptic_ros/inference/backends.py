@@ -53,7 +53,7 @@ def resolve_device(device: str) -> str:
         UnavailableError: There is no such GPU, or none that can be used: driver and remedy are named.
     """
     start_warp()
-    gpus = {gpu.alias: gpu.name for gpu in wp.get_cuda_devices()}
+    gpus: dict[str, str] = {gpu.alias: gpu.name for gpu in wp.get_cuda_devices()}
     if device == "cpu" or (device == "auto" and not gpus):
         return "cpu"
     if not gpus:
