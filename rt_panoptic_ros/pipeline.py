@@ -12,7 +12,7 @@ import numpy as np
 import warp as wp
 
 from rt_panoptic_ros.inference.backends import check_choice, open_backend, resolve_device
-from rt_panoptic_ros.inference.base import CapturableBackend
+from rt_panoptic_ros.inference.base import CapturableBackend, made_current
 from rt_panoptic_ros.inference.frame_graph import FrameGraph
 from rt_panoptic_ros.inference.input_image import check_image, plan_geometry, prepare_input
 from rt_panoptic_ros.model.bundle import read_bundle
@@ -86,7 +86,7 @@ class _LoadedNetwork:
 
     def close(self) -> None:
         """Close the backend."""
-        with wp.ScopedDevice(self.backend.device):
+        with made_current(self.backend.device):
             self.backend.close()
 
     def kept(self, geometry: ImageGeometry) -> tuple[Postprocessor, FrameGraph]:
@@ -176,7 +176,7 @@ class PanopticPipeline:
         timed = partial(_timed, timings, network.backend.device)
         with timed("input"):
             network_input = prepare_input(image, geometry, spec)
-        with wp.ScopedDevice(network.backend.device):
+        with made_current(network.backend.device):
             result = network.run(network_input, geometry, settings, timed, confidence=confidence)
         self.timings_ms, self._last = timings, (network, geometry, settings)
         return result

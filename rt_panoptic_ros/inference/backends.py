@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import warp as wp
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require_package
+from rt_panoptic_ros.inference.base import made_current
 from rt_panoptic_ros.progress import report
 from rt_panoptic_ros.settings import BACKENDS, PRECISIONS, check_device
 from rt_panoptic_ros.warp_runtime import start_warp, unusable_gpu
@@ -50,8 +51,10 @@ def resolve_device(device: str) -> str:
     """Start Warp and return its name, such as cuda:0, of the device that one of `DEVICES` means.
 
     Raises:
+        InvalidInputError: It is none of them.
         UnavailableError: There is no such GPU, or none that can be used: driver and remedy are named.
     """
+    check_device(device)
     start_warp()
     gpus: dict[str, str] = {gpu.alias: gpu.name for gpu in wp.get_cuda_devices()}
     if device == "cpu" or (device == "auto" and not gpus):
@@ -106,7 +109,7 @@ def _open(name: str, bundle: ModelBundle, network_size: tuple[int, int], device:
     report(f"loading {name}")
     backend = getattr(importlib.import_module(f"rt_panoptic_ros.{module}"), class_name)
     report(f"opening the model with {name}")
-    with wp.ScopedDevice(device):  # of several GPUs, TensorRT and torch work on the current one
+    with made_current(device):
         opened: Backend = backend(bundle, network_size, device, precision)
     return opened
 

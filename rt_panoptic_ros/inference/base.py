@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar
 
 import warp as wp
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rt_panoptic_ros.records import DenseDetections
+
+
+def made_current(device: str) -> AbstractContextManager[object]:
+    """Make a GPU this thread's current one meanwhile: that is the one that TensorRT and torch work on.
+
+    Args:
+        device: Warp's name; for cpu, nothing happens.
+    """
+    return nullcontext() if device == "cpu" else wp.ScopedDevice(device)
 
 
 class Backend(ABC):
@@ -88,6 +98,6 @@ class CapturableBackend(Backend):
 
     def infer(self, image: np.ndarray) -> DenseDetections:
         """Return the network's outputs for `image`; see `Backend`."""
-        with wp.ScopedDevice(self.device):
+        with made_current(self.device):
             self.image.assign(image)
             return self.enqueue()

@@ -146,6 +146,6 @@ def test_auto_falls_back_with_a_warning_and_a_named_backend_does_not(
     assert backend.name == "onnxruntime"
     assert "using onnxruntime on cpu instead of tensorrt on cuda:1: expected TensorRT, found none" in caplog.text
     assert "instead of tensorrt on cuda:1" in backend.fallback
-    assert current == ["cuda:1", "cuda:1", "cpu"]  # for tensorrt, torch and what is left
+    assert current == ["cuda:1", "cuda:1"]  # for tensorrt and torch
     with pytest.raises(UnavailableError, match="expected TensorRT"):
         open_backend("tensorrt", small_bundle, SIZE, "auto")
