@@ -14,7 +14,7 @@ import warp as wp
 
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.inference.backends import check_choice, open_backend, resolve_device
-from rt_panoptic_ros.inference.base import CapturableBackend
+from rt_panoptic_ros.inference.base import CapturableBackend, made_current
 from rt_panoptic_ros.inference.device_input import DeviceInput, load_input
 from rt_panoptic_ros.inference.frame_graph import FrameGraph
 from rt_panoptic_ros.inference.input_image import check_image, plan_geometry, prepare_input
@@ -118,6 +118,11 @@ class _LoadedNetwork:
         with timed("fusion"):  # what is left of it
             return postprocessor.result(images=images)
 
+    def close(self) -> None:
+        """Close the backend."""
+        with made_current(self.backend.device):
+            self.backend.close()
+
     def buffers(self, geometry: ImageGeometry) -> _Buffers:
         """Return what is kept for a geometry."""
         if geometry not in self._kept:
@@ -208,7 +213,8 @@ class PanopticPipeline:
         network = self._network(geometry.network_size)
         timings: dict[str, float] = {}
         timed = partial(_timed, timings, network.backend.device)
-        result = network.run(image, geometry, settings, timed, images=images)
+        with made_current(network.backend.device):
+            result = network.run(image, geometry, settings, timed, images=images)
         self.timings_ms, self._last = timings, (network, geometry, settings)
         return result
 
@@ -246,6 +252,11 @@ class PanopticPipeline:
         height, width = backend.network_size
         return f"{self._bundle.name} with {backend.name} in {backend.precision} on {backend.device} at {height}x{width}"
 
+    @property
+    def fallback(self) -> str:
+        """Why the last image was labelled on the CPU, where a GPU was to be preferred; empty otherwise."""
+        return self._last[0].backend.fallback if self._last else ""
+
     def close(self) -> None:
         """Close the backends, in the thread that owns the pipeline: no other may be inside a call meanwhile.
 
@@ -254,12 +265,12 @@ class PanopticPipeline:
         """
         self._last = None
         while self._networks:
-            self._networks.popitem()[1].backend.close()
+            self._networks.popitem()[1].close()
 
     def _network(self, network_size: tuple[int, int]) -> _LoadedNetwork:
         if network_size not in self._networks:
             if len(self._networks) == _NETWORKS_KEPT:
-                self._networks.popitem(last=False)[1].backend.close()
+                self._networks.popitem(last=False)[1].close()
             backend = self._open_backend(self._backend_name, self._bundle, network_size, self._device, self._precision)
             self._networks[network_size] = _LoadedNetwork(backend, self._bundle)
         self._networks.move_to_end(network_size)
@@ -280,7 +291,7 @@ def open_pipeline(
     Args:
         model: Folder of a bundle, or the name of one that comes with the package.
         backend: One of `settings.BACKENDS`; auto takes the best of this machine.
-        device: auto, cpu or cuda.
+        device: One of `settings.DEVICES`.
         precision: One of `settings.PRECISIONS`; int8 is faster and needs ranges (`rt-panoptic calibrate`).
         network_size: (height, width) px that images are brought to, in place of the card's.
         settings: Post-processing settings by name, over the card's.

@@ -19,7 +19,7 @@ from rt_panoptic_ros.errors import InvalidInputError
 Record = TypeVar("Record")
 
 BACKENDS = ("auto", "onnxruntime", "torch", "tensorrt", "openvino")
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "cuda:N")  # N: from 0, one of several GPUs
 PRECISIONS = ("float32", "float16", "int8")
 PALETTES = ("dataset", "colorblind")
 OVERLAY_OPACITY = 0.5
@@ -279,6 +279,18 @@ def plain(record: Any) -> dict[str, Any]:
 def listed(text: str) -> list[str]:
     """Return what stands between the commas of a text, without surrounding space; nothing empty."""
     return [part for part in map(str.strip, text.split(",")) if part]
+
+
+def check_device(name: str) -> None:
+    """Check that a device is one of `DEVICES`, before anything is loaded.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
+        raise InvalidInputError(
+            f"expected device to be one of {', '.join(DEVICES)} (such as cuda:1 for the second GPU), got '{name}'"
+        )
 
 
 def parse_size(name: str, text: str) -> tuple[int, int] | None:

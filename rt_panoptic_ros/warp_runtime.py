@@ -1,7 +1,8 @@
-"""Starts Warp and loads its kernels, quietly, and without a cache where none can be written."""
+"""Starts Warp and loads its kernels, quietly, and without a cache where none can be written; why it has no GPU."""
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import logging
 import os
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+CUDA_12_WARP = "warp-lang>=1.14,<1.18"
+"""PyPI's last Warp for drivers of CUDA 12, such as JetPack 6's; the extra jetpack6 has it too."""
+
+_SIGNS_OF_DRIVER = ("/proc/driver/nvidia/version", "/etc/nv_tegra_release", "/dev/nvhost-gpu")
+
 wp.config.log_level = wp.LOG_WARNING  # its banner would go to standard output
 
 
@@ -38,6 +44,48 @@ def start_warp() -> None:
     wp.config.kernel_cache_dir = folder if reason is None else str(_temporary_cache(Path(folder), reason))
     with _without_word_of_missing_driver():
         wp.init()
+
+
+@functools.cache
+def unusable_gpu() -> str:
+    """Return what tells of a GPU that Warp can't use, why it can't, and what to do; empty where nothing tells of one.
+
+    PyPI's Warp is built for one CUDA, of which each major version needs a driver of that version or newer.
+    """
+    start_warp()
+    driver, toolkit, warp = _driver_version(), wp.get_cuda_toolkit_version(), f"Warp {wp.config.version}"
+    if wp.is_cuda_available():
+        return ""
+    if driver is None:
+        sign = next((path for path in _SIGNS_OF_DRIVER if Path(path).exists()), None)
+        remedy = "install NVIDIA's driver, or start the container with --gpus all (on a Jetson --runtime nvidia)"
+        return f"{sign}, but no driver library libcuda.so.1 that works: {remedy}" if sign else ""
+    found = "a driver for CUDA {}.{}, ".format(*driver)
+    if toolkit is None:
+        return f"{found}but {warp} is built without CUDA: install PyPI's `warp-lang`"
+    built = "{} for CUDA {}.{}".format(warp, *toolkit)
+    if driver[0] < 12:
+        return f"{found}but {built}: install a driver for CUDA 12 or newer (Jetson: JetPack 6)"
+    if driver[0] < toolkit[0]:
+        return (
+            f"{found}but {built}: `pip install '{CUDA_12_WARP}'`, which is built for CUDA 12, or install a newer driver"
+        )
+    return (
+        f"{found}and {built}, but no GPU that this process may use: check `nvidia-smi`, CUDA_VISIBLE_DEVICES, the "
+        "permissions of /dev/nvidia* (on a Jetson, be in the groups video and render), and the container's --gpus"
+    )
+
+
+def _driver_version() -> tuple[int, int] | None:
+    """Return the CUDA version of NVIDIA's driver, of which Warp tells only where it could start it."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    version = ctypes.c_int()
+    if driver.cuDriverGetVersion(ctypes.byref(version)):
+        return None
+    return version.value // 1000, version.value % 1000 // 10
 
 
 def load_kernels(modules: Sequence[ModuleType], device: wp.Device | str) -> None:

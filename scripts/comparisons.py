@@ -6,18 +6,21 @@ The reference implementations lie in test/, so this runs in a checkout only.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import warp as wp
 
-from rt_panoptic_ros.benchmark.measure import Comparison, StageClock, compare
+from rt_panoptic_ros.benchmark.measure import Comparison, StageClock, compare, graph_times, median_stages
 from rt_panoptic_ros.benchmark.scenes import street_scene
 from rt_panoptic_ros.frames.sources import open_source
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
-from rt_panoptic_ros.inference.base import Backend
+from rt_panoptic_ros.inference.base import Backend, CapturableBackend
+from rt_panoptic_ros.inference.frame_graph import FrameGraph
 from rt_panoptic_ros.inference.input_image import plan_geometry, prepare_input
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.panoptic.postprocess import Postprocessor
@@ -26,6 +29,8 @@ from rt_panoptic_ros.records import CameraImage, ImageGeometry
 from rt_panoptic_ros.settings import PostprocessSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.records import DenseDetections, PanopticResult
 
@@ -33,35 +38,76 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "test"))
 
 
 class SceneBackend(Backend):
-    """Runs a network, then gives the outputs of a made-up scene in place of its own, so that objects can be counted."""
+    """Runs a network, then gives the outputs of a made-up scene in place of its own, so that objects can be counted.
 
-    def __init__(self, inner: Backend, scene: DenseDetections) -> None:  # wraps a loaded backend instead of loading one
+    It wraps a backend that is loaded. Without a scene, it is that one, except that it can't be captured.
+    """
+
+    def __init__(self, inner: Backend, scene: DenseDetections | None) -> None:
         self._inner, self._scene = inner, scene
         self.name, self.device, self.precision = inner.name, inner.device, inner.precision
         self.network_size = inner.network_size
 
     def infer(self, image: np.ndarray) -> DenseDetections:
         """Run the network and return the scene."""
-        self._inner.infer(image)
-        return self._scene
+        dense = self._inner.infer(image)
+        return dense if self._scene is None else self._scene
 
     def close(self) -> None:
         """Free the backend."""
         self._inner.close()
 
 
-def bench_postprocess(size: tuple[int, int], detections: int, device: str, *, seconds: float) -> Comparison:
-    """Time everything behind the network for a scene of Cityscapes' classes, camera and network of one size."""
+class CapturableSceneBackend(SceneBackend, CapturableBackend):
+    """The same around a backend that can be captured, as one that can."""
+
+    def __init__(self, inner: CapturableBackend, scene: DenseDetections) -> None:
+        super().__init__(inner, scene)
+        self.image, self._enqueue, self._dense = inner.image, inner.enqueue, scene
+
+    def enqueue(self) -> DenseDetections:
+        """Enqueue the network and return the scene."""
+        self._enqueue()
+        return self._dense
+
+
+def bench_postprocess(
+    size: tuple[int, int], detections: int, device: str, *, seconds: float, capture: bool | None = None
+) -> Comparison:
+    """Time everything behind the network for a scene of Cityscapes' classes, camera and network of one size.
+
+    Args:
+        size: (height, width) px.
+        detections: Objects of the scene.
+        device: One of `DEVICES`.
+        seconds: About how long to measure.
+        capture: Whether ours is one graph, as in the pipeline behind a backend that can be captured; None for a GPU.
+    """
     plain, where = import_module("reference_postprocess"), resolve_device(device)
     classes = load_class_table("cityscapes")
     dense = street_scene(size, detections, classes=len(classes), thing_ids=classes.thing_ids, device=where)
     settings, geometry = PostprocessSettings(), ImageGeometry(*size, *size, *size)
-    postprocessor = Postprocessor(dense, classes.thing_ids, geometry)
+    capture = where != "cpu" if capture is None else capture
+    postprocessor = Postprocessor(dense, classes.thing_ids, geometry, capturable=capture or None)
 
-    def ours(clock: StageClock) -> PanopticResult:
+    def by_stage(clock: StageClock) -> PanopticResult:
         postprocessor.launch(dense, settings, clock.stage)
         result = postprocessor.result()
         clock.end("fusion")
+        return result
+
+    def enqueue() -> list[object]:
+        postprocessor.launch(dense, settings)
+        return postprocessor.in_use()
+
+    launch = _captured(enqueue, where) if capture else None
+
+    def ours(clock: StageClock) -> PanopticResult:
+        if launch is None:
+            return by_stage(clock)
+        launch()
+        result = postprocessor.result()
+        clock.end("graph")
         return result
 
     def theirs(clock: StageClock) -> PanopticResult:
@@ -70,9 +116,13 @@ def bench_postprocess(size: tuple[int, int], detections: int, device: str, *, se
 
     mine, other = ours(StageClock()), theirs(StageClock())
     alike = (mine.semantic == other.semantic) & (mine.instance == other.instance)
+    details: dict[str, Any] = {"detections": len(mine.detections), "pixels_alike": float(alike.mean())}
+    if launch is not None:
+        details["captured_ms"] = graph_times(lambda: ours(StageClock()))
+        details["by_stage_ms"] = _stages_ms(by_stage, where)
     return compare(
         f"post-processing, {detections} objects, {size[0]}x{size[1]}, {where}", ours, theirs, device=where,
-        seconds=seconds, details={"detections": len(mine.detections), "pixels_alike": float(alike.mean())},
+        seconds=seconds, details=details,
     )  # fmt: skip
 
 
@@ -85,10 +135,22 @@ def bench_network(
     theirs = network.ReferenceNetwork(bundle, size, ours.device)
     image = _street_image(size)
     logits, expected = (each.infer(image).semantic_logits.numpy() for each in (ours, theirs))
+    details: dict[str, Any] = {"largest_logit_difference": float(np.abs(logits - expected).max())}
+    launch = _captured(ours.enqueue, ours.device) if isinstance(ours, CapturableBackend) else None
+
+    def infer() -> None:
+        if isinstance(ours, CapturableBackend) and launch is not None:
+            ours.image.assign(image)
+            launch()
+        else:
+            ours.infer(image)
+        wp.synchronize_device(ours.device)
+
+    if launch is not None:
+        details["captured_ms"] = graph_times(infer)
     return compare(
         f"network of {bundle.name}, {size[0]}x{size[1]}, {ours.name} in {ours.precision} on {ours.device}",
-        lambda _: ours.infer(image), lambda _: theirs.infer(image), device=ours.device, seconds=seconds,
-        details={"largest_logit_difference": float(np.abs(logits - expected).max())},
+        lambda _: infer(), lambda _: theirs.infer(image), device=ours.device, seconds=seconds, details=details,
     )  # fmt: skip
 
 
@@ -104,7 +166,7 @@ def bench_pipeline(
         detections: Objects of a made-up scene that takes the place of the network's outputs after it ran; None
             keeps its own.
         backend: One of `BACKENDS`.
-        device: auto, cpu or cuda.
+        device: One of `DEVICES`.
         precision: One of `PRECISIONS`, for ours; the reference is float32.
         seconds: About how long to measure.
         source: Its first image is the camera's, brought to `size`; None makes one up.
@@ -117,23 +179,42 @@ def bench_pipeline(
     )  # fmt: skip
 
     def with_scene(inner: Backend) -> Backend:
-        return inner if scene is None else SceneBackend(inner, scene)
+        if scene is None:
+            return inner
+        if isinstance(inner, CapturableBackend):
+            return CapturableSceneBackend(inner, scene)
+        return SceneBackend(inner, scene)
 
-    pipeline = PanopticPipeline(
-        bundle, backend=backend, device=device, precision=precision, network_size=None, settings=settings,
-        backend_opener=lambda *arguments: with_scene(open_backend(*arguments)),
+    opened: list[Backend] = []
+
+    def open_once(*arguments: Any) -> Backend:
+        opened.append(open_backend(*arguments))
+        return with_scene(opened[0])
+
+    pipeline_of = partial(
+        PanopticPipeline, bundle, backend=backend, device=device, precision=precision, network_size=None,
+        settings=settings,
     )  # fmt: skip
+    pipeline = pipeline_of(backend_opener=open_once)
     theirs = with_scene(network.ReferenceNetwork(bundle, geometry.network_size, where))
     camera = CameraImage(_street_image(size) if source is None else _first_image(source, size), "rgb")
     pipeline(camera)  # a graph is captured with the first frame and used from the second on
     details: dict[str, Any] = {"detections": len(pipeline(camera).detections)}
+
+    def frame_of(labeller: PanopticPipeline, clock: StageClock) -> None:
+        labeller(camera)
+        clock.stages_ms = dict(labeller.timings_ms)
+
+    if "graph" in pipeline.timings_ms:
+        details["captured_ms"] = graph_times(lambda: pipeline(camera))
+        plainly = pipeline_of(backend_opener=lambda *_: SceneBackend(opened[0], scene))
+        details["by_stage_ms"] = _stages_ms(partial(frame_of, plainly), where)
     over_network: list[float] = []
 
     def frame(clock: StageClock) -> None:
-        pipeline(camera)
-        clock.stages_ms = stages = dict(pipeline.timings_ms)
-        if "network" in stages:  # as one graph, the frame can't be told apart from the network
-            over_network.append(sum(stages.values()) / stages["network"])
+        frame_of(pipeline, clock)
+        if "network" in clock.stages_ms:  # as one graph, the frame can't be told apart from the network
+            over_network.append(sum(clock.stages_ms.values()) / clock.stages_ms["network"])
 
     def plain_frame(clock: StageClock) -> None:
         with clock.stage("input"):
@@ -148,6 +229,23 @@ def bench_pipeline(
         comparison.details["frame_over_network"] = float(np.median(over_network))
     pipeline.close()
     return comparison
+
+
+def _captured(enqueue: Callable[[], object], device: str) -> Callable[[], None] | None:
+    """Return what launches some work as one graph; None where it can't be captured, which the log says."""
+    enqueue()
+    graph = FrameGraph(device)
+    graph.capture("work", enqueue)
+    return partial(graph.launch, "work") if graph.holds("work") else None
+
+
+def _stages_ms(work: Callable[[StageClock], object], device: str) -> dict[str, float]:
+    """Return the medians of some work's stages over 20 turns, after two to warm up."""
+    clocks = []
+    for _ in range(2 + 20):
+        clocks.append(StageClock(device))
+        work(clocks[-1])
+    return median_stages([clock.stages_ms for clock in clocks[2:]])
 
 
 def _first_image(source: str, size: tuple[int, int]) -> np.ndarray:

@@ -21,7 +21,8 @@ TOPICS = {f"~/{output.name}": output.type for output in OUTPUTS.values()} | {
 """{topic that the node publishes: its type}."""
 
 _DIAGNOSTICS = (
-    "Every second, `NODE: panoptic`: state, `engine` (model and backend), rate, frames by outcome, callbacks that "
+    "Every second, `NODE: panoptic`: state, `engine` (model and backend), `fallback` (why "
+    "it runs on the CPU where a GPU was to be expected), rate, frames by outcome, callbacks that "
     "failed, median and 95th percentile of every stage; while the model is loaded, what that is busy with. And for "
     "each camera `NODE: camera` (or `camera NAME`), a ledger: topic, input rate, period, age at arrival, time from "
     "arrival and from the stamp to the outputs, frames by outcome: received, processed, late (labelled later after "

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warp as wp
 from conftest import ROOT
 
+from rt_panoptic_ros import warp_runtime
 from rt_panoptic_ros.model.bundle import ModelBundle
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
@@ -38,6 +41,29 @@ load_kernels([kernels], "cpu")
 values = wp.array([1.0, 2.0], dtype=wp.float32, device="cpu")
 wp.launch(kernels.double, 2, inputs=[values], device="cpu")
 print(values.numpy(), len(exported_onnx(read_bundle(sys.argv[1]), (40, 48), "float32")) > 10000)
+"""
+
+DRIVER = """
+#include <string.h>
+int cuDriverGetVersion(int *version) { *version = VERSION; return 0; }
+static int succeed() { return 0; }  /* cuInit and others */
+static int no_gpus(int *count) { return *count = 0; }
+int cuGetProcAddress_v2(const char *name, void **function, int version, unsigned long flags, int *status) {
+    void *known = strcmp(name, "cuDeviceGetCount") ? (void *)succeed : (void *)no_gpus;
+    *function = strcmp(name, "cuDriverGetVersion") ? known : (void *)cuDriverGetVersion;
+    return 0;
+}
+"""
+"""As much of libcuda.so.1 as Warp looks at where it finds no GPU."""
+
+FIND = """
+from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.inference.backends import resolve_device
+print(resolve_device("auto"))
+try:
+    resolve_device("cuda")
+except UnavailableError as error:
+    print(error)
 """
 
 NO_HOME = """
@@ -160,3 +186,37 @@ print(backend.infer(np.zeros((64, 96, 3), np.uint8)).semantic_logits.shape)
         pytest.importorskip(backend, reason=f"{backend} is not installed")
     run = python(code, XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"])
     assert (run.stdout, run.stderr) == ("(11, 8, 12)\n", "")
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="builds a driver with gcc")
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_gpu_that_warp_cannot_use_is_told_with_driver_and_remedy(tmp_path: Path, newer: bool) -> None:
+    major, minor = wp.get_cuda_toolkit_version()
+    driver = major + 1 if newer else major - 1
+    (tmp_path / "driver.c").write_text(DRIVER)
+    command = ["gcc", "-shared", "-fPIC", f"-DVERSION={driver}060", "driver.c", "-o", "libcuda.so.1"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    ended = python(FIND, LD_LIBRARY_PATH=str(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    device, sentence = ended.stdout.splitlines()
+    assert device == "cpu"
+    assert f"found a driver for CUDA {driver}.6, " in sentence
+    assert f"Warp {wp.config.version} for CUDA {major}.{minor}" in sentence
+    older = f"pip install '{warp_runtime.CUDA_12_WARP}'" if driver >= 12 else "install a driver for CUDA 12 or newer"
+    assert ("CUDA_VISIBLE_DEVICES" if newer else older) in sentence
+
+
+def test_a_missing_driver_is_told_where_something_tells_of_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = warp_runtime.unusable_gpu.__wrapped__
+    monkeypatch.setattr(warp_runtime, "_driver_version", lambda: None)
+    monkeypatch.setattr(wp, "is_cuda_available", lambda: False)
+    monkeypatch.setattr(warp_runtime, "_SIGNS_OF_DRIVER", (tmp_path / "nothing",))
+    assert find() == ""
+    monkeypatch.setattr(warp_runtime, "_SIGNS_OF_DRIVER", (tmp_path / "nothing", tmp_path))
+    assert f"{tmp_path}, but no driver library" in find()
+
+
+def test_jetpacks_extra_is_the_warp_that_the_remedy_names() -> None:
+    assert f'jetpack6 = ["{warp_runtime.CUDA_12_WARP}"]' in (ROOT / "pyproject.toml").read_text()

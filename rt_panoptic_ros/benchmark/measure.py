@@ -1,4 +1,4 @@
-"""Times two ways of doing the same work in turn, and says how they compare."""
+"""Times two ways of doing the same work in turn, and says how they compare; a GPU's time apart from the host's."""
 
 from __future__ import annotations
 
@@ -71,7 +71,10 @@ class Comparison:
             stages = ", ".join(f"{stage} {value:.2f}" for stage, value in stages_ms.items())
             lines.append(f"  {name:9} {median_ms:10.2f} ms   {stages}")
         lines.append(f"  {self.ratio:.2f} times as fast")
-        return "\n".join(lines + [f"  {name}: {value}" for name, value in self.details.items()])
+        for name, value in self.details.items():
+            parts = value.items() if isinstance(value, dict) else ()
+            lines.append(f"  {name}: {', '.join(f'{part} {ms:.3f}' for part, ms in parts) or value}")
+        return "\n".join(lines)
 
 
 def compare(
@@ -133,3 +136,21 @@ def compare(
 def median_stages(samples: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the median of each stage, ms."""
     return {stage: float(np.median([sample[stage] for sample in samples])) for stage in samples[0]}
+
+
+def graph_times(frame: Callable[[], object], repeats: int = 50) -> dict[str, float]:
+    """Return the medians of a frame that launches one captured graph and waits for its results, ms.
+
+    `frame` is all of it by the host's clock, `device` the graph between two CUDA events, and `host` what the first has
+    beyond the second: images prepared and staged, the launch, results read. On the CPU, where the graph is work of
+    the host, there are no events, and all of the frame counts as the device's.
+    """
+    samples = []
+    for _ in range(repeats):
+        wp.timing_begin(cuda_filter=wp.TIMING_GRAPH)
+        begin = time.perf_counter()
+        frame()
+        frame_ms = 1e3 * (time.perf_counter() - begin)
+        device_ms = sum(graph.elapsed for graph in wp.timing_end()) or frame_ms
+        samples.append({"frame": frame_ms, "device": device_ms, "host": frame_ms - device_ms})
+    return median_stages(samples)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.commands.options import add_backend, natural
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require_package
-from rt_panoptic_ros.settings import parse_size
+from rt_panoptic_ros.settings import DEVICES, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +92,7 @@ def _size(options: argparse.Namespace) -> tuple[int, int]:
 
 _ABOUT = {
     "size": "HEIGHTxWIDTH of the images, px",
-    "device": "auto, cpu or cuda",
+    "device": ", ".join(DEVICES),
     "seconds": "about how long to measure",
     "detections": "objects of the made-up scene, up to 100",
     "rate": "images per second of a camera",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 from typing import TYPE_CHECKING
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING
 import warp as wp
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require_package
+from rt_panoptic_ros.inference.base import made_current
 from rt_panoptic_ros.progress import report
-from rt_panoptic_ros.settings import BACKENDS, DEVICES, PRECISIONS
-from rt_panoptic_ros.warp_runtime import start_warp
+from rt_panoptic_ros.settings import BACKENDS, PRECISIONS, check_device
+from rt_panoptic_ros.warp_runtime import start_warp, unusable_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,24 +41,33 @@ def check_choice(backend: str, device: str, precision: str) -> None:
     Raises:
         InvalidInputError: One is not known.
     """
-    choices = {"backend": (backend, BACKENDS), "device": (device, DEVICES), "precision": (precision, PRECISIONS)}
-    for what, (name, known) in choices.items():
+    check_device(device)
+    for what, name, known in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
         if name not in known:
             raise InvalidInputError(f"expected {what} to be one of {', '.join(known)}, got '{name}'")
 
 
 def resolve_device(device: str) -> str:
-    """Start Warp and return its device name for auto, cpu or cuda.
+    """Start Warp and return its name, such as cuda:0, of the device that one of `DEVICES` means.
 
     Raises:
-        UnavailableError: cuda, and no usable CUDA GPU.
+        InvalidInputError: It is none of them.
+        UnavailableError: There is no such GPU, or none that can be used: driver and remedy are named.
     """
+    check_device(device)
     start_warp()
-    if device != "cpu" and wp.is_cuda_available():
-        return "cuda:0"
-    if device == "cuda":
-        raise UnavailableError("expected a CUDA GPU for device cuda, found none: check `nvidia-smi`, or choose cpu")
-    return "cpu"
+    gpus: dict[str, str] = {gpu.alias: gpu.name for gpu in wp.get_cuda_devices()}
+    if device == "cpu" or (device == "auto" and not gpus):
+        return "cpu"
+    if not gpus:
+        found = unusable_gpu() or "none: check `nvidia-smi`"
+        raise UnavailableError(f"expected a CUDA GPU for device {device}, found {found}, or choose device cpu")
+    if device in ("auto", "cuda"):
+        return next(iter(gpus))
+    if device not in gpus:
+        known = ", ".join(f"{alias} ({name})" for alias, name in gpus.items())
+        raise UnavailableError(f"expected one of the GPUs {known}, got {device}: choose one of them, or device cpu")
+    return device
 
 
 def open_backend(
@@ -64,8 +75,9 @@ def open_backend(
 ) -> Backend:
     """Return the backend `name` (one of `BACKENDS`) for `bundle`, loaded.
 
-    `auto` takes tensorrt, else torch on a GPU where it can, else onnxruntime on the CPU, and logs a warning when a
-    backend or device that was to be preferred could not be had. A named backend never falls back.
+    `auto` takes tensorrt, else torch on a GPU where it can, else onnxruntime on the CPU, and logs a warning, once, when
+    a backend or device that was to be preferred could not be had; `Backend.fallback` says so too. A named backend never
+    falls back.
 
     Raises:
         InvalidInputError: Unknown name, or a bundle without ranges for int8.
@@ -73,21 +85,20 @@ def open_backend(
     """
     check_choice(name, device, precision)
     where = resolve_device(device)
+    reason = unusable_gpu() if device == "auto" and where == "cpu" else ""
+    reasons = [f"a GPU: found {reason}"] if reason else []
     if name != "auto":
-        return _open(name, bundle, network_size, where, precision)
-    attempts = [("onnxruntime", "cpu"), ("torch", "cpu")] if device != "cuda" else []
+        return _chosen(_open(name, bundle, network_size, where, precision), reasons)
+    attempts = [("onnxruntime", "cpu"), ("torch", "cpu")] if device in ("auto", "cpu") else []
     if where != "cpu":
         attempts = [("tensorrt", where), ("torch", where), *attempts]
-    reasons: list[str] = []
     for candidate, place in attempts:
         try:
             backend = _open(candidate, bundle, network_size, place, precision)
         except UnavailableError as error:
             reasons.append(f"{candidate} on {place}: {error}")
             continue
-        for reason in reasons:
-            _LOGGER.warning("using %s on %s instead of %s", candidate, place, reason)
-        return backend
+        return _chosen(backend, reasons)
     raise UnavailableError(f"expected a backend, none can be used here: {'; '.join(reasons)}")
 
 
@@ -98,5 +109,20 @@ def _open(name: str, bundle: ModelBundle, network_size: tuple[int, int], device:
     report(f"loading {name}")
     backend = getattr(importlib.import_module(f"rt_panoptic_ros.{module}"), class_name)
     report(f"opening the model with {name}")
-    opened: Backend = backend(bundle, network_size, device, precision)
+    with made_current(device):
+        opened: Backend = backend(bundle, network_size, device, precision)
     return opened
+
+
+def _chosen(backend: Backend, reasons: list[str]) -> Backend:
+    """Log once why a backend is used in place of others; one on the CPU keeps it."""
+    words = [f"using {backend.name} on {backend.device} instead of {reason}" for reason in reasons]
+    for line in words:
+        _warn_once(line)
+    backend.fallback = "; ".join(words) if backend.device == "cpu" else ""
+    return backend
+
+
+@functools.cache
+def _warn_once(words: str) -> None:
+    _LOGGER.warning("%s", words)

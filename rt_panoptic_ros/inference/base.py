@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar
+
+import warp as wp
 
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.settings import PRECISIONS
 
 if TYPE_CHECKING:
     import numpy as np
-    import warp as wp
 
     from rt_panoptic_ros.records import DenseDetections
+
+
+def made_current(device: str) -> AbstractContextManager[object]:
+    """Make a GPU this thread's current one meanwhile: that is the one that TensorRT and torch work on.
+
+    Args:
+        device: Warp's name; for cpu, nothing happens.
+    """
+    return nullcontext() if device == "cpu" else wp.ScopedDevice(device)
 
 
 class Backend(ABC):
@@ -23,6 +34,8 @@ class Backend(ABC):
     """
 
     name: str
+    fallback: str = ""
+    """Why it is used, on the CPU, in place of a GPU or another backend; empty where none was to be preferred."""
     cpu_only: ClassVar[bool] = False
     lacks: ClassVar[dict[str, str]] = {}  # precisions that it has not, and what to say of it in the error
 
@@ -31,7 +44,7 @@ class Backend(ABC):
 
         Args:
             network_size: (height, width) px of the images that `infer` will get.
-            device: Warp's name of the device that outputs lie on: cpu or cuda:0.
+            device: Warp's name of the device that outputs lie on: cpu, cuda:0, cuda:1 and so on.
             precision: Of the convolutions: float32, float16 or int8; outputs are float32 always.
 
         Raises:
@@ -78,9 +91,13 @@ class CapturableBackend(Backend):
 
     @abstractmethod
     def enqueue(self) -> DenseDetections:
-        """Enqueue the network on Warp's current stream of the device; return always the same arrays."""
+        """Enqueue the network on Warp's current stream of the device; return always the same arrays.
+
+        Called with the device's CUDA context current.
+        """
 
     def infer(self, image: np.ndarray) -> DenseDetections:
         """Return the network's outputs for `image`; see `Backend`."""
-        self.image.assign(image)
-        return self.enqueue()
+        with made_current(self.device):
+            self.image.assign(image)
+            return self.enqueue()

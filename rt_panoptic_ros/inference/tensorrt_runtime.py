@@ -19,7 +19,7 @@ import warp as wp
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import output_path
-from rt_panoptic_ros.warp_runtime import start_warp
+from rt_panoptic_ros.warp_runtime import start_warp, unusable_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -217,9 +217,10 @@ def gpu_identity(device: str) -> tuple[str, str]:
     """
     start_warp()
     if not device.startswith("cuda") or not wp.is_cuda_available():
+        found = unusable_gpu() or f"none as {device}: check `nvidia-smi`"
         raise UnavailableError(
-            f"expected a CUDA GPU for the tensorrt backend, found none as {device}: check `nvidia-smi`, choose backend "
-            "onnxruntime, or build for another machine's GPU with `rt-panoptic build-engine --compute-capability`"
+            f"expected a CUDA GPU for the tensorrt backend, found {found}, choose backend onnxruntime, or "
+            "build for another machine's GPU with `rt-panoptic build-engine --compute-capability`"
         )
     gpu = wp.get_device(device)
     return str(gpu.name), f"{gpu.arch // 10}.{gpu.arch % 10}"

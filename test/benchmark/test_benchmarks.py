@@ -6,18 +6,24 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import warp as wp
 
 import rt_panoptic_ros
-from rt_panoptic_ros.benchmark.measure import Comparison, StageClock, compare
-from rt_panoptic_ros.benchmark.scenes import street_scene
+from rt_panoptic_ros.benchmark.measure import Comparison, StageClock, compare, graph_times
+from rt_panoptic_ros.benchmark.scenes import SceneBackend, street_scene
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.model.bundle import ModelBundle
 from rt_panoptic_ros.model.class_table import load_class_table
+from rt_panoptic_ros.panoptic import launching, postprocess
+from rt_panoptic_ros.records import DenseDetections
+from scripts import comparisons
 from scripts.comparisons import bench_network, bench_pipeline, bench_postprocess
 from scripts.floors import count_floors
 
@@ -82,6 +88,43 @@ def test_the_whole_frame(small_bundle: ModelBundle, detections: int | None) -> N
         == {"input", "network", "query_boxes", "masks", "fusion"}
     )
     assert detections is None or 0 < result.details["detections"] <= detections
+
+
+def test_captured_work_is_timed_on_the_device_apart_from_the_host(
+    small_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small backends and Warp's own capture on the CPU in place of a GPU, and a made-up event in place of CUDA's."""
+    classes, size, backend = small_bundle.classes, (64, 96), ("auto", "cpu", "float32")
+    scene = street_scene(size, 3, classes=len(classes), thing_ids=classes.thing_ids, device="cpu")
+    monkeypatch.setattr(comparisons, "open_backend", lambda *_: SceneBackend(scene, size, "cpu"))
+    reference = SimpleNamespace(ReferenceNetwork=lambda *_: SceneBackend(scene, size, "cpu"))
+    monkeypatch.setitem(sys.modules, "reference_network", reference)
+    monkeypatch.setattr(launching, "MAX_BANDS", 1)
+    monkeypatch.setattr(postprocess, "QueryBoxSelector", partial(capturable_selector, postprocess.QueryBoxSelector))
+    monkeypatch.setattr(wp, "timing_end", lambda: [SimpleNamespace(elapsed=1e-3)])
+    frame = bench_pipeline(small_bundle, size, 5, *backend, seconds=0)
+    behind = bench_postprocess(size, 3, "cpu", seconds=0, capture=True)
+    network = bench_network(small_bundle, size, *backend, seconds=0)
+    for result, stages, by_stage in (
+        (frame, {"input", "graph"}, {"input", "network", "query_boxes", "masks", "fusion"}),
+        (behind, {"graph"}, {"query_boxes", "masks", "fusion"}),
+        (network, set(), set()),
+    ):
+        assert set(result.stages_ms) == stages
+        assert set(result.details.get("by_stage_ms", ())) == by_stage
+        times = result.details["captured_ms"]
+        assert times["device"] == 1e-3
+        assert times["host"] == pytest.approx(times["frame"], abs=2e-3)
+        assert "captured_ms: frame" in result.format()
+
+
+def test_on_the_cpu_a_captured_frame_is_the_devices() -> None:
+    times = graph_times(lambda: None, repeats=2)
+    assert times["device"] == times["frame"] > times["host"] == 0
+
+
+def capturable_selector(kind: type, dense: DenseDetections, *, capturable: bool | None) -> object:
+    return kind(dense, capturable=capturable is not False)
 
 
 def test_the_command_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None:

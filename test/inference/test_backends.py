@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from fake_tensorrt import take_tensorrts_place
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import cache_directory
+from rt_panoptic_ros.inference import backends
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
 from rt_panoptic_ros.inference.tensorrt_runtime import gpu_identity, load_runtime
@@ -165,5 +168,32 @@ def test_named_backend_never_falls_back(small_bundle: ModelBundle) -> None:
 @pytest.mark.skipif(wp.is_cuda_available(), reason="this machine has a GPU")
 def test_cuda_without_a_gpu_is_one_sentence(small_bundle: ModelBundle) -> None:
     assert resolve_device("auto") == "cpu"
-    with pytest.raises(UnavailableError, match="nvidia-smi"):
-        open_backend("auto", small_bundle, (32, 32), "cuda")
+    with pytest.raises(
+        UnavailableError, match=r"expected a CUDA GPU for device cuda:1, found none: check `nvidia-smi`"
+    ):
+        open_backend("auto", small_bundle, (32, 32), "cuda:1")
+
+
+def test_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [SimpleNamespace(alias=f"cuda:{index}", name=name) for index, name in enumerate(("Orin", "H100"))]
+    monkeypatch.setattr(wp, "get_cuda_devices", lambda: gpus)
+    meant = {device: resolve_device(device) for device in ("auto", "cpu", "cuda", "cuda:0", "cuda:1")}
+    assert list(meant.values()) == ["cuda:0", "cpu", "cuda:0", "cuda:0", "cuda:1"]
+    with pytest.raises(UnavailableError, match=r"one of the GPUs cuda:0 \(Orin\), cuda:1 \(H100\), got cuda:3"):
+        resolve_device("cuda:3")
+
+
+@pytest.mark.skipif(wp.is_cuda_available(), reason="this machine has a GPU")
+def test_auto_says_once_why_it_uses_the_cpu_where_a_gpu_was_to_be_expected(
+    monkeypatch: pytest.MonkeyPatch, small_bundle: ModelBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnxruntime")
+    words = "using onnxruntime on cpu instead of a GPU: found a driver for CUDA 12.6, but an old Warp: install another"
+    with caplog.at_level(logging.WARNING):
+        assert not open_backend("auto", small_bundle, (32, 32), "auto").fallback
+        assert not caplog.records
+        monkeypatch.setattr(backends, "unusable_gpu", lambda: words.partition("found ")[2])
+        for name in ("auto", "onnxruntime"):
+            assert open_backend(name, small_bundle, (32, 32), "auto").fallback == words
+        assert not open_backend("auto", small_bundle, (32, 32), "cpu").fallback
+    assert [record.message for record in caplog.records] == [words]

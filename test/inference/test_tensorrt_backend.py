@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,7 +132,9 @@ def test_without_tensorrt_one_sentence_with_both_remedies(monkeypatch: pytest.Mo
 def test_auto_falls_back_with_a_warning_and_a_named_backend_does_not(
     monkeypatch: pytest.MonkeyPatch, small_bundle: ModelBundle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(backends, "resolve_device", lambda device: "cuda:0")
+    current: list[str] = []
+    monkeypatch.setattr(backends, "resolve_device", lambda device: "cuda:1")
+    monkeypatch.setattr(backends.wp, "ScopedDevice", lambda device: nullcontext(current.append(device)))
     monkeypatch.setattr(tensorrt_runtime, "gpu_identity", lambda device: ("Fake GPU", "8.9"))
 
     def missing() -> object:
@@ -141,6 +144,8 @@ def test_auto_falls_back_with_a_warning_and_a_named_backend_does_not(
     with caplog.at_level(logging.WARNING):
         backend = open_backend("auto", small_bundle, SIZE, "auto")
     assert backend.name == "onnxruntime"
-    assert "using onnxruntime on cpu instead of tensorrt on cuda:0: expected TensorRT, found none" in caplog.text
+    assert "using onnxruntime on cpu instead of tensorrt on cuda:1: expected TensorRT, found none" in caplog.text
+    assert "instead of tensorrt on cuda:1" in backend.fallback
+    assert current == ["cuda:1", "cuda:1"]  # for tensorrt and torch
     with pytest.raises(UnavailableError, match="expected TensorRT"):
         open_backend("tensorrt", small_bundle, SIZE, "auto")

@@ -119,6 +119,8 @@ class FakePipeline:
         absent = {name: np.empty((0, 0), np.uint8) for name in LABELS - images}
         return replace(result, **absent, confidence=255 - result.semantic if "confidence" in images else None)
 
+    fallback = ""
+
     def describe(self) -> str:
         return f"fake {self.model}"
 

@@ -63,6 +63,7 @@ class NodeHealth:
     active: bool = False  # whether frames are taken
     enabled: bool = True  # by the service ~/enable
     busy_with: str = ""  # what is loaded, built or waited for, empty when nothing is
+    fallback: str = ""  # why it runs on the CPU where a GPU was to be preferred, empty if none was
     problem: str = ""  # why the node cannot do its work, empty if it can
     callback_errors: int = 0  # since the node was started
     stages: Latencies = field(default_factory=Latencies)  # of the work on a frame
@@ -91,6 +92,7 @@ class NodeHealth:
             (worst.level != _OK, worst.level, f"{named}{worst.message}"),
             (state != "active", _OK, state),
             (not self.enabled, _OK, "disabled by the service ~/enable"),
+            (bool(self.fallback), _WARN, self.fallback),
             (len(cameras) == 1, _OK, worst.message),
             (True, _OK, f"processing {rate_hz:.1f} frames per second of {len(cameras)} cameras"),
         )
@@ -191,6 +193,7 @@ def diagnostic_array(
             "state": state,
             "enabled": str(health.enabled),
             "engine": health.model,  # the key by which users' dashboards know it
+            "fallback": health.fallback,
             "cameras": str(len(cameras)),
             "callbacks failed": str(health.callback_errors),
             "rate (Hz)": f"{rate_hz:.2f}",

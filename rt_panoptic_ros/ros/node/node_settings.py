@@ -14,11 +14,11 @@ from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
 from rt_panoptic_ros.resources import DEFAULT_MODEL
 from rt_panoptic_ros.settings import (
     BACKENDS,
-    DEVICES,
     OVERLAY_OPACITY,
     PALETTES,
     PRECISIONS,
     Change,
+    check_device,
     listed,
     parse_size,
     setting,
@@ -36,7 +36,7 @@ class NodeSettings:
     """What a user can say about the node.
 
     Raises:
-        InvalidInputError: A size, the cameras or the outputs are not of their form.
+        InvalidInputError: The device, a size, the cameras or the outputs are not of their form.
     """
 
     model: str = setting(
@@ -48,7 +48,9 @@ class NodeSettings:
         "auto", "What computes the network; auto takes the best one of this machine.", Change.INACTIVE, choices=BACKENDS
     )
     device: str = setting(
-        "auto", "Where to compute: cpu, cuda, or auto for a GPU if there is one.", Change.INACTIVE, choices=DEVICES
+        "auto",
+        "Where to compute: cpu, cuda, cuda:N for one of several GPUs, from 0, or auto for a GPU if there is one.",
+        Change.INACTIVE,
     )
     precision: str = setting(
         "float32",
@@ -122,6 +124,7 @@ class NodeSettings:
     )
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         for name in ("network_size", "camera_size"):
             parse_size(name, getattr(self, name))
         parse_cameras(self.cameras)

@@ -221,6 +221,7 @@ class PanopticNode(LifecycleNode):
         self._acquired.callback(model.close)
         self._model = model
         self.health.model = model.pipeline.describe()
+        self.health.fallback = model.pipeline.fallback
         self.health.stages = Latencies()  # another model's
         self._node_parameters.follow(model.pipeline.settings)
         cameras = parse_cameras(settings.cameras)
@@ -255,7 +256,7 @@ class PanopticNode(LifecycleNode):
         with self._lock:
             self.streams = []
         self._model = self._model_topics = None
-        self.health.model = "none loaded"
+        self.health.model, self.health.fallback = "none loaded", ""
         self._acquired.close()
 
     def _begin(self) -> None:
@@ -338,6 +339,7 @@ class PanopticNode(LifecycleNode):
             settings=stages,
         )
         self.health.model = model.pipeline.describe()
+        self.health.fallback = model.pipeline.fallback
         labelled_s = time.perf_counter()
         stream.outputs.publish(wanted, frame, header, settings.overlay_opacity, settings.palette)
         published_s = time.perf_counter()

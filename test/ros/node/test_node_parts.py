@@ -270,6 +270,7 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
         ({}, {}, {"refused": 2}, WARN, "2 frames refused"),
         ({}, {}, {"lost": 2}, WARN, "2 frames lost in transport"),
         ({}, {}, {"failed": 1, "refused": 2}, ERROR, "1 frames failed"),
+        ({"fallback": "using x on cpu instead of a GPU"}, {}, {"processed": 5}, WARN, "instead of a GPU"),
         ({"state": "unconfigured", "problem": "cannot configure: x"}, {}, {}, ERROR, "cannot configure: x"),
         ({"state": "unconfigured", "busy_with": "building: 40 %"}, {}, {}, WARN, "building: 40 %"),
     ],

@@ -151,7 +151,7 @@ def test_a_bad_model_set_while_inactive_fails_activation_and_can_be_mended(fake_
     [
         ({"score_threshold": 2.0}, "score_threshold"),
         ({"backend": "abacus"}, "backend to be one of auto"),
-        ({"device": "tpu"}, "device to be one of auto"),
+        ({"device": "cuda:"}, "device to be one of auto, cpu, cuda, cuda:N"),
         ({"lazy": "perhaps"}, "lazy to be true or false"),
         ({"network_size": "1"}, "network_size"),
         ({"model": [1, 2]}, "model to be text"),
