@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-_BACKENDS = {  # name: (module, class, the library it needs, what installs that); imported when opened
+_BACKENDS = {  # name: (module, what opens it, the library it needs, what installs that); imported when opened
     "onnxruntime": ("inference.onnxruntime_backend", "OnnxRuntimeBackend", "onnxruntime",
                     "pip install onnx onnxruntime"),
-    "torch": ("network.torch_backend", "TorchBackend", "torch", "pip install torch"),
+    "torch": ("network.torch_backend", "open_torch", "torch", "pip install torch"),
     "tensorrt": ("inference.tensorrt_backend", "TensorRtBackend", "", ""),  # `tensorrt_runtime` looks for two packages
     "openvino": ("inference.openvino_backend", "OpenVinoBackend", "openvino", "pip install onnx openvino"),
 }  # fmt: skip
@@ -95,11 +95,11 @@ def open_backend(
 def _open(
     name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str, *, tf32: bool
 ) -> Backend:
-    module, class_name, library, remedy = _BACKENDS[name]
+    module, opener, library, remedy = _BACKENDS[name]
     if library:
         require_package(library, f"the {name} backend", f"`{remedy}`")
     report(f"loading {name}")
-    backend = getattr(importlib.import_module(f"rt_panoptic_ros.{module}"), class_name)
+    backend = getattr(importlib.import_module(f"rt_panoptic_ros.{module}"), opener)
     report(f"opening the model with {name}")
     opened: Backend = backend(bundle, network_size, device, precision, tf32=tf32)
     return opened

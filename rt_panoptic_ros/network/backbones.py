@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -38,10 +40,13 @@ class FrozenBatchNorm2d(nn.Module):
 
         The factor goes into the kernel, which spares a pass over the result, forward and backward.
         """
-        factor = self.weight * torch.rsqrt(self.running_var + self.epsilon)
-        kernel = conv.weight * factor[:, None, None, None]
-        shift = self.bias - self.running_mean * factor
+        kernel, shift = self.folded(conv) if conv.bias is None else (conv.weight, conv.bias)
         return functional.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def folded(self, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+        """Return the kernel and the bias of a convolution that equals `conv` and this norm behind it."""
+        factor = self.weight * torch.rsqrt(self.running_var + self.epsilon)
+        return conv.weight * factor[:, None, None, None], self.bias - self.running_mean * factor
 
 
 class ResidualBlock(nn.Module):
@@ -158,6 +163,15 @@ class EfficientNetLite0(nn.Module):
             if block.output:
                 features.append(x)
         return features
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Put each frozen norm into the convolution before it, once and for all: for inference, in place."""
+    for module in network.modules():
+        for conv, norm in pairwise(list(module.children())):
+            if isinstance(norm, FrozenBatchNorm2d):
+                assert isinstance(conv, nn.Conv2d)
+                conv.weight, conv.bias = map(nn.Parameter, norm.folded(conv))
 
 
 def make_encoder(name: str) -> ResNet | EfficientNetLite0:
