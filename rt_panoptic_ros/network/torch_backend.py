@@ -11,10 +11,12 @@ import warp as wp
 
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.inference.base import Backend, CapturableBackend
+from rt_panoptic_ros.network import half_kernels
 from rt_panoptic_ros.network.backbones import fold_norms
 from rt_panoptic_ros.network.panoptic_network import InputNormalization, PanopticNetwork
 from rt_panoptic_ros.progress import report
 from rt_panoptic_ros.records import DenseDetections
+from rt_panoptic_ros.warp_runtime import load_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,6 +98,7 @@ class CudaTorchBackend(CapturableBackend):
         self._normalize = InputNormalization(bundle.input, device)
         self.image = wp.zeros((*network_size, 3), dtype=wp.uint8, device=device)
         self._pixels = wp.to_torch(self.image).permute(2, 0, 1)
+        load_kernels([half_kernels], device)
         report("choosing the convolutions' algorithms")
         with self._on_warps_stream(), convolution_flags(tf32, choose=True):
             shapes = {name: tuple(value.shape) for name, value in self._compute().items()}
