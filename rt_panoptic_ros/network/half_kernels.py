@@ -15,6 +15,8 @@ import warp as wp
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+wp.set_module_options({"enable_backward": False})
+
 _ROWS = 64
 """Points whose sums one thread takes."""
 
@@ -102,7 +104,8 @@ def normalize(
 
 
 def add_bias_relu(x: Tensor, bias: Tensor, residual: Tensor | None = None, limit: float = math.inf) -> Tensor:
-    """Return min(relu(x + bias + residual), limit), in place of `x`; `bias` is (C,)."""
+    """Return min(relu(x + bias + residual), limit), in the memory of a channels-last `x`; `bias` is (C,)."""
+    x = x.contiguous(memory_format=torch.channels_last)
     words = _words(x)
     others = _words(bias), None if residual is None else _words(residual)
     wp.launch(add_and_bound, words.shape, inputs=[words, *others, limit], device=words.device, block_dim=_THREADS)
@@ -110,7 +113,14 @@ def add_bias_relu(x: Tensor, bias: Tensor, residual: Tensor | None = None, limit
 
 
 def add_bias_norm_relu(x: Tensor, bias: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """Return relu(norm(x + bias)), in place of `x`; `bias` is (C,), and the norm's groups are of even size."""
+    """Return relu(norm(x + bias)), in the memory of `x` where that is channels last.
+
+    Args:
+        x: (1, C, H, W), a convolution's output without its bias.
+        bias: (C,).
+        norm: Its groups are of an even number of channels.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
     points, words = x.shape[-2] * x.shape[-1], x.shape[1] // 2
     chunks, groups = -(-points // _ROWS), norm.num_groups
     flat, added, device = _words(x), _words(bias), str(wp.device_from_torch(x.device))
@@ -131,6 +141,6 @@ def add_bias_norm_relu(x: Tensor, bias: Tensor, norm: nn.GroupNorm) -> Tensor:
 
 
 def _words(x: Tensor) -> wp.array:
-    """Return a vector, or a tensor (1, C, H, W) that is channels last, as a flat array of pairs of channels."""
+    """Return a vector or a tensor (1, C, H, W) as a flat array of pairs of channels; a view of channels last."""
     flat = x.permute(0, 2, 3, 1).flatten() if x.ndim == 4 else x
     return wp.from_torch(flat.detach().view(torch.int32), dtype=wp.int32)

@@ -17,9 +17,15 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize(
     "arch", [pytest.param(87, id="Orin"), pytest.param(90, id="Hopper", marks=pytest.mark.exhaustive)]
 )
-@pytest.mark.parametrize("module", ["query_boxes", "suppression", "masks", "fusion_kernels", "semantics"])
+@pytest.mark.parametrize(
+    "module",
+    ["panoptic.query_boxes", "panoptic.suppression", "panoptic.masks", "panoptic.fusion_kernels", "panoptic.semantics",
+     "network.half_kernels"],
+)  # fmt: skip
 def test_kernels_compile(module: str, arch: int, tmp_path: Path) -> None:
-    kernels = importlib.import_module(f"rt_panoptic_ros.panoptic.{module}")
+    if module.startswith("network"):
+        pytest.importorskip("torch", reason="torch is not installed")
+    kernels = importlib.import_module(f"rt_panoptic_ros.{module}")
     wp.compile_aot_module(kernels, arch=arch, module_dir=str(tmp_path), use_ptx=True)
     code = next(tmp_path.glob("*.ptx")).read_text()
     assert f".target sm_{arch}" in code
