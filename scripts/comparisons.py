@@ -127,11 +127,12 @@ def bench_postprocess(
 
 
 def bench_network(
-    bundle: ModelBundle, size: tuple[int, int], backend: str, device: str, precision: str, *, seconds: float
-) -> Comparison:
+    bundle: ModelBundle, size: tuple[int, int], backend: str, device: str, precision: str, *, tf32: bool,
+    seconds: float,
+) -> Comparison:  # fmt: skip
     """Time the network alone for inputs of `size` against the plain one in torch."""
     network = import_module("reference_network")
-    ours = open_backend(backend, bundle, size, device, precision)
+    ours = open_backend(backend, bundle, size, device, precision, tf32=tf32)
     theirs = network.ReferenceNetwork(bundle, size, ours.device)
     image = _street_image(size)
     logits, expected = (each.infer(image).semantic_logits.numpy() for each in (ours, theirs))
@@ -156,7 +157,7 @@ def bench_network(
 
 def bench_pipeline(
     bundle: ModelBundle, size: tuple[int, int], detections: int | None, backend: str, device: str, precision: str, *,
-    seconds: float, source: str | None = None,
+    tf32: bool, seconds: float, source: str | None = None,
 ) -> Comparison:  # fmt: skip
     """Time the whole frame, image in and labels out, against the plain network and the plain post-processing.
 
@@ -168,6 +169,7 @@ def bench_pipeline(
         backend: One of `BACKENDS`.
         device: One of `DEVICES`.
         precision: One of `PRECISIONS`, for ours; the reference is float32.
+        tf32: Whether ours may take TF32 for float32.
         seconds: About how long to measure.
         source: Its first image is the camera's, brought to `size`; None makes one up.
     """
@@ -187,12 +189,12 @@ def bench_pipeline(
 
     opened: list[Backend] = []
 
-    def open_once(*arguments: Any) -> Backend:
-        opened.append(open_backend(*arguments))
+    def open_once(*arguments: Any, **tf32: Any) -> Backend:
+        opened.append(open_backend(*arguments, **tf32))
         return with_scene(opened[0])
 
     pipeline_of = partial(
-        PanopticPipeline, bundle, backend=backend, device=device, precision=precision, network_size=None,
+        PanopticPipeline, bundle, backend=backend, device=device, precision=precision, tf32=tf32, network_size=None,
         settings=settings,
     )  # fmt: skip
     pipeline = pipeline_of(backend_opener=open_once)
@@ -207,7 +209,7 @@ def bench_pipeline(
 
     if "graph" in pipeline.timings_ms:
         details["captured_ms"] = graph_times(lambda: pipeline(camera))
-        plainly = pipeline_of(backend_opener=lambda *_: SceneBackend(opened[0], scene))
+        plainly = pipeline_of(backend_opener=lambda *_, **__: SceneBackend(opened[0], scene))
         details["by_stage_ms"] = _stages_ms(partial(frame_of, plainly), where)
     over_network: list[float] = []
 

@@ -30,7 +30,7 @@ KNOWS = {
     "frames": "errors files records",
     "drawing": "errors records settings",
     "inference": "errors files frames model progress records settings warp_runtime",
-    "network": "errors inference model records settings",
+    "network": "errors inference model progress records settings warp_runtime",
     "panoptic": "errors records settings warp_runtime",
     "pipeline": "errors inference model panoptic progress records settings",
     "labeller": "drawing frames model panoptic pipeline records settings",

@@ -215,7 +215,7 @@ def _pipeline_of(backend: Backend, bundle: ModelBundle, settings: PostprocessSet
     """Return the pipeline of a backend that is open."""
     return PanopticPipeline(
         bundle, backend="auto", device=backend.device.partition(":")[0], precision=backend.precision,
-        network_size=backend.network_size, settings=settings, backend_opener=lambda *_: backend,
+        network_size=backend.network_size, settings=settings, backend_opener=lambda *_, **__: backend,
     )  # fmt: skip
 
 
@@ -266,15 +266,15 @@ def _trample(device: str) -> None:
 
 def _compare_backends(plan: Plan, findings: Findings) -> None:
     """Run a trained network in torch on the device, and whole frames behind it, beside ONNX Runtime on the CPU."""
-    from rt_panoptic_ros.network.torch_backend import allow_tf32
-
     name, *size = plan.networks[0]
     bundle, network_size = read_bundle(name), (size[0], size[1])
     image = made_up_image(network_size)
     settings = bundle.settings.replaced(_UNSURE)
 
-    def run(backend: str, device: str, precision: str) -> tuple[dict[str, np.ndarray], PanopticResult]:
-        opened = open_backend(backend, bundle, network_size, device, precision)
+    def run(
+        backend: str, device: str, precision: str, *, tf32: bool = False
+    ) -> tuple[dict[str, np.ndarray], PanopticResult]:
+        opened = open_backend(backend, bundle, network_size, device, precision, tf32=tf32)
         outputs = opened.infer(image).host_arrays()
         pipeline = _pipeline_of(opened, bundle, settings)
         result = pipeline(CameraImage(image, "rgb"))
@@ -283,8 +283,7 @@ def _compare_backends(plan: Plan, findings: Findings) -> None:
 
     expected, expected_result = run("onnxruntime", "cpu", "float32")
     for precision, tf32 in TORCH_PRECISIONS:
-        allow_tf32(tf32)
-        outputs, result = run("torch", plan.kind, precision)
+        outputs, result = run("torch", plan.kind, precision, tf32=tf32)
         differences, same_classes = compare_outputs(outputs, expected)
         same_semantic = float((result.semantic == expected_result.semantic).mean())
         figures = {

@@ -154,8 +154,6 @@ def _time_kernels(launch: Callable[[], object], subject: dict[str, Any], finding
 
 def time_frames(plan: Plan, findings: Findings) -> None:
     """Time whole frames with the torch backend by precision: of a shipped model, and of an untrained one."""
-    from rt_panoptic_ros.network.torch_backend import allow_tf32
-
     with tempfile.TemporaryDirectory() as folder:
         for name, *sides in plan.networks:
             size = (sides[0], sides[1])
@@ -167,20 +165,19 @@ def time_frames(plan: Plan, findings: Findings) -> None:
             else:
                 bundle = read_bundle(name)
             for precision, tf32 in TORCH_PRECISIONS:
-                allow_tf32(tf32)
-                times, objects = _frame_times(bundle, size, precision, plan)
+                times, objects = _frame_times(bundle, size, precision, plan, tf32=tf32)
                 findings.note(
                     model=name, size=f"{size[0]}x{size[1]}", precision=precision, tf32=tf32, objects=objects, **times
                 )
 
 
 def _frame_times(
-    bundle: ModelBundle, size: tuple[int, int], precision: str, plan: Plan
+    bundle: ModelBundle, size: tuple[int, int], precision: str, plan: Plan, *, tf32: bool
 ) -> tuple[dict[str, float], int]:
     """Return the medians of a frame's stages and of all of it, ms, and how many objects it shows."""
     pipeline = PanopticPipeline(
         replace(bundle, input=replace(bundle.input, size=size)), backend="torch", precision=precision,
-        device=plan.kind, network_size=size, settings=bundle.settings,
+        tf32=tf32, device=plan.kind, network_size=size, settings=bundle.settings,
     )  # fmt: skip
     image = CameraImage(made_up_image(size), "rgb")
     samples = []

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.inference.base import Backend
     from rt_panoptic_ros.model.bundle import ModelBundle
 
-    BackendOpener = Callable[[str, ModelBundle, tuple[int, int], str, str], Backend]  # the arguments of `open_backend`
+    BackendOpener = Callable[..., Backend]  # the arguments of `open_backend`
 
 _LOGGER = logging.getLogger(__name__)
 
-_BACKENDS = {  # name: (module, class, the library it needs, what installs that); imported when opened
+_BACKENDS = {  # name: (module, what opens it, the library it needs, what installs that); imported when opened
     "onnxruntime": ("inference.onnxruntime_backend", "OnnxRuntimeBackend", "onnxruntime",
                     "pip install onnx onnxruntime"),
-    "torch": ("network.torch_backend", "TorchBackend", "torch", "pip install torch"),
+    "torch": ("network.torch_backend", "open_torch", "torch", "pip install torch"),
     "tensorrt": ("inference.tensorrt_backend", "TensorRtBackend", "", ""),  # `tensorrt_runtime` looks for two packages
     "openvino": ("inference.openvino_backend", "OpenVinoBackend", "openvino", "pip install onnx openvino"),
 }  # fmt: skip
@@ -71,8 +71,9 @@ def resolve_device(device: str) -> str:
 
 
 def open_backend(
-    name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str = "float32"
-) -> Backend:
+    name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str = "float32", *,
+    tf32: bool = False,
+) -> Backend:  # fmt: skip
     """Return the backend `name` (one of `BACKENDS`) for `bundle`, loaded.
 
     `auto` takes tensorrt, else torch on a GPU where it can, else onnxruntime on the CPU, and logs a warning, once, when
@@ -88,13 +89,13 @@ def open_backend(
     reason = unusable_gpu() if device == "auto" and where == "cpu" else ""
     reasons = [f"a GPU: found {reason}"] if reason else []
     if name != "auto":
-        return _chosen(_open(name, bundle, network_size, where, precision), reasons)
+        return _chosen(_open(name, bundle, network_size, where, precision, tf32=tf32), reasons)
     attempts = [("onnxruntime", "cpu"), ("torch", "cpu")] if device in ("auto", "cpu") else []
     if where != "cpu":
         attempts = [("tensorrt", where), ("torch", where), *attempts]
     for candidate, place in attempts:
         try:
-            backend = _open(candidate, bundle, network_size, place, precision)
+            backend = _open(candidate, bundle, network_size, place, precision, tf32=tf32)
         except UnavailableError as error:
             reasons.append(f"{candidate} on {place}: {error}")
             continue
@@ -102,15 +103,17 @@ def open_backend(
     raise UnavailableError(f"expected a backend, none can be used here: {'; '.join(reasons)}")
 
 
-def _open(name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> Backend:
-    module, class_name, library, remedy = _BACKENDS[name]
+def _open(
+    name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str, *, tf32: bool
+) -> Backend:
+    module, opener, library, remedy = _BACKENDS[name]
     if library:
         require_package(library, f"the {name} backend", f"`{remedy}`")
     report(f"loading {name}")
-    backend = getattr(importlib.import_module(f"rt_panoptic_ros.{module}"), class_name)
+    backend = getattr(importlib.import_module(f"rt_panoptic_ros.{module}"), opener)
     report(f"opening the model with {name}")
     with made_current(device):
-        opened: Backend = backend(bundle, network_size, device, precision)
+        opened: Backend = backend(bundle, network_size, device, precision, tf32=tf32)
     return opened
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,6 +17,7 @@ from rt_panoptic_ros.model.architecture import (
     InvertedBlock,
     efficientnet_lite0_blocks,
 )
+from rt_panoptic_ros.network.half_kernels import add_bias_relu
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -38,10 +42,24 @@ class FrozenBatchNorm2d(nn.Module):
 
         The factor goes into the kernel, which spares a pass over the result, forward and backward.
         """
-        factor = self.weight * torch.rsqrt(self.running_var + self.epsilon)
-        kernel = conv.weight * factor[:, None, None, None]
-        shift = self.bias - self.running_mean * factor
+        kernel, shift = self.folded(conv) if conv.bias is None else (conv.weight, conv.bias)
         return functional.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def rectified(self, conv: nn.Conv2d, x: Tensor, residual: Tensor | None = None, limit: float = math.inf) -> Tensor:
+        """Return relu(`conv` of `x`, normalised, + `residual`), at most `limit`."""
+        if conv.weight.dtype == torch.float16 and conv.out_channels % 2 == 0:
+            assert conv.bias is not None  # of `fold_norms`
+            y = functional.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+            return add_bias_relu(y, conv.bias, residual, limit)
+        y = self(conv, x)
+        if residual is not None:
+            y = y + residual
+        return functional.relu(y) if limit == math.inf else functional.hardtanh(y, 0.0, limit)
+
+    def folded(self, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+        """Return the kernel and the bias of a convolution that equals `conv` and this norm behind it."""
+        factor = self.weight * torch.rsqrt(self.running_var + self.epsilon)
+        return conv.weight * factor[:, None, None, None], self.bias - self.running_mean * factor
 
 
 class ResidualBlock(nn.Module):
@@ -74,10 +92,11 @@ class ResidualBlock(nn.Module):
             conv, norm = self.downsample
             shortcut = norm(conv, x)
         for index in range(1, self.depth + 1):
-            x = self.get_submodule(f"bn{index}")(self.get_submodule(f"conv{index}"), x)
-            if index < self.depth:
-                x = functional.relu(x)
-        return functional.relu(x + shortcut)
+            conv, norm = self.get_submodule(f"conv{index}"), self.get_submodule(f"bn{index}")
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(norm, FrozenBatchNorm2d)
+            x = norm.rectified(conv, x, shortcut if index == self.depth else None)
+        return x
 
 
 class ResNet(nn.Module):
@@ -102,7 +121,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the features at strides 8, 16 and 32 of `x` (B, 3, H, W)."""
-        x = functional.relu(self.bn1(self.conv1, x))
+        x = self.bn1.rectified(self.conv1, x)
         x = functional.max_pool2d(x, 3, 2, 1)
         features = []
         for stage in range(1, 5):
@@ -131,8 +150,8 @@ class InvertedBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, source, H, W) to (B, target, ceil(H / stride), ceil(W / stride))."""
-        y = functional.relu6(self.bn0(self.expand_conv, x)) if self.expands else x
-        y = functional.relu6(self.bn1(self.depthwise_conv, y))
+        y = self.bn0.rectified(self.expand_conv, x, limit=6.0) if self.expands else x
+        y = self.bn1.rectified(self.depthwise_conv, y, limit=6.0)
         y = self.bn2(self.project_conv, y)
         result: Tensor = x + y if self.shortcut else y
         return result
@@ -151,13 +170,22 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the features at strides 8, 16 and 32 of `x` (B, 3, H, W)."""
-        x = functional.relu6(self.bn0(self.conv_stem, x))
+        x = self.bn0.rectified(self.conv_stem, x, limit=6.0)
         features = []
         for block in self.blocks:
             x = block(x)
             if block.output:
                 features.append(x)
         return features
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Put each frozen norm into the convolution before it, once and for all: for inference, in place."""
+    for module in network.modules():
+        for conv, norm in pairwise(list(module.children())):
+            if isinstance(norm, FrozenBatchNorm2d):
+                assert isinstance(conv, nn.Conv2d)
+                conv.weight, conv.bias = map(nn.Parameter, norm.folded(conv))
 
 
 def make_encoder(name: str) -> ResNet | EfficientNetLite0:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rt_panoptic_ros.model.architecture import LEVELNESS_CHANNELS, LEVELS, MAX_LOG_OFFSET, NetworkConfig
+from rt_panoptic_ros.network.half_kernels import add_bias_norm_relu
 from rt_panoptic_ros.records import STRIDES
 
 
@@ -85,7 +86,7 @@ class PanopticHead(nn.Module):
             self.localization_name: config.localization_channels,
         }
         for name, channels in widths.items():
-            self.add_module(name, _tower(config.pyramid_channels, channels, config.tower_depth, config.group_size))
+            self.add_module(name, Tower(config.pyramid_channels, channels, config.tower_depth, config.group_size))
         self.cls_logits = GlobalConv2d(config.semantics_features, num_classes)
         self.box_cls_logits = nn.Conv2d(config.semantics_features, num_things, 3, padding=1)
         self.bbox_pred = nn.Conv2d(config.localization_channels, 4, 3, padding=1)
@@ -126,10 +127,26 @@ class PanopticHead(nn.Module):
         )  # fmt: skip
 
 
-def _tower(source: int, channels: int, depth: int, group_size: int) -> nn.Sequential:
-    tower = nn.Sequential()
-    for block in range(depth):
-        tower.append(nn.Conv2d(channels if block else source, channels, 3, padding=1))
-        tower.append(nn.GroupNorm(channels // group_size, channels))
-        tower.append(nn.ReLU())
-    return tower
+class Tower(nn.Sequential):
+    """3x3 convolutions, each with a group norm and a ReLU behind it."""
+
+    def __init__(self, source: int, channels: int, depth: int, group_size: int) -> None:
+        """Create `depth` of them from `source` channels."""
+        super().__init__()
+        for block in range(depth):
+            self.append(nn.Conv2d(channels if block else source, channels, 3, padding=1))
+            self.append(nn.GroupNorm(channels // group_size, channels))
+            self.append(nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, source, h, w) to (B, channels, h, w)."""
+        layers = list(self)
+        for conv, norm, relu in zip(layers[::3], layers[1::3], layers[2::3], strict=True):
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(norm, nn.GroupNorm)
+            if conv.weight.dtype == torch.float16 and norm.num_channels // norm.num_groups % 2 == 0:
+                assert conv.bias is not None
+                x = add_bias_norm_relu(functional.conv2d(x, conv.weight, padding=1), conv.bias, norm)
+            else:
+                x = relu(norm(conv(x)))
+        return x
