@@ -111,6 +111,7 @@ class PanopticPipeline:
         network_size: tuple[int, int] | None,
         settings: PostprocessSettings,
         precision: str = "float32",
+        tf32: bool = False,
         backend_opener: BackendOpener = open_backend,
     ) -> None:
         """Make a pipeline that opens its backend with the first image, or in `prepare`; see `open_pipeline`."""
@@ -119,7 +120,7 @@ class PanopticPipeline:
         self.timings_ms: dict[str, float] = {}  # of the last frame, by stage
         self._bundle = bundle
         self._open_backend = backend_opener
-        self._backend_name, self._device, self._precision = backend, device, precision
+        self._backend_name, self._device, self._precision, self._tf32 = backend, device, precision, tf32
         self._network_size = network_size
         self._networks: OrderedDict[tuple[int, int], _LoadedNetwork] = OrderedDict()
         self._last: tuple[_LoadedNetwork, ImageGeometry, PostprocessSettings] | None = None
@@ -208,7 +209,8 @@ class PanopticPipeline:
             return f"{self._bundle.name}, backend {self._backend_name}, device {self._device}, not loaded yet"
         backend = last[0].backend
         height, width = backend.network_size
-        return f"{self._bundle.name} with {backend.name} in {backend.precision} on {backend.device} at {height}x{width}"
+        precision = f"{backend.precision}{', TF32 allowed,' if backend.tf32 else ''}"
+        return f"{self._bundle.name} with {backend.name} in {precision} on {backend.device} at {height}x{width}"
 
     def close(self) -> None:
         """Close the backends, in the thread that owns the pipeline: no other may be inside a call meanwhile.
@@ -224,7 +226,9 @@ class PanopticPipeline:
         if network_size not in self._networks:
             if len(self._networks) == _NETWORKS_KEPT:
                 self._networks.popitem(last=False)[1].backend.close()
-            backend = self._open_backend(self._backend_name, self._bundle, network_size, self._device, self._precision)
+            backend = self._open_backend(
+                self._backend_name, self._bundle, network_size, self._device, self._precision, tf32=self._tf32
+            )
             self._networks[network_size] = _LoadedNetwork(backend, self._bundle.classes.thing_ids)
         self._networks.move_to_end(network_size)
         return self._networks[network_size]
@@ -236,6 +240,7 @@ def open_pipeline(
     backend: str = "auto",
     device: str = "auto",
     precision: str = "float32",
+    tf32: bool = False,
     network_size: tuple[int, int] | None = None,
     settings: Mapping[str, object] | None = None,
 ) -> PanopticPipeline:
@@ -246,6 +251,7 @@ def open_pipeline(
         backend: One of `settings.BACKENDS`; auto takes the best of this machine.
         device: auto, cpu or cuda.
         precision: One of `settings.PRECISIONS`; int8 is faster and needs ranges (`rt-panoptic calibrate`).
+        tf32: Whether products in float32 may round their inputs to 10 bits of mantissa on a GPU.
         network_size: (height, width) px that images are brought to, in place of the card's.
         settings: Post-processing settings by name, over the card's.
 
@@ -258,6 +264,7 @@ def open_pipeline(
         backend=backend,
         device=device,
         precision=precision,
+        tf32=tf32,
         network_size=network_size,
         settings=bundle.settings.replaced(settings or {}),
     )

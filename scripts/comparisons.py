@@ -77,11 +77,12 @@ def bench_postprocess(size: tuple[int, int], detections: int, device: str, *, se
 
 
 def bench_network(
-    bundle: ModelBundle, size: tuple[int, int], backend: str, device: str, precision: str, *, seconds: float
-) -> Comparison:
+    bundle: ModelBundle, size: tuple[int, int], backend: str, device: str, precision: str, *, tf32: bool,
+    seconds: float,
+) -> Comparison:  # fmt: skip
     """Time the network alone for inputs of `size` against the plain one in torch."""
     network = import_module("reference_network")
-    ours = open_backend(backend, bundle, size, device, precision)
+    ours = open_backend(backend, bundle, size, device, precision, tf32=tf32)
     theirs = network.ReferenceNetwork(bundle, size, ours.device)
     image = _street_image(size)
     logits, expected = (each.infer(image).semantic_logits.numpy() for each in (ours, theirs))
@@ -94,7 +95,7 @@ def bench_network(
 
 def bench_pipeline(
     bundle: ModelBundle, size: tuple[int, int], detections: int | None, backend: str, device: str, precision: str, *,
-    seconds: float, source: str | None = None,
+    tf32: bool, seconds: float, source: str | None = None,
 ) -> Comparison:  # fmt: skip
     """Time the whole frame, image in and labels out, against the plain network and the plain post-processing.
 
@@ -106,6 +107,7 @@ def bench_pipeline(
         backend: One of `BACKENDS`.
         device: auto, cpu or cuda.
         precision: One of `PRECISIONS`, for ours; the reference is float32.
+        tf32: Whether ours may take TF32 for float32.
         seconds: About how long to measure.
         source: Its first image is the camera's, brought to `size`; None makes one up.
     """
@@ -120,8 +122,8 @@ def bench_pipeline(
         return inner if scene is None else SceneBackend(inner, scene)
 
     pipeline = PanopticPipeline(
-        bundle, backend=backend, device=device, precision=precision, network_size=None, settings=settings,
-        backend_opener=lambda *arguments: with_scene(open_backend(*arguments)),
+        bundle, backend=backend, device=device, precision=precision, tf32=tf32, network_size=None,
+        settings=settings, backend_opener=lambda *arguments, **tf32: with_scene(open_backend(*arguments, **tf32)),
     )  # fmt: skip
     theirs = with_scene(network.ReferenceNetwork(bundle, geometry.network_size, where))
     camera = CameraImage(_street_image(size) if source is None else _first_image(source, size), "rgb")

@@ -181,14 +181,17 @@ def test_fitting_rgb_image_is_not_copied() -> None:
     assert np.shares_memory(prepare_input(CameraImage(pixels, "rgb"), geometry, InputSpec()), pixels)
 
 
-def test_predict_writes_what_it_says(small_bundle: ModelBundle, tmp_path: Path) -> None:
+def test_predict_writes_what_it_says(
+    small_bundle: ModelBundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "in").mkdir()
     for stem, size in (("a1", (60, 80)), ("a2", (48, 64))):
         cv2.imwrite(str(tmp_path / "in" / f"{stem}.png"), picture(*size)[..., ::-1])
     out = tmp_path / "out"
     arguments = ["--set", "score_threshold=0.05", "--set", "mask_threshold=0.02", "--backend", "onnxruntime"]
     source = ["--model", str(small_bundle.path), "--source", str(tmp_path / "in"), "--out", str(out)]
-    assert main(["predict", *source, *arguments, "--size", "50x70", "--save-dense"]) == 0
+    assert main(["predict", *source, *arguments, "--size", "50x70", "--save-dense", "--tf32"]) == 0
+    assert "onnxruntime in float32, TF32 allowed, on cpu at 50x70" in capsys.readouterr().out
     for stem, size in (("a1", (60, 80)), ("a2", (48, 64))):
         semantic = cv2.imread(str(out / "semantic" / f"{stem}.png"), cv2.IMREAD_UNCHANGED)
         instance = cv2.imread(str(out / "instance" / f"{stem}.png"), cv2.IMREAD_UNCHANGED)

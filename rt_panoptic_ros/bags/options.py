@@ -82,7 +82,7 @@ class BagOptions:
                 "ranges": file_sha256(ranges) if pipeline["precision"] == "int8" and ranges.is_file() else None,
             },
             "settings": self.model.settings.flat(),
-            "engine": {name: pipeline[name] for name in ("backend", "device", "precision", "network_size")},
+            "engine": {name: pipeline[name] for name in ("backend", "device", "precision", "tf32", "network_size")},
             "images": self.images,
             "topics": self.topics,
             "outputs": self.outputs,

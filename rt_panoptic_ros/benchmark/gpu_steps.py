@@ -215,7 +215,7 @@ def _pipeline_of(backend: Backend, bundle: ModelBundle, settings: PostprocessSet
     """Return the pipeline of a backend that is open."""
     return PanopticPipeline(
         bundle, backend="auto", device=backend.device.partition(":")[0], precision=backend.precision,
-        network_size=backend.network_size, settings=settings, backend_opener=lambda *_: backend,
+        network_size=backend.network_size, settings=settings, backend_opener=lambda *_, **__: backend,
     )  # fmt: skip
 
 

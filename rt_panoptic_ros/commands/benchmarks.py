@@ -28,10 +28,10 @@ def _bench_part(options: argparse.Namespace) -> None:
     else:
         bundle, backend = read_bundle(options.model), (options.backend, options.device, options.precision)
         if options.what == "network":
-            result = comparisons.bench_network(bundle, size, *backend, seconds=seconds)
+            result = comparisons.bench_network(bundle, size, *backend, tf32=options.tf32, seconds=seconds)
         else:
             result = comparisons.bench_pipeline(
-                bundle, size, options.detections, *backend, seconds=seconds, source=options.source
+                bundle, size, options.detections, *backend, tf32=options.tf32, seconds=seconds, source=options.source
             )
     _print(result, options)
 
@@ -72,7 +72,7 @@ def _bench_cameras(options: argparse.Namespace) -> None:
     require_ros("the cameras' benchmark")
     from rt_panoptic_ros.ros.benchmark.cameras_benchmark import CamerasBenchmark, bench_cameras
 
-    parameters = {name: getattr(options, name) for name in ("model", "backend", "precision", "device")}
+    parameters = {name: getattr(options, name) for name in ("model", "backend", "precision", "tf32", "device")}
     benchmark = CamerasBenchmark(
         options.source, parameters, options.cameras, options.rate, options.flood, options.seconds
     )

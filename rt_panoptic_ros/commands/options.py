@@ -63,6 +63,7 @@ def pipeline_arguments(options: argparse.Namespace) -> dict[str, Any]:
         "backend": options.backend,
         "device": options.device,
         "precision": options.precision,
+        "tf32": options.tf32,
         "network_size": parse_size("--size", options.size),
         "settings": parse_settings(options.set),
     }
@@ -129,6 +130,14 @@ def add_backend(command: argparse.ArgumentParser) -> None:
     command.add_argument("--backend", default=BACKENDS[0], help=f"{', '.join(BACKENDS)} (default: %(default)s)")
     command.add_argument(
         "--precision", default="float32", help="float32 (default), float16 on a GPU, or int8 where the model has ranges"
+    )
+    add_tf32(command)
+
+
+def add_tf32(command: argparse.ArgumentParser) -> None:
+    """Add the option that lets float32 be less."""
+    command.add_argument(
+        "--tf32", action="store_true", help="float32 products round their inputs to 10 bits of mantissa on NVIDIA GPUs"
     )
 
 

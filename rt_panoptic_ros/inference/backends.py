@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.inference.base import Backend
     from rt_panoptic_ros.model.bundle import ModelBundle
 
-    BackendOpener = Callable[[str, ModelBundle, tuple[int, int], str, str], Backend]  # the arguments of `open_backend`
+    BackendOpener = Callable[..., Backend]  # the arguments of `open_backend`
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,8 +60,9 @@ def resolve_device(device: str) -> str:
 
 
 def open_backend(
-    name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str = "float32"
-) -> Backend:
+    name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str = "float32", *,
+    tf32: bool = False,
+) -> Backend:  # fmt: skip
     """Return the backend `name` (one of `BACKENDS`) for `bundle`, loaded.
 
     `auto` takes tensorrt, else torch on a GPU where it can, else onnxruntime on the CPU, and logs a warning when a
@@ -74,14 +75,14 @@ def open_backend(
     check_choice(name, device, precision)
     where = resolve_device(device)
     if name != "auto":
-        return _open(name, bundle, network_size, where, precision)
+        return _open(name, bundle, network_size, where, precision, tf32=tf32)
     attempts = [("onnxruntime", "cpu"), ("torch", "cpu")] if device != "cuda" else []
     if where != "cpu":
         attempts = [("tensorrt", where), ("torch", where), *attempts]
     reasons: list[str] = []
     for candidate, place in attempts:
         try:
-            backend = _open(candidate, bundle, network_size, place, precision)
+            backend = _open(candidate, bundle, network_size, place, precision, tf32=tf32)
         except UnavailableError as error:
             reasons.append(f"{candidate} on {place}: {error}")
             continue
@@ -91,12 +92,14 @@ def open_backend(
     raise UnavailableError(f"expected a backend, none can be used here: {'; '.join(reasons)}")
 
 
-def _open(name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> Backend:
+def _open(
+    name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str, *, tf32: bool
+) -> Backend:
     module, class_name, library, remedy = _BACKENDS[name]
     if library:
         require_package(library, f"the {name} backend", f"`{remedy}`")
     report(f"loading {name}")
     backend = getattr(importlib.import_module(f"rt_panoptic_ros.{module}"), class_name)
     report(f"opening the model with {name}")
-    opened: Backend = backend(bundle, network_size, device, precision)
+    opened: Backend = backend(bundle, network_size, device, precision, tf32=tf32)
     return opened

@@ -18,21 +18,23 @@ if TYPE_CHECKING:
 class Backend(ABC):
     """Computes one bundle's network for one input size on one device.
 
-    A backend is opened as `NAME(bundle, network_size, device, precision)`; the network is loaded when that returns, and
-    the first image warms it up. Not safe for use by several threads at once.
+    A backend is opened as `NAME(bundle, network_size, device, precision, tf32=tf32)`; the network is loaded when that
+    returns, and the first image warms it up. Not safe for use by several threads at once.
     """
 
     name: str
+    tf32: bool = False
     cpu_only: ClassVar[bool] = False
     lacks: ClassVar[dict[str, str]] = {}  # precisions that it has not, and what to say of it in the error
 
-    def __init__(self, network_size: tuple[int, int], device: str, precision: str) -> None:
+    def __init__(self, network_size: tuple[int, int], device: str, precision: str, *, tf32: bool = False) -> None:
         """Check and keep what a backend is opened with; its own constructor loads the network then.
 
         Args:
             network_size: (height, width) px of the images that `infer` will get.
             device: Warp's name of the device that outputs lie on: cpu or cuda:0.
             precision: Of the convolutions: float32, float16 or int8; outputs are float32 always.
+            tf32: Whether products in float32 may round what they multiply to TF32; of no effect on a CPU.
 
         Raises:
             UnavailableError: It does not run on the device or lacks the precision; a backend's own constructor also
@@ -49,7 +51,7 @@ class Backend(ABC):
                 f"expected precision {known} for the {self.name} backend, got {precision}{self.lacks[precision]}: "
                 "choose one of them, or another backend"
             )
-        self.network_size, self.device, self.precision = network_size, device, precision
+        self.network_size, self.device, self.precision, self.tf32 = network_size, device, precision, tf32
 
     @abstractmethod
     def infer(self, image: np.ndarray) -> DenseDetections:

@@ -24,9 +24,11 @@ class OnnxRuntimeBackend(Backend):
     name = "onnxruntime"
     cpu_only = True
 
-    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> None:
+    def __init__(
+        self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str, *, tf32: bool = False
+    ) -> None:
         """Load the graph, making it when the cache has none; see `Backend`."""
-        super().__init__(network_size, device, precision)
+        super().__init__(network_size, device, precision, tf32=tf32)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         # Threads share the work out as they go: one that another process delays does not delay all.

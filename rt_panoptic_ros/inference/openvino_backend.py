@@ -29,9 +29,11 @@ class OpenVinoBackend(Backend):
     cpu_only = True
     lacks: ClassVar = {"float16": ", which saves a CPU nothing"}
 
-    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> None:
+    def __init__(
+        self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str, *, tf32: bool = False
+    ) -> None:
         """Load the graph, making it when the cache has none; see `Backend`."""
-        super().__init__(network_size, device, precision)
+        super().__init__(network_size, device, precision, tf32=tf32)
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(exported_onnx(bundle, network_size, precision)), "CPU", _OPTIONS)
         self._request = compiled.create_infer_request()

@@ -27,9 +27,11 @@ class TensorRtBackend(CapturableBackend):
 
     name = "tensorrt"
 
-    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> None:
+    def __init__(
+        self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str, *, tf32: bool = False
+    ) -> None:
         """Load the engine, building it when the cache has none; see `Backend`."""
-        super().__init__(network_size, device, precision)
+        super().__init__(network_size, device, precision, tf32=tf32)
         self._engine = _open(bundle, network_size, precision, tensorrt_runtime.gpu_identity(device))
         inputs, outputs = self._engine.tensors()
         (name, shape), *_ = inputs.items()

@@ -27,14 +27,16 @@ class TorchBackend(Backend):
     name = "torch"
     lacks: ClassVar = {"int8": ""}
 
-    def __init__(self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str) -> None:
+    def __init__(
+        self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str, *, tf32: bool = False
+    ) -> None:
         """Load the network; see `Backend`."""
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UnavailableError(
                 f"expected a torch with CUDA for device {device}, got torch {torch.__version__} without: "
                 "install a CUDA build of torch, or choose device cpu"
             )
-        super().__init__(network_size, device, precision)
+        super().__init__(network_size, device, precision, tf32=tf32)
         if precision == "float16" and device == "cpu":
             _LOGGER.warning("torch takes several times as long in float16 as in float32 on a CPU: choose float32 there")
         network = PanopticNetwork(bundle.network, len(bundle.classes), len(bundle.classes.thing_ids))

@@ -34,7 +34,7 @@ def pytest_report_header() -> str:
 def options(small_bundle: ModelBundle) -> BagOptions:
     pipeline = {
         "model": str(small_bundle.path), "backend": "onnxruntime", "device": "cpu", "precision": "float32",
-        "network_size": None, "settings": SETTINGS,
+        "tf32": False, "network_size": None, "settings": SETTINGS,
     }  # fmt: skip
     return BagOptions(pipeline=pipeline)
 

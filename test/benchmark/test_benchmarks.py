@@ -67,14 +67,14 @@ def test_scenes_share_their_first_objects() -> None:
 
 def test_the_network_equals_the_concatenating_one(small_bundle: ModelBundle) -> None:
     pytest.importorskip("torch")
-    result = bench_network(small_bundle, (64, 96), "onnxruntime", "cpu", "float32", seconds=0)
+    result = bench_network(small_bundle, (64, 96), "onnxruntime", "cpu", "float32", tf32=False, seconds=0)
     assert result.details["largest_logit_difference"] < 1e-3
 
 
 @pytest.mark.parametrize("detections", [None, 5])
 def test_the_whole_frame(small_bundle: ModelBundle, detections: int | None) -> None:
     pytest.importorskip("torch")
-    result = bench_pipeline(small_bundle, (64, 96), detections, "onnxruntime", "cpu", "float32", seconds=0)
+    result = bench_pipeline(small_bundle, (64, 96), detections, "onnxruntime", "cpu", "float32", tf32=False, seconds=0)
     assert result.details["frame_over_network"] > 1
     assert (
         set(result.stages_ms)

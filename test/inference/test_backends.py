@@ -58,8 +58,9 @@ class TestContract:
     def test_shapes_dtype_and_device(
         self, name: str, device: str, small_bundle: ModelBundle, size: tuple[int, int]
     ) -> None:
-        backend = open_backend(name, small_bundle, size, device)
+        backend = open_backend(name, small_bundle, size, device, tf32=True)
         assert (backend.name, backend.device, backend.network_size) == (name, resolve_device(device), size)
+        assert (backend.precision, backend.tf32) == ("float32", True)
         dense = backend.infer(image(size))
         height, width = -(-size[0] // 8), -(-size[1] // 8)
         assert dense.semantic_logits.shape == (11, height, width)

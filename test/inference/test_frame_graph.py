@@ -106,7 +106,7 @@ def pipeline_of(backend: Backend, bundle: ModelBundle) -> PanopticPipeline:
         device="cpu",
         network_size=backend.network_size,
         settings=bundle.settings.replaced({"mask_threshold": 0.1, "score_threshold": 0.1}),
-        backend_opener=lambda *_: backend,
+        backend_opener=lambda *_, **__: backend,
     )
 
 

@@ -88,10 +88,11 @@ class StandInBackend(Backend):
     name = "stand-in"
 
     def __init__(
-        self, subject: SubjectSettings, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str
-    ) -> None:
+        self, subject: SubjectSettings, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str,
+        *, tf32: bool = False,
+    ) -> None:  # fmt: skip
         """Make the scene, where a backend would be opened."""
-        self.network_size, self.device, self.precision = network_size, resolve_device(device), precision
+        super().__init__(network_size, resolve_device(device), precision, tf32=tf32)
         self._network_ms = subject.network_ms
         self._scene = street_scene(
             network_size, subject.detections, classes=len(bundle.classes), thing_ids=bundle.classes.thing_ids,
@@ -122,9 +123,11 @@ def stand_in_pipeline(
         Path(), "stand-in", NetworkConfig(), load_class_table("cityscapes"), InputSpec(), card, weights_sha256=""
     )
     return PanopticPipeline(
-        bundle, settings=card.replaced(settings), backend_opener=lambda _, *given: StandInBackend(subject, *given),
+        bundle,
+        settings=card.replaced(settings),
+        backend_opener=lambda _, *given, **tf32: StandInBackend(subject, *given, **tf32),
         **arguments,
-    )  # fmt: skip
+    )
 
 
 class MeasuredNode(PanopticNode):

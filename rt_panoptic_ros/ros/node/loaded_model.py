@@ -52,6 +52,7 @@ class LoadedModel:
             backend=settings.backend,
             device=settings.device,
             precision=settings.precision,
+            tf32=settings.tf32,
             network_size=parse_size("network_size", settings.network_size),
             settings=stages,
         )

@@ -56,6 +56,12 @@ class NodeSettings:
         Change.INACTIVE,
         choices=PRECISIONS,
     )
+    tf32: bool = setting(
+        False,
+        "Let float32 convolutions and products round their inputs to 10 bits of mantissa (TF32), for an NVIDIA GPU's "
+        "tensor cores; of no effect on a CPU.",
+        Change.INACTIVE,
+    )
     network_size: str = setting(
         "", "Size of the network's input as HEIGHTxWIDTH in px, such as 512x1024; empty for the model's own.",
         Change.INACTIVE,
