@@ -46,13 +46,8 @@ def opened(bundle: ModelBundle, precision: str = "float32", *, tf32: bool = Fals
     return backend
 
 
-@pytest.mark.parametrize(
-    ("precision", "version"), [("float32", "10.3"), ("float16", "10.3"), ("float32", "10.9.0.34")]
-)  # the versions' graphs differ
-def test_outputs_are_the_other_backends(
-    runtime: FakeRuntime, small_bundle: ModelBundle, precision: str, version: str
-) -> None:
-    runtime.version = version
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_outputs_are_the_other_backends(runtime: FakeRuntime, small_bundle: ModelBundle, precision: str) -> None:
     ours = opened(small_bundle, precision).infer(image())
     other = open_backend("onnxruntime", small_bundle, SIZE, "cpu", precision).infer(image())
     for mine, theirs in ((ours.semantic_logits, other.semantic_logits), (ours.box_offsets[4], other.box_offsets[4])):
