@@ -95,7 +95,7 @@ def test_a_layer_that_is_not_supported_is_named(rtx: Runtime, small_bundle: Mode
 
 
 def test_a_plan_that_is_none_does_not_open(rtx: Runtime) -> None:
-    assert rtx.open(b"no engine at all" * 100) is None
+    assert rtx.open(b"no engine at all" * 100, "cpu") is None
     assert rtx.last_error
 
 
