@@ -200,10 +200,7 @@ class Engine:
         self._memory: wp.array | None = None
         self._given = kernels
         self._compiled: Any = None  # TensorRT-RTX's runtime cache
-        try:
-            self._context = self._compile(device) if runtime.rtx else engine.create_execution_context()
-        except RuntimeError as error:  # Warp's, which allocates
-            raise UnavailableError(_memory_message(error)) from None
+        self._context = self._compile(device) if runtime.rtx else engine.create_execution_context()
         if self._context is None:
             raise UnavailableError(_memory_message(runtime.last_error))
 
@@ -254,7 +251,10 @@ class Engine:
         context = self._engine.create_execution_context(config)
         size = self._engine.device_memory_size_v2
         if context is not None and size:
-            self._memory = wp.empty(size, dtype=wp.uint8, device=device)
+            try:
+                self._memory = wp.empty(size, dtype=wp.uint8, device=device)
+            except RuntimeError as error:
+                raise UnavailableError(_memory_message(error)) from None
             context.set_device_memory(self._memory.ptr, size)
         return context
 
