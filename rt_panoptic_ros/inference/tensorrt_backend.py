@@ -58,8 +58,7 @@ class TensorRtBackend(CapturableBackend):
 
     def enqueue(self) -> DenseDetections:
         """Enqueue the network; see `CapturableBackend`."""
-        with wp.ScopedDevice(self.device):
-            self._engine.enqueue(tensorrt_runtime.current_stream(self.device))
+        self._engine.enqueue(tensorrt_runtime.current_stream(self.device))
         return self._dense
 
     def close(self) -> None:
@@ -124,12 +123,9 @@ def _open(
     warn_of_precision(runtime, precision)
     options = BuildOptions(tf32=tf32)
     for _ in range(2):
-        with wp.ScopedDevice(device):  # TensorRT takes the current GPU
-            identity, plan, found = build_engine(
-                bundle, network_size, precision, runtime, gpu, options, engine_folder()
-            )
-            compiled_for = replace(identity, gpu=str(gpu))
-            engine = runtime.open(plan, device, cached_kernels(compiled_for) if runtime.rtx else b"")
+        identity, plan, found = build_engine(bundle, network_size, precision, runtime, gpu, options, engine_folder())
+        compiled_for = replace(identity, gpu=str(gpu))
+        engine = runtime.open(plan, device, cached_kernels(compiled_for) if runtime.rtx else b"")
         if engine is not None:
             return engine, compiled_for
         discard_engine(identity, runtime.last_error or "it could not be loaded")
