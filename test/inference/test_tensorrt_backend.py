@@ -54,29 +54,25 @@ def test_outputs_are_the_other_backends(runtime: FakeRuntime, small_bundle: Mode
         np.testing.assert_allclose(mine.numpy(), theirs.numpy(), atol=1e-4, rtol=1e-4)
 
 
-def test_built_once_and_found_in_the_cache(runtime: FakeRuntime, small_bundle: ModelBundle) -> None:
-    for _ in range(2):
-        opened(small_bundle)
-        assert runtime.builds == 1
-    opened(small_bundle, "float16")
-    assert runtime.builds == 2
-    runtime.version = "10.4"
-    opened(small_bundle)
-    assert runtime.builds == 3
-
-
-def test_tf32_and_another_size_of_gpu_are_other_engines(
+def test_built_once_for_all_that_it_depends_on(
     runtime: FakeRuntime, small_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for _ in range(2):
+        opened(small_bundle)
+        assert runtime.options == [BuildOptions()]
     opened(small_bundle, tf32=True)
-    assert runtime.options == [BuildOptions(tf32=True)]
-    opened(small_bundle)
-    assert runtime.options[1:] == [BuildOptions()]
-    monkeypatch.setattr(tensorrt_runtime, "gpu_identity", lambda device: replace(GPU, multiprocessors=14))
-    opened(small_bundle)
-    monkeypatch.setattr(tensorrt_runtime, "gpu_identity", lambda device: replace(GPU, memory_gib=64))
+    assert runtime.options[1:] == [BuildOptions(tf32=True)]
+    opened(small_bundle, "float16")
+    assert runtime.builds == 3
+    runtime.version = "10.4"
     opened(small_bundle)
     assert runtime.builds == 4
+    monkeypatch.setattr(tensorrt_runtime, "gpu_identity", lambda device: replace(GPU, multiprocessors=14))
+    opened(small_bundle)
+    assert runtime.builds == 5
+    monkeypatch.setattr(tensorrt_runtime, "gpu_identity", lambda device: replace(GPU, memory_gib=64))
+    opened(small_bundle)
+    assert runtime.builds == 6
 
 
 def test_kernels_of_tensorrt_rtx_are_compiled_once_for_a_gpu(
