@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from rt_panoptic_ros.commands.options import add_device, add_model, natural
+from rt_panoptic_ros.commands.options import add_device, add_model, add_tf32, natural
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.settings import parse_size
 
@@ -21,19 +21,21 @@ def _build_engine(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from rt_panoptic_ros.inference import engine_cache, tensorrt_runtime
-    from rt_panoptic_ros.inference.tensorrt_backend import build_engine
+    from rt_panoptic_ros.inference.tensorrt_backend import build_engine, warn_of_precision
     from rt_panoptic_ros.model.bundle import read_bundle
     from rt_panoptic_ros.progress import observing
 
     bundle = read_bundle(options.model)
     size = _network_size(options.size, bundle)
+    precision = _PRECISIONS[options.precision]
     runtime = tensorrt_runtime.load_runtime(options.runtime)
-    named = [("any", capability) for capability in options.compute_capability]
+    warn_of_precision(runtime, precision)
+    how = tensorrt_runtime.BuildOptions(
+        tf32=options.tf32, workspace_mb=options.workspace, timing_cache=options.timing_cache
+    )
     folder = options.out or engine_cache.engine_folder()
-    for gpu in named or [tensorrt_runtime.gpu_identity("cuda:0")]:
-        _, capability = gpu
-        how = tensorrt_runtime.BuildOptions(capability if named else "", options.workspace, options.timing_cache)
-        with tqdm(total=100, desc=f"sm {capability}", unit="%", leave=False) as bar:
+    for target in options.compute_capability or [tensorrt_runtime.gpu_identity("cuda:0")]:
+        with tqdm(total=100, desc=f"for {target}", unit="%", leave=False) as bar:
 
             def show(words: str, bar: tqdm[NoReturn] = bar) -> None:
                 share = re.search(r"(\d+) %$", words)
@@ -41,9 +43,7 @@ def _build_engine(options: argparse.Namespace) -> None:
                 bar.refresh()
 
             with observing(show):
-                identity, plan, found = build_engine(
-                    bundle, size, _PRECISIONS[options.precision], runtime, gpu, how, folder
-                )
+                identity, plan, found = build_engine(bundle, size, precision, runtime, target, how, folder)
         path = folder / f"{identity.stem}.engine"
         if not path.exists():
             raise UnavailableError(
@@ -82,6 +82,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_model(command)
     command.add_argument("--size", default="", help="HEIGHTxWIDTH px of the network's input (default: the model's own)")
     command.add_argument("--precision", default="fp16", choices=list(_PRECISIONS), help="default: %(default)s")
+    add_tf32(command)
     command.add_argument("--runtime", default="auto", choices=("auto", "tensorrt", "tensorrt_rtx"))
     command.add_argument(
         "--compute-capability", nargs="+", default=[], metavar="X.Y",

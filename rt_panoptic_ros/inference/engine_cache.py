@@ -1,4 +1,7 @@
-"""Built TensorRT engines, kept in the user's cache: each is built once, and only what is surely right is loaded."""
+"""Built TensorRT engines, kept in the user's cache: each is built once, and only what is surely right is loaded.
+
+Beside an engine of TensorRT-RTX lie the kernels that it compiled for one GPU, kept in the same way.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class EngineIdentity:
     precision: str
     runtime: str  # tensorrt or tensorrt_rtx
     runtime_version: str
-    gpu: str  # its name, or "any" where the engine is built for compute capabilities
+    gpu: str  # its name and size, or "any" where the engine is built for compute capabilities
     compute_capability: str  # such as 8.9
     flags: str  # of the build
 
@@ -78,6 +81,28 @@ def cached_engine(
     return plan, False
 
 
+def cached_kernels(identity: EngineIdentity) -> bytes:
+    """Return what `keep_kernels` kept in the user's cache; empty where there is nothing to trust."""
+    return _load(_kernels_file(identity), identity) or b""
+
+
+def keep_kernels(identity: EngineIdentity, kernels: bytes) -> None:
+    """Keep the kernels that were compiled for an engine in the user's cache; where that fails, the log says so.
+
+    Args:
+        identity: The engine, with the GPU that they were compiled for.
+        kernels: As TensorRT-RTX serialises them.
+    """
+    path = _kernels_file(identity)
+    with _lock(path) as locked:
+        if locked:
+            _store(path, identity, kernels)
+
+
+def _kernels_file(identity: EngineIdentity) -> Path:
+    return engine_folder() / f"{identity.stem}.kernels"
+
+
 def discard_engine(identity: EngineIdentity, why: str) -> None:
     """Remove an engine that turned out not to run from the user's cache."""
     path = engine_folder() / f"{identity.stem}.engine"
@@ -89,12 +114,12 @@ def discard_engine(identity: EngineIdentity, why: str) -> None:
 
 
 def sidecar(path: Path) -> Path:
-    """Return the file that says what an engine is."""
+    """Return the file that says what an engine is, or what kernels are for."""
     return path.with_suffix(".json")
 
 
 def _load(path: Path, identity: EngineIdentity) -> bytes | None:
-    """Return the engine's bytes if it is ours and whole; otherwise say why not."""
+    """Return a file's bytes if it is ours and whole; otherwise say why not."""
     try:
         if not path.exists() and not sidecar(path).exists():
             return None
@@ -114,7 +139,7 @@ def _load(path: Path, identity: EngineIdentity) -> bytes | None:
         reason = f"{error.filename} is missing"
     except (OSError, ValueError, AttributeError) as error:
         reason = f"it can't be read ({' '.join(str(error).split())[:120]})"
-    _LOG.warning("not loading the cached engine %s: %s; building it again", path, reason)
+    _LOG.warning("not loading %s from the cache: %s; making it again", path, reason)
     return None
 
 
@@ -142,8 +167,8 @@ def _store(path: Path, identity: EngineIdentity, plan: bytes) -> None:
                 temporary.write_bytes(content)
     except OSError as error:
         _LOG.warning(
-            "the engine could not be kept in %s (%s), so the next start builds it again: check the disk's space and "
-            "permissions, or set XDG_CACHE_HOME", path.parent, error.strerror,
+            "%s could not be kept (%s), so the next start makes it again: check the disk's space and permissions, or "
+            "set XDG_CACHE_HOME", path, error.strerror,
         )  # fmt: skip
 
 

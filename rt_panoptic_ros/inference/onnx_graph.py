@@ -12,8 +12,8 @@ through pairs of QuantizeLinear and DequantizeLinear, which backends fuse with t
 float32: group norms, the predictors, upsampled sums, exponentials. With `half`, the same convolutions and the global
 predictions' are float16, by types written into the graph; float32 stays the same, and the box predictors.
 
-TensorRT wants two things otherwise: a cast before anything else is done with the uint8 image, and 8 bits that are
-symmetric, with biases in float32 (`Dialect`).
+TensorRT wants some things otherwise (`Dialect`): a cast before anything else is done with the uint8 image; 8 bits that
+are symmetric, with biases in float32, and sums of which one side is rounded; group norms as operators of their own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from rt_panoptic_ros.inference.onnx_layers import GraphBuilder
+from rt_panoptic_ros.inference.onnx_layers import OPSETS, GraphBuilder
 from rt_panoptic_ros.model.architecture import (
     EFFICIENTNET_LITE0,
     EFFICIENTNET_LITE0_EPSILON,
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.inference.onnx_layers import Dialect, Ranges
     from rt_panoptic_ros.model.bundle import InputSpec
 
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 """Raised whenever the same weights give another graph, so that cached exports are made again."""
 
-_OPSET = 17
+_IR_VERSIONS = {17: 8, 21: 10}  # by opset, as ONNX released them
 _BODY = "backbone.body"  # where the weights have the encoder
 
 
@@ -90,15 +90,16 @@ def build_onnx(
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in builder.initializers.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], producer_name="rt_panoptic_ros")
-    model.ir_version = 8
+    opset = OPSETS[dialect]
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], producer_name="rt_panoptic_ros")
+    model.ir_version = _IR_VERSIONS[opset]
     checker.check_model(model)
     return model
 
 
 def _encoder(builder: GraphBuilder, config: NetworkConfig, spec: InputSpec) -> list[str]:
     """Add preprocessing and encoder; return the features at strides 8, 16 and 32."""
-    if builder.dialect == "tensorrt":
+    if builder.dialect != "onnxruntime":
         builder.add("Cast", ["image"], "values", to=TensorProto.FLOAT)
         builder.add("Transpose", ["values"], "pixels", perm=[0, 3, 1, 2])
     else:  # a quarter of the bytes to transpose
@@ -157,7 +158,7 @@ def _efficientnet_lite0(builder: GraphBuilder, _config: NetworkConfig, spec: Inp
             y, f"{name}.depthwise_conv", f"{name}.bn1", stride=block.stride, group=block.expanded, fewest_bits=bits
         )
         y = builder.conv_batch_norm(builder.relu6(y), f"{name}.project_conv", f"{name}.bn2", fewest_bits=bits)
-        x = builder.sum_of(x, y, f"{name}.sum") if block.shortcut else y
+        x = builder.sum_of(y, x, f"{name}.sum") if block.shortcut else y
         if block.output:
             stages.append(x)
     return stages

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 Ranges = Mapping[str, tuple[float, float]]
 """{tensor name: (lowest, highest) value} of the tensors in `GraphBuilder.rounds`."""
 
-Dialect = Literal["onnxruntime", "tensorrt"]
-"""Whose way of writing what both mean; OpenVINO reads ONNX Runtime's."""
+Dialect = Literal["onnxruntime", "tensorrt", "tensorrt_opset17"]
+"""Whose way of writing what all mean; OpenVINO reads ONNX Runtime's, and TensorRT before 10.9 knows opset 17 only."""
+
+OPSETS: dict[Dialect, int] = {"onnxruntime": 17, "tensorrt": 21, "tensorrt_opset17": 17}
 
 _GROUP_NORM_EPSILON = 1e-5
 
@@ -89,7 +91,7 @@ class GraphBuilder:
             return x
         if x not in self._rounded:
             low, high = min(self._ranges[x][0], 0.0), max(self._ranges[x][1], 0.0)
-            if self.dialect == "tensorrt":
+            if self.dialect != "onnxruntime":
                 scale, zero = max(-low, high, 1e-6) / 127, np.int8(0)
             else:
                 scale = max(high - low, 1e-6) / 255
@@ -155,7 +157,7 @@ class GraphBuilder:
         scales = (np.maximum(largest, max(1e-3 * largest.max(), 1e-12)) / 127).astype(np.float32)
         integers = np.rint(weight / scales[:, None, None, None]).astype(np.int8)
         values = self._dequantized(f"{entry}.weight", f"{name}.weight", integers, scales)
-        if self.dialect == "tensorrt":
+        if self.dialect != "onnxruntime":
             return [values, self.constant(f"{name}.bias", bias.astype(np.float32))]
         steps = (scales * self._scales[x]).astype(np.float32)
         integers = np.rint(bias / steps).astype(np.int32)
@@ -187,9 +189,13 @@ class GraphBuilder:
         bias = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * gain
         return weights[f"{conv}.weight"] * gain[:, None, None, None], bias
 
-    def sum_of(self, x: str, y: str, name: str) -> str:
-        """Add the sum of two tensors, which an 8-bit graph rounds."""
-        return self.add("Add", [self.rounded(x), self.rounded(y)], name)
+    def sum_of(self, conv: str, other: str, name: str) -> str:
+        """Add the sum of a convolution's output and another tensor, which an 8-bit graph rounds.
+
+        For TensorRT, only the other is rounded: the convolution's own kernel adds it then, to what isn't rounded yet.
+        """
+        first = self.rounded(conv) if self.dialect == "onnxruntime" else conv
+        return self.add("Add", [first, self.rounded(other)], name)
 
     def split(self, inputs: Sequence[str], names: Sequence[str]) -> None:
         """Divide a tensor's channels; `inputs` are the tensor and the channels of each part."""
@@ -219,15 +225,24 @@ class GraphBuilder:
         return self.add("Resize", [x, "", "", shape], name, **mode)
 
     def group_norm_relu(self, x: str, entry: str, group_size: int, name: str) -> str:
-        """Add group norm `entry`, in float32 as an instance norm over groups, and a ReLU."""
+        """Add group norm `entry`, in float32, and a ReLU.
+
+        It is an instance norm over groups up to opset 20, where the operator has no gain by channel, and for one group,
+        which TensorRT takes for as many as there are channels (NVIDIA/TensorRT, issue 4756).
+        """
         gain, shift = self.weights[f"{entry}.weight"], self.weights[f"{entry}.bias"]
         channels, (height, width) = len(gain), self.sizes[x]
-        groups = channels // group_size
+        groups, x = channels // group_size, self.as_float(self.rounded(x))
+        if OPSETS[self.dialect] >= 21 and groups > 1:
+            inputs = [x, self.constant(f"{entry}.gain", gain), self.constant(f"{entry}.shift", shift)]
+            options = {"epsilon": _GROUP_NORM_EPSILON, "num_groups": groups}
+            y = self.add("GroupNormalization", inputs, f"{name}.shifted", **options)
+            return self.add("Relu", [y], name)
         grouped = self.constant(f"groups{groups}.shape", np.array([1, groups, -1], np.int64))
         full = self.constant(f"{channels}x{height}x{width}.shape", np.array([1, channels, height, width], np.int64))
         ones = self.constant(f"groups{groups}.ones", np.ones(groups, np.float32))
         zeros = self.constant(f"groups{groups}.zeros", np.zeros(groups, np.float32))
-        y = self.add("Reshape", [self.as_float(self.rounded(x)), grouped], f"{name}.grouped")
+        y = self.add("Reshape", [x, grouped], f"{name}.grouped")
         y = self.add("InstanceNormalization", [y, ones, zeros], f"{name}.normalized", epsilon=_GROUP_NORM_EPSILON)
         y = self.add("Reshape", [y, full], f"{name}.full")
         y = self.add("Mul", [y, self.constant(f"{entry}.gain", gain[None, :, None, None])], f"{name}.scaled")

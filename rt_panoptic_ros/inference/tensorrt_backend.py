@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,15 +13,25 @@ import warp as wp
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.inference import tensorrt_runtime
 from rt_panoptic_ros.inference.base import CapturableBackend
-from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine, discard_engine, engine_folder
+from rt_panoptic_ros.inference.engine_cache import (
+    EngineIdentity,
+    cached_engine,
+    cached_kernels,
+    discard_engine,
+    engine_folder,
+    keep_kernels,
+)
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
-from rt_panoptic_ros.inference.tensorrt_runtime import BuildOptions, Runtime
+from rt_panoptic_ros.inference.tensorrt_runtime import BuildOptions, Engine, Gpu, Runtime
 from rt_panoptic_ros.records import DenseDetections
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rt_panoptic_ros.model.bundle import ModelBundle
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class TensorRtBackend(CapturableBackend):
@@ -32,13 +44,17 @@ class TensorRtBackend(CapturableBackend):
     ) -> None:
         """Load the engine, building it when the cache has none; see `Backend`."""
         super().__init__(network_size, device, precision, tf32=tf32)
-        self._engine = _open(bundle, network_size, precision, tensorrt_runtime.gpu_identity(device))
+        self._engine, identity = _open(bundle, network_size, precision, device, tf32=tf32)
         inputs, outputs = self._engine.tensors()
         (name, shape), *_ = inputs.items()
-        self.image = wp.empty(shape[1:], dtype=wp.uint8, device=device)
-        self._outputs = {output: wp.empty(size, dtype=wp.float32, device=device) for output, size in outputs.items()}
-        self._engine.bind({name: self.image.ptr, **{output: array.ptr for output, array in self._outputs.items()}})
-        self._dense = DenseDetections.of_arrays({output: array[0] for output, array in self._outputs.items()})
+        self.image = wp.zeros(shape[1:], dtype=wp.uint8, device=device)
+        arrays = {output: wp.empty(size, dtype=wp.float32, device=device) for output, size in outputs.items()}
+        self._engine.bind({name: self.image.ptr, **{output: array.ptr for output, array in arrays.items()}})
+        self._dense = DenseDetections.of_arrays({output: array[0] for output, array in arrays.items()})
+        self.enqueue()  # compiles what is still to be compiled, which can't be captured
+        kernels = self._engine.new_kernels()
+        if kernels:
+            keep_kernels(identity, kernels)
 
     def enqueue(self) -> DenseDetections:
         """Enqueue the network; see `CapturableBackend`."""
@@ -51,7 +67,7 @@ class TensorRtBackend(CapturableBackend):
 
 
 def build_engine(
-    bundle: ModelBundle, network_size: tuple[int, int], precision: str, runtime: Runtime, gpu: tuple[str, str],
+    bundle: ModelBundle, network_size: tuple[int, int], precision: str, runtime: Runtime, target: Gpu | str,
     options: BuildOptions, folder: Path,
 ) -> tuple[EngineIdentity, bytes, bool]:  # fmt: skip
     """Return identity and bytes of the engine for a model, and whether the cache had it.
@@ -61,16 +77,18 @@ def build_engine(
         network_size: (height, width) px of its input.
         precision: float32, float16 or int8.
         runtime: What builds it.
-        gpu: Name and compute capability of the GPU that it is for.
-        options: Of the build; they name the compute capability again where the GPU is not the one at hand.
+        target: The GPU at hand, or the compute capability of those that it is for.
+        options: Of the build, but for the compute capability.
         folder: Of the cache.
 
     Raises:
         UnavailableError: The graph can't be built.
         InvalidInputError: The bundle is damaged or lacks ranges, or an option doesn't fit the runtime.
     """
-    onnx = exported_onnx(bundle, network_size, precision, "tensorrt")
-    name, capability = gpu
+    capability = target if isinstance(target, str) else target.compute_capability
+    if runtime.rtx or isinstance(target, str):  # TensorRT-RTX doesn't build for the GPU at hand by itself
+        options = replace(options, compute_capability=capability)
+    onnx = exported_onnx(bundle, network_size, precision, runtime.dialect)
     identity = EngineIdentity(
         model=bundle.name,
         graph_sha256=hashlib.sha256(onnx).hexdigest(),
@@ -78,33 +96,43 @@ def build_engine(
         precision=precision,
         runtime=runtime.name,
         runtime_version=runtime.version,
-        gpu="any" if runtime.name == "tensorrt_rtx" else name,  # its engines fit all GPUs of a compute capability
+        gpu="any" if runtime.rtx else str(target),  # its engines fit all GPUs of a compute capability
         compute_capability=capability,
         # A limit of scratch memory is not among them: what was built under one serves as well.
-        flags="strongly typed",
+        flags=f"strongly typed, TF32 {'on' if options.tf32 else 'off'}",
     )
     plan, found = cached_engine(identity, partial(runtime.build, onnx, options), folder)
     return identity, plan, found
 
 
+def warn_of_precision(runtime: Runtime, precision: str) -> None:
+    """Log what a runtime makes of a precision, where that isn't what one would expect."""
+    if runtime.rtx and precision == "int8":
+        _LOG.warning(
+            "%s has 8 bits for the weights of matrix products, not for convolutions: in int8 they write float32, and "
+            "each rounding is a kernel of its own, so choose precision float16", runtime.name,
+        )  # fmt: skip
+
+
 def _open(
-    bundle: ModelBundle, network_size: tuple[int, int], precision: str, gpu: tuple[str, str]
-) -> tensorrt_runtime.Engine:
-    """Return the engine, ready to run; one of the cache that doesn't load is built once more."""
+    bundle: ModelBundle, network_size: tuple[int, int], precision: str, device: str, *, tf32: bool
+) -> tuple[Engine, EngineIdentity]:
+    """Return the engine, ready to run, and for which GPU; one of the cache that doesn't load is built once more."""
+    gpu = tensorrt_runtime.gpu_identity(device)
     runtime = tensorrt_runtime.load_runtime()
+    warn_of_precision(runtime, precision)
+    options = BuildOptions(tf32=tf32)
     for _ in range(2):
-        identity, plan, found = build_engine(
-            bundle, network_size, precision, runtime, gpu, BuildOptions(), engine_folder()
-        )
-        engine = runtime.open(plan)
+        identity, plan, found = build_engine(bundle, network_size, precision, runtime, gpu, options, engine_folder())
+        compiled_for = replace(identity, gpu=str(gpu))
+        engine = runtime.open(plan, device, cached_kernels(compiled_for) if runtime.rtx else b"")
         if engine is not None:
-            return engine
+            return engine, compiled_for
         discard_engine(identity, runtime.last_error or "it could not be loaded")
         if not found:
             break
-    name, capability = gpu
     raise UnavailableError(
-        f"expected {runtime.name} {runtime.version} to load the engine it has just built for {name} (compute "
-        f"capability {capability}), it said: {runtime.last_error or 'nothing'}: update the GPU's driver, or choose "
-        "another backend"
+        f"expected {runtime.name} {runtime.version} to load the engine it has just built for {gpu.name} (compute "
+        f"capability {gpu.compute_capability}), it said: {runtime.last_error or 'nothing'}: update the GPU's driver, "
+        "or choose another backend"
     )

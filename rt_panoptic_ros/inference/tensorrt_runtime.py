@@ -1,6 +1,7 @@
 """The one module that touches TensorRT: `tensorrt` 10 and 11, and `tensorrt_rtx`, which have one API.
 
-All is loaded lazily. Networks are strongly typed: what is float16 or 8 bits is written in the graph.
+All is loaded lazily. Networks are strongly typed: what is float16 or 8 bits is written in the graph. TensorRT-RTX has
+what this module asks of it beyond that from version 1.2 on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from rt_panoptic_ros.warp_runtime import start_warp, unusable_gpu
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from rt_panoptic_ros.inference.onnx_layers import Dialect
+
 RUNTIMES = ("auto", "tensorrt", "tensorrt_rtx")
 _INSTALL = {
     "tensorrt": "install it from JetPack or with `pip install tensorrt`",
@@ -34,10 +37,25 @@ _TOLD_PERIOD_S = 0.2
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """What engines depend on: Orins, laptops' GPUs and slices of one (MIG) differ in size under one name."""
+
+    name: str
+    compute_capability: str  # such as 8.9
+    multiprocessors: int
+    memory_gib: int
+
+    def __str__(self) -> str:
+        """Return all but the compute capability."""
+        return f"{self.name}, {self.multiprocessors} multiprocessors, {self.memory_gib} GiB"
+
+
+@dataclass(frozen=True)
 class BuildOptions:
     """How an engine is built."""
 
     compute_capability: str = ""  # that it is for, such as 8.9; empty: of the GPU at hand
+    tf32: bool = False  # whether products in float32 may round what they multiply to TF32
     workspace_mb: int = 0  # most scratch memory that a layer may take; 0: all there is
     timing_cache: Path | None = None  # file that keeps what was timed, for other builds
 
@@ -49,9 +67,16 @@ class Runtime:
         """Take the module `tensorrt` or what stands for it."""
         self.name = name
         self.version = str(module.__version__)
+        self.rtx = name == "tensorrt_rtx"
         self._trt = module
         self._logger = _make_logger(module)
         self._deserializer: Any = None  # outlives the engines it makes
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the graphs that it parses are written."""
+        release = tuple(int(number) for number in self.version.split(".")[:2])
+        return "tensorrt" if self.rtx or release >= (10, 9) else "tensorrt_opset17"
 
     def build(self, onnx: bytes, options: BuildOptions, progress: Callable[[float], None]) -> bytes:
         """Return the serialised engine of a graph.
@@ -62,11 +87,16 @@ class Runtime:
             progress: Called with the share that is done, 0 to 1, from whatever thread; what it raises ends the build.
 
         Raises:
-            UnavailableError: This TensorRT can't parse or build the graph; the layer and a remedy are named.
-            InvalidInputError: A compute capability that this TensorRT doesn't know, or any for a TensorRT that builds
-                for the GPU at hand only.
+            UnavailableError: This TensorRT can't parse or build the graph, with the layer and a remedy, or doesn't
+                build for the compute capability.
+            InvalidInputError: An option that this TensorRT has not.
         """
         trt = self._trt
+        if self.rtx and options.timing_cache is not None:
+            raise InvalidInputError(
+                f"expected no timing cache for {self.name}, which times no kernels when it builds, got "
+                f"{options.timing_cache}: leave it out"
+            )
         builder = trt.Builder(self._logger)
         typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # of version 11, all are
         network = builder.create_network(0 if typed is None else 1 << int(typed))
@@ -74,6 +104,10 @@ class Runtime:
         if not parser.parse(onnx):
             raise UnavailableError(self._parser_message([parser.get_error(i) for i in range(parser.num_errors)]))
         config = builder.create_builder_config()
+        if not options.tf32:
+            config.clear_flag(trt.BuilderFlag.TF32)  # which is set to begin with, in strongly typed networks too
+        if self.rtx:  # nothing is allocated when the engine runs, so that it can be captured
+            config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
         if options.compute_capability:
             self._set_target(config, options.compute_capability)
         if options.workspace_mb:
@@ -91,13 +125,22 @@ class Runtime:
                 temporary.write_bytes(bytes(cache.serialize()))
         return bytes(plan)
 
-    def open(self, plan: bytes) -> Engine | None:
-        """Return the engine of what `build` gave, ready to run on the current GPU, or None where it doesn't fit."""
+    def open(self, plan: bytes, device: str, kernels: bytes = b"") -> Engine | None:
+        """Return the engine of what `build` gave, ready to run, or None where it doesn't fit.
+
+        Args:
+            plan: The serialised engine.
+            device: Warp's name of the GPU, which must be the current one, as with all calls of the engine.
+            kernels: What `Engine.new_kernels` gave of this plan on such a GPU; they aren't compiled again then.
+
+        Raises:
+            UnavailableError: The GPU's memory doesn't suffice.
+        """
         self._logger.last_error = ""
         if self._deserializer is None:
             self._deserializer = self._trt.Runtime(self._logger)
         engine = self._deserializer.deserialize_cuda_engine(plan)
-        return None if engine is None else Engine(self._trt, engine, self)
+        return None if engine is None else Engine(self._trt, engine, self, device, kernels)
 
     @property
     def last_error(self) -> str:
@@ -113,10 +156,9 @@ class Runtime:
             )
         known = {f"{name[2:-1]}.{name[-1]}": name for name in kinds.__members__ if name.startswith("SM")}
         if capability not in known:
-            raise InvalidInputError(
-                f"expected compute capabilities that {self.name} {self.version} builds for "
-                f"({', '.join(sorted(known, key=float))}), got {capability}: choose one of them, or build with "
-                "tensorrt on the machine itself"
+            raise UnavailableError(
+                f"expected a GPU of a compute capability that {self.name} {self.version} builds for "
+                f"({', '.join(sorted(known, key=float))}), got {capability}: use tensorrt on the machine itself"
             )
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(kinds, known[capability]), 0)
@@ -151,16 +193,16 @@ class Runtime:
 class Engine:
     """A deserialised engine and its execution context, static shapes only."""
 
-    def __init__(self, trt: Any, engine: Any, runtime: Runtime | None = None) -> None:
-        """Make the context of a `tensorrt.ICudaEngine`; `runtime`, which made it, lives as long."""
+    def __init__(self, trt: Any, engine: Any, runtime: Runtime, device: str, kernels: bytes) -> None:
+        """Make the context of a `tensorrt.ICudaEngine`, made by `runtime`, which lives as long; see `Runtime.open`."""
         self._trt, self._runtime = trt, runtime
         self._engine = engine
-        self._context = engine.create_execution_context()
+        self._memory: wp.array | None = None
+        self._given = kernels
+        self._compiled: Any = None  # TensorRT-RTX's runtime cache
+        self._context = self._compile(device) if runtime.rtx else engine.create_execution_context()
         if self._context is None:
-            raise UnavailableError(
-                "expected enough GPU memory for the engine's activations, TensorRT could not get it: "
-                "free GPU memory, or choose a smaller network_size"
-            )
+            raise UnavailableError(_memory_message(runtime.last_error))
 
     def tensors(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
         """Return {name: shape} of the inputs, and of the outputs."""
@@ -180,11 +222,41 @@ class Engine:
     def enqueue(self, stream: int) -> None:
         """Enqueue one inference on a CUDA stream, given by its handle."""
         if not self._context.execute_async_v3(stream):
-            raise RuntimeError("TensorRT could not enqueue the network")
+            raise RuntimeError(f"TensorRT could not enqueue the network, it said: {self._runtime.last_error}")
+
+    def new_kernels(self) -> bytes:
+        """Return the kernels that were compiled to open and to run the engine; empty if it was given all of them."""
+        compiled = b"" if self._compiled is None else bytes(self._compiled.serialize())
+        return b"" if compiled == self._given else compiled
 
     def close(self) -> None:
         """Free context and engine."""
-        self._context = self._engine = None
+        self._context = self._compiled = self._engine = self._memory = None
+
+    def _compile(self, device: str) -> Any:
+        """Return the context of an engine of TensorRT-RTX, which compiles for the GPU at hand, or None.
+
+        All is compiled and allocated now, and no graph is made inside, so that a frame can be captured as a whole.
+        """
+        trt = self._trt
+        config = self._engine.create_runtime_config()
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
+        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        self._compiled = cache = config.create_runtime_cache()
+        if self._given and not cache.deserialize(self._given):
+            _LOG.info("compiling the kernels again, as they were made by another driver or version")
+        if not config.set_runtime_cache(cache):
+            raise UnavailableError(f"expected {self._runtime.name} to take its runtime cache, it refused: update it")
+        context = self._engine.create_execution_context(config)
+        size = self._engine.device_memory_size_v2
+        if context is not None and size:
+            try:
+                self._memory = wp.empty(size, dtype=wp.uint8, device=device)
+            except RuntimeError as error:
+                raise UnavailableError(_memory_message(error)) from None
+            context.set_device_memory(self._memory.ptr, size)
+        return context
 
 
 def load_runtime(name: str = "auto") -> Runtime:
@@ -200,7 +272,10 @@ def load_runtime(name: str = "auto") -> Runtime:
     reasons = []
     for candidate in names:
         try:
-            runtime = Runtime(candidate, _import_rtx() if candidate == "tensorrt_rtx" else _import_tensorrt())
+            module = _import_rtx() if candidate == "tensorrt_rtx" else _import_tensorrt()
+            if candidate == "tensorrt_rtx" and not hasattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+                raise ImportError(f"version {module.__version__} is older than 1.2, whose engines can be captured")
+            runtime = Runtime(candidate, module)
         except (ImportError, OSError, AttributeError) as error:
             reasons.append(f"{candidate} ({' '.join(str(error).split())[:160]}; {_INSTALL[candidate]})")
             continue
@@ -209,8 +284,8 @@ def load_runtime(name: str = "auto") -> Runtime:
     raise UnavailableError(f"expected TensorRT for the tensorrt backend, found none: {'; '.join(reasons)}")
 
 
-def gpu_identity(device: str) -> tuple[str, str]:
-    """Return name and compute capability, such as 8.9, of a GPU by Warp's name.
+def gpu_identity(device: str) -> Gpu:
+    """Return which GPU has Warp's name `device`.
 
     Raises:
         UnavailableError: There is no such GPU.
@@ -223,7 +298,8 @@ def gpu_identity(device: str) -> tuple[str, str]:
             "build for another machine's GPU with `rt-panoptic build-engine --compute-capability`"
         )
     gpu = wp.get_device(device)
-    return str(gpu.name), f"{gpu.arch // 10}.{gpu.arch % 10}"
+    capability = f"{gpu.arch // 10}.{gpu.arch % 10}"
+    return Gpu(str(gpu.name), capability, gpu.sm_count, round(gpu.total_memory / (1 << 30)))
 
 
 def current_stream(device: str) -> int:
@@ -249,6 +325,14 @@ def _import_rtx() -> Any:
         for library in sorted(folder.glob(pattern)):
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     return importlib.import_module("tensorrt_rtx_bindings")
+
+
+def _memory_message(said: object) -> str:
+    said = " ".join(str(said).split())[:200] or "TensorRT says nothing"
+    return (
+        f"expected enough GPU memory for the engine's activations, could not get it ({said}): free GPU memory, or "
+        "choose a smaller network_size"
+    )
 
 
 def _make_logger(trt: Any) -> Any:

@@ -17,6 +17,8 @@ from rt_panoptic_ros.files import cache_directory
 from rt_panoptic_ros.inference import backends
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
+from rt_panoptic_ros.inference.onnx_graph import build_onnx
+from rt_panoptic_ros.inference.onnx_layers import Dialect
 from rt_panoptic_ros.inference.tensorrt_runtime import gpu_identity, load_runtime
 from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
 from rt_panoptic_ros.model.bundle import InputSpec, ModelBundle, write_bundle
@@ -113,7 +115,9 @@ class TestContract:
     ids=str,
 )
 @pytest.mark.parametrize("spec", [InputSpec(), InputSpec((120, 110, 100), (58, 57, 55), "rgb")], ids=["bgr", "rgb"])
-def test_backends_agree(network: NetworkConfig, spec: InputSpec, tmp_path: Path) -> None:
+def test_backends_agree(
+    network: NetworkConfig, spec: InputSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     classes = load_class_table("camvid")
     weights = untrained_weights(state_dict_layout(network, len(classes), len(classes.thing_ids)), 2)
     bundle = write_bundle(
@@ -121,12 +125,32 @@ def test_backends_agree(network: NetworkConfig, spec: InputSpec, tmp_path: Path)
     )
     size = (72, 104)
     torch = open_backend("torch", bundle, size, "cpu").infer(image(size)).host_arrays()
-    for name in ("onnxruntime", "openvino"):
-        if importlib.util.find_spec(name) is not None:
+    take_tensorrts_place(monkeypatch).version = "10.9"
+    for name in ("onnxruntime", "openvino", *(["tensorrt"] if spec.color_order == "rgb" else [])):
+        if name == "tensorrt" or importlib.util.find_spec(name) is not None:
             ours = open_backend(name, bundle, size, "cpu").infer(image(size)).host_arrays()
             assert ours.keys() == torch.keys()
             for output, value in ours.items():
                 np.testing.assert_allclose(value, torch[output], atol=2e-4, rtol=2e-4, err_msg=f"{name} {output}")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "group_size", "operator"),
+    [
+        ("onnxruntime", 8, "InstanceNormalization"),
+        ("tensorrt_opset17", 8, "InstanceNormalization"),
+        ("tensorrt", 8, "GroupNormalization"),
+        ("tensorrt", 16, "InstanceNormalization"),  # a single group, which TensorRT would get wrong
+    ],
+)
+def test_group_norms_are_written_as_the_parser_reads_them(
+    dialect: Dialect, group_size: int, operator: str, tmp_path: Path
+) -> None:
+    network = NetworkConfig("resnet18", 16, 16, 16, tower_depth=1, group_size=group_size)
+    classes = load_class_table("camvid")
+    bundle = make_untrained_bundle(tmp_path / "m", network=network, classes=classes, size=None, seed=1)
+    graph = build_onnx(bundle.network, bundle.input, bundle.load_weights(), (32, 32), dialect=dialect).graph
+    assert [node.op_type for node in graph.node if node.op_type.endswith("Normalization")] == 2 * 5 * [operator]
 
 
 def test_export_is_cached_and_a_damaged_one_made_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from coco_cases import write_instances
+from fake_tensorrt import take_tensorrts_place
 
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
@@ -44,12 +46,13 @@ def bundle_of(network: NetworkConfig, path: Path) -> ModelBundle:
     ],
     ids=str,
 )
-def test_int8_stays_near_float(network: NetworkConfig, tmp_path: Path) -> None:
+def test_int8_stays_near_float(network: NetworkConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = bundle_of(network, tmp_path / "m")
     write_ranges(bundle, calibrate(bundle, [picture(seed) for seed in range(6)]), "pictures made for a test")
     exact = open_backend("onnxruntime", bundle, SIZE, "cpu").infer(picture(9))
-    for name in ("onnxruntime", "openvino"):
-        if importlib.util.find_spec(name) is None:
+    take_tensorrts_place(monkeypatch)
+    for name in ("onnxruntime", "openvino", "tensorrt"):
+        if importlib.util.find_spec(name) is None and name != "tensorrt":
             continue
         rounded = open_backend(name, bundle, SIZE, "cpu", "int8").infer(picture(9))
         for mine, other in zip(
@@ -75,6 +78,24 @@ def test_the_backend_really_computes_in_8_bits(tmp_path: Path) -> None:
     assert operators.count("QLinearConv") == sum(node.op_type == "Conv" for node in graph.graph.node) - floating
     # The predictors of five levels, the two sums over them, and EfficientNet's stem and first block.
     assert floating == 5 * 4 + 2 + 3
+
+
+@pytest.mark.parametrize("network", ["resnet18", "resnet50", "efficientnet_lite0"])
+def test_tensorrt_gets_sums_that_a_convolution_takes_over(network: str, tmp_path: Path) -> None:
+    bundle = bundle_of(NetworkConfig(network, 16, 16, 16, tower_depth=1), tmp_path / "m")
+    ranges = defaultdict(lambda: (-1.0, 1.0))
+    graph = build_onnx(
+        bundle.network, bundle.input, bundle.load_weights(), SIZE, ranges=ranges, dialect="tensorrt"
+    ).graph
+    maker = {output: node for node in graph.node for output in node.output}
+    users = Counter(name for node in graph.node for name in node.input)
+    sums = [node for node in graph.node if node.op_type == "Add" and node.name != "centered"]
+    assert len(sums) == {"resnet18": 8, "resnet50": 16, "efficientnet_lite0": 9}[network] + 2  # and of the pyramid
+    for node in sums:
+        convolution, other = (maker[name] for name in node.input)
+        assert (convolution.op_type, other.op_type) == ("Conv", "DequantizeLinear")
+        assert users[node.input[0]] == 1
+    assert all(users[node.output[0]] for node in graph.node if node.op_type == "DequantizeLinear")
 
 
 def test_ranges_do_not_depend_on_the_size(tmp_path: Path) -> None:

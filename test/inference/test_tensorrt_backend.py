@@ -16,13 +16,14 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the stand-in computes with it")
 
-from fake_tensorrt import STREAM, FakeRuntime, take_tensorrts_place
+from fake_tensorrt import GPU, KERNELS, STREAM, FakeRuntime, take_tensorrts_place
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.inference import backends, tensorrt_runtime
 from rt_panoptic_ros.inference.backends import open_backend
 from rt_panoptic_ros.inference.engine_cache import engine_folder
 from rt_panoptic_ros.inference.tensorrt_backend import TensorRtBackend
+from rt_panoptic_ros.inference.tensorrt_runtime import BuildOptions
 from rt_panoptic_ros.model.bundle import ModelBundle
 from rt_panoptic_ros.pipeline import PanopticPipeline
 from rt_panoptic_ros.records import CameraImage
@@ -40,8 +41,8 @@ def image(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8)
 
 
-def opened(bundle: ModelBundle, precision: str = "float32") -> TensorRtBackend:
-    backend = open_backend("tensorrt", bundle, SIZE, "cpu", precision)
+def opened(bundle: ModelBundle, precision: str = "float32", *, tf32: bool = False) -> TensorRtBackend:
+    backend = open_backend("tensorrt", bundle, SIZE, "cpu", precision, tf32=tf32)
     assert isinstance(backend, TensorRtBackend)
     return backend
 
@@ -54,19 +55,50 @@ def test_outputs_are_the_other_backends(runtime: FakeRuntime, small_bundle: Mode
         np.testing.assert_allclose(mine.numpy(), theirs.numpy(), atol=1e-4, rtol=1e-4)
 
 
-def test_built_once_and_found_in_the_cache(runtime: FakeRuntime, small_bundle: ModelBundle) -> None:
+def test_built_once_for_all_that_it_depends_on(
+    runtime: FakeRuntime, small_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for _ in range(2):
         opened(small_bundle)
-        assert runtime.builds == 1
+        assert runtime.options == [BuildOptions()]
+    opened(small_bundle, tf32=True)
+    assert runtime.options[1:] == [BuildOptions(tf32=True)]
     opened(small_bundle, "float16")
-    assert runtime.builds == 2
+    assert runtime.builds == 3
     runtime.version = "10.4"
     opened(small_bundle)
-    assert runtime.builds == 3
+    assert runtime.builds == 4
+    monkeypatch.setattr(tensorrt_runtime, "gpu_identity", lambda device: replace(GPU, multiprocessors=14))
+    opened(small_bundle)
+    assert runtime.builds == 5
+    monkeypatch.setattr(tensorrt_runtime, "gpu_identity", lambda device: replace(GPU, memory_gib=64))
+    opened(small_bundle)
+    assert runtime.builds == 6
+
+
+def test_kernels_of_tensorrt_rtx_are_compiled_once_for_a_gpu(
+    small_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    runtime = take_tensorrts_place(monkeypatch, "tensorrt_rtx")
+    for given in (b"", KERNELS):
+        opened(small_bundle)
+        assert runtime.engines[-1].given == given
+    (kept,) = engine_folder().glob("*.kernels")
+    kept.write_bytes(KERNELS[:-1] + b"!")
+    opened(small_bundle)
+    assert runtime.engines[-1].given == b""
+    assert "its bytes are damaged" in caplog.text
+    assert kept.read_bytes() == KERNELS
+    monkeypatch.setattr(tensorrt_runtime, "gpu_identity", lambda device: replace(GPU, multiprocessors=14))
+    opened(small_bundle)
+    assert runtime.engines[-1].given == b""
+    assert runtime.builds == 1  # the engine fits every GPU of the compute capability
 
 
 def test_same_memory_every_frame_and_warps_stream(runtime: FakeRuntime, small_bundle: ModelBundle) -> None:
     backend = opened(small_bundle)
+    assert runtime.engines[-1].streams == [STREAM]  # once on opening, lest anything be compiled while it is captured
     first = backend.infer(image(0))
     kept = first.semantic_logits.numpy().copy()
     backend.image.assign(image(1))
@@ -74,7 +106,7 @@ def test_same_memory_every_frame_and_warps_stream(runtime: FakeRuntime, small_bu
     second = backend.enqueue()
     assert second.semantic_logits.ptr == first.semantic_logits.ptr
     assert not np.array_equal(second.semantic_logits.numpy(), kept)
-    assert runtime.engines[-1].streams == [STREAM, STREAM]
+    assert runtime.engines[-1].streams == 3 * [STREAM]
     backend.close()
 
 
@@ -135,7 +167,7 @@ def test_auto_falls_back_with_a_warning_and_a_named_backend_does_not(
     current: list[str] = []
     monkeypatch.setattr(backends, "resolve_device", lambda device: "cuda:1")
     monkeypatch.setattr(backends.wp, "ScopedDevice", lambda device: nullcontext(current.append(device)))
-    monkeypatch.setattr(tensorrt_runtime, "gpu_identity", lambda device: ("Fake GPU", "8.9"))
+    monkeypatch.setattr(tensorrt_runtime, "gpu_identity", lambda device: GPU)
 
     def missing() -> object:
         raise UnavailableError("expected TensorRT, found none: install it")

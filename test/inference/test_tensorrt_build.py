@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from rt_panoptic_ros.cli import main
-from rt_panoptic_ros.errors import CancelledError, InvalidInputError, UnavailableError
+from rt_panoptic_ros.errors import CancelledError, UnavailableError
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
 from rt_panoptic_ros.inference.tensorrt_runtime import BuildOptions, Runtime, load_runtime
 from rt_panoptic_ros.model.architecture import NetworkConfig
@@ -42,13 +42,15 @@ def rtx() -> Runtime:
     ],
 )
 def test_the_shipped_model(
-    precision: str, capabilities: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    precision: str, capabilities: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     arguments = ["build-engine", "--model", "camvid_lite0", "--precision", precision, "--runtime", "tensorrt_rtx",
                  "--compute-capability", *capabilities, "--out", str(tmp_path)]  # fmt: skip
     assert main(arguments) == 0
     assert capsys.readouterr().out.count("built: ") == len(capabilities)
     assert len({path.read_bytes() for path in tmp_path.glob("*.engine")}) == len(capabilities)
+    assert caplog.text.count("not for convolutions") == (precision == "int8")
     assert main(arguments) == 0
     assert capsys.readouterr().out.count("found: ") == len(capabilities)
 
@@ -79,7 +81,7 @@ def test_a_build_can_be_called_off(rtx: Runtime, small_bundle: ModelBundle) -> N
 
 def test_a_wrong_compute_capability_is_one_sentence(rtx: Runtime, small_bundle: ModelBundle) -> None:
     graph = exported_onnx(small_bundle, (64, 96), "float16", "tensorrt")
-    with pytest.raises(InvalidInputError, match=r"builds for \(7.5, .*12.1\), got 8.7.*on the machine itself"):
+    with pytest.raises(UnavailableError, match=r"builds for \(7.5, .*12.1\), got 8.7.*on the machine itself"):
         rtx.build(graph, BuildOptions("8.7"), lambda share: None)
 
 
@@ -93,7 +95,7 @@ def test_a_layer_that_is_not_supported_is_named(rtx: Runtime, small_bundle: Mode
 
 
 def test_a_plan_that_is_none_does_not_open(rtx: Runtime) -> None:
-    assert rtx.open(b"no engine at all" * 100) is None
+    assert rtx.open(b"no engine at all" * 100, "cpu") is None
     assert rtx.last_error
 
 
