@@ -75,11 +75,13 @@ class _LoadedNetwork:
         with timed("fusion"):  # what is left of it
             result = postprocessor.result(confidence=confidence)
         if capturable is not None:
+            self._staged.numpy()[:] = image  # the capture ends with a launch, which shall leave what this frame left
 
             def enqueue() -> list[object]:
                 wp.copy(capturable.image, self._staged)
-                postprocessor.launch(capturable.enqueue(), settings, confidence=confidence)
-                return postprocessor.in_use()
+                dense = capturable.enqueue()
+                postprocessor.launch(dense, settings, confidence=confidence)
+                return [capturable.image, self._staged, dense, postprocessor, *postprocessor.in_use()]
 
             graph.capture(work, enqueue)
         return result
