@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-_KEPT = 2  # such as with and without the confidence, where one of two cameras' is listened to
+_KEPT = 8
+"""Graphs at once, for what a node alternates between: the images wanted of each of some cameras of one geometry, seven
+sets at most, under the settings that it has and those that it had a moment ago and may go back to."""
 
 
 class FrameGraph:
@@ -31,13 +33,15 @@ class FrameGraph:
 
     def launch(self, work: object) -> None:
         """Enqueue the graph of `work`."""
+        self._graphs.move_to_end(work)
         wp.capture_launch(self._graphs[work][0])
 
     def capture(self, work: object, enqueue: Callable[[], object]) -> None:
-        """Capture what `enqueue` launches, after it has run at least once, as the graph of `work`.
+        """Capture what `enqueue` launches, once it has run, as the graph of `work`, and launch that for the first time.
 
-        What `enqueue` returns lives as long as the graph, which holds no more than addresses. Where the driver can't
-        capture, it is said once, and there is no graph from then on.
+        With its first launch Warp instantiates a graph, which takes milliseconds that no later frame shall wait for.
+        What `enqueue` returns lives as long as the graph, which holds addresses only: all memory that it reads or
+        writes. Where the driver can't capture, it is said once, and there is no graph from then on.
         """
         if self._impossible:
             return
@@ -46,6 +50,8 @@ class FrameGraph:
         try:
             with wp.ScopedCapture(device=self._device) as capture:
                 in_use = enqueue()
+            wp.capture_launch(capture.graph)
+            wp.synchronize_device(self._device)
         except Exception as error:  # of Warp, the driver or the backend: of many kinds
             self._impossible = True
             _LOG.warning("frames are launched kernel by kernel, as they could not be captured as a graph: %s", error)

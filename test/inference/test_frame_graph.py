@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +15,14 @@ import numpy as np
 import pytest
 import warp as wp
 from dense_cases import CLASSES, DEVICE, THING_IDS, random_dense
+from warp._src.apic.capture import APICapture
 
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.inference import frame_graph
 from rt_panoptic_ros.inference.base import Backend, CapturableBackend
 from rt_panoptic_ros.model.bundle import ModelBundle
 from rt_panoptic_ros.model.class_table import ClassTable, SemanticClass
-from rt_panoptic_ros.panoptic import launching, postprocess, query_boxes
+from rt_panoptic_ros.panoptic import fusion, launching, postprocess, query_boxes, semantics
 from rt_panoptic_ros.pipeline import PanopticPipeline
 from rt_panoptic_ros.records import IMAGES, LABELS, CameraImage, DenseDetections, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings, settings_of
@@ -228,37 +228,52 @@ def test_images_come_only_when_asked_for(seven_classes: ModelBundle, images: fro
         captured(frames(1)[0], images=frozenset({"depth"}))
 
 
-class Recorder:
-    """In place of Warp's capture, which keeps alive what it records on the CPU; on a GPU a graph holds addresses."""
+class Capture(wp.ScopedCapture):
+    """Warp's capture, whose graph then holds no more than addresses, as on a GPU: on the CPU it keeps arrays alive."""
 
-    arrays: tuple[weakref.ref[wp.array], ...] = ()
-    recording = False
+    touched: tuple[weakref.ref[object], ...] = ()
+    """All memory that the last graph reads or writes: arrays, and those that structs in them refer to."""
 
-    def __init__(self, device: str) -> None:
-        self.graph = object()
-
-    def __enter__(self) -> Recorder:
-        Recorder.arrays, Recorder.recording = (), True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        Recorder.recording = False
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.graph._apic_capture._regions.clear()
 
     @classmethod
-    def note(cls, *values: object) -> None:
-        """Remember arrays, and those that a struct in memory refers to."""
-        for value in values:
-            if cls.recording and isinstance(value, wp.array):
-                cls.arrays += (weakref.ref(value),)
-                cls.note(*vars(getattr(value, "struct", cls)).values())
+    def note(cls, value: object) -> None:
+        if isinstance(value, wp.array):
+            cls.touched += (weakref.ref(value),)
+            cls.note(value._ref)  # what a view looks into
+            cls.note(getattr(value, "memory", None))
+            for struct in getattr(value, "structs", ()):
+                for field in vars(struct).values():
+                    cls.note(field)
 
-    @classmethod
-    def watched(cls, function: Callable[..., None]) -> Callable[..., None]:
-        def call(*args: Any, **named: Any) -> None:
-            cls.note(*args, *named.get("inputs", ()), *named.get("outputs", ()))
-            function(*args, **named)
 
-        return call
+@pytest.fixture
+def graphs_hold_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    track, enter = APICapture.track_array, Capture.__enter__
+
+    def note_and_track(self: APICapture, array: wp.array | None) -> object:
+        Capture.note(array)
+        return track(self, array)
+
+    def begin(self: Capture) -> object:
+        Capture.touched = ()
+        return enter(self)
+
+    class Downloaded(launching.Packed):
+        """Copied, as from a GPU."""
+
+        def __init__(self, *kinds: Any) -> None:
+            super().__init__(*kinds)
+            self._host = wp.empty_like(self._buffer)
+
+    monkeypatch.setattr(APICapture, "track_array", note_and_track)
+    monkeypatch.setattr(Capture, "__enter__", begin)
+    monkeypatch.setattr(frame_graph.wp, "ScopedCapture", Capture)
+    for module in (fusion, semantics):
+        monkeypatch.setattr(module, "Packed", Downloaded)
+    monkeypatch.setattr(wp, "get_stream", wp.get_device)  # the CPU has none
 
 
 OTHER_VALUES: dict[str, object] = {
@@ -268,23 +283,75 @@ OTHER_VALUES: dict[str, object] = {
 }  # fmt: skip
 
 
+def still_there(arrays: tuple[weakref.ref[object], ...]) -> bool:
+    gc.collect()
+    return all(array() is not None for array in arrays)
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="Warp tells what a graph holds on the CPU only")
 @pytest.mark.parametrize("name", [info.name for info in settings_of(PostprocessSettings)])
 def test_what_a_graph_reads_lives_as_long_as_it(
-    seven_classes: ModelBundle, monkeypatch: pytest.MonkeyPatch, name: str
+    seven_classes: ModelBundle, graphs_hold_addresses: None, name: str
 ) -> None:
-    monkeypatch.setattr(frame_graph.wp, "ScopedCapture", Recorder)
-    for module, function in ((wp, "launch"), (wp, "copy"), (wp.utils, "radix_sort_pairs")):
-        monkeypatch.setattr(module, function, Recorder.watched(getattr(module, function)))
     pipeline = pipeline_of(WarpBackend(SIZE), seven_classes)
-    pipeline.settings = pipeline.settings.replaced({"pre_nms_top_k": 50})
-    frame = frames(1)[0]
-    pipeline(frame)
-    arrays = Recorder.arrays
+    first = pipeline.settings = pipeline.settings.replaced({"pre_nms_top_k": 50})
+    image, other = frames(2)
+    wide = CameraImage(np.ascontiguousarray(np.tile(other.pixels, (1, 2, 1))), "rgb")
+    expected = pipeline(image)
+    arrays = Capture.touched
     assert len(arrays) > 30
-    first = pipeline.settings
     pipeline.settings = first.replaced({name: OTHER_VALUES[name]})
     assert pipeline.settings != first
-    pipeline(frame)
-    assert Recorder.arrays is not arrays
-    gc.collect()
-    assert all(array() is not None for array in arrays)
+    for frame, images in ((image, ALL), (wide, ALL), (other, LABELS)):
+        before = Capture.touched
+        pipeline(frame, images=images)
+        assert Capture.touched is not before
+        assert still_there(before)
+    assert still_there(arrays)
+    pipeline.settings = first
+    assert_same(pipeline(image), expected)
+    assert list(pipeline.timings_ms) == ["input", "graph"]
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="Warp tells what a graph holds on the CPU only")
+def test_what_no_graph_reads_any_more_is_freed(seven_classes: ModelBundle, graphs_hold_addresses: None) -> None:
+    pipeline = pipeline_of(WarpBackend(SIZE), seven_classes)
+    image = frames(1)[0]
+    pipeline(image)
+    arrays, kept = Capture.touched, frame_graph._KEPT
+    for turn in range(1, kept + 1):
+        assert still_there(arrays)
+        pipeline(image, settings=pipeline.settings.replaced({"mask_threshold": 0.1 + 0.01 * turn}))
+    assert not still_there(arrays)
+
+
+def test_graphs_that_are_launched_stay(seven_classes: ModelBundle) -> None:
+    pipeline = pipeline_of(WarpBackend(SIZE), seven_classes)
+    image = frames(1)[0]
+    for turn in range(2 * frame_graph._KEPT):
+        pipeline(image)
+        assert ("graph" in pipeline.timings_ms) == (turn > 0)
+        pipeline(image, settings=pipeline.settings.replaced({"mask_threshold": 0.2 + 0.01 * turn}))
+
+
+def test_the_first_real_frame_is_one_launch(seven_classes: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[wp.Graph] = []
+    launch = wp.capture_launch
+    monkeypatch.setattr(wp, "capture_launch", lambda graph: launched.append(graph) or launch(graph))
+    captured, plain = pipeline_of(WarpBackend(SIZE), seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    captured.prepare(SIZE)
+    warmed = set(launched)  # a graph's first launch instantiates it
+    frame = frames(1)[0]
+    for images in (LABELS, ALL):
+        assert_same(captured(frame, images=images), plain(frame))
+        assert list(captured.timings_ms) == ["input", "graph"]
+        assert launched[-1] in warmed
+
+
+def test_capturing_changes_nothing_of_the_frame_before(seven_classes: ModelBundle) -> None:
+    captured, plain = pipeline_of(WarpBackend(SIZE), seven_classes), pipeline_of(StageByStage(SIZE), seven_classes)
+    for pipeline in (captured, plain):
+        pipeline(frames(1)[0])
+    expected = plain.dense_arrays()
+    for name, array in captured.dense_arrays().items():
+        np.testing.assert_array_equal(array, expected[name])
