@@ -4,33 +4,40 @@ RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_
 	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench gpu-check clean
+.PHONY: help demo test lint bench gpu-check clean environment compiled
 
 help:  ## Say what there is
-	@sed -n 's/^\([a-z-]*\): .*## /make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
 
 demo:  ## Label a real video through a real ROS graph: out/demo (SOURCE=video, folder or camera)
 	@scripts/make_environment
 	@source="$(SOURCE)"; [ -n "$$source" ] || source=$$(scripts/fetch_vtest) || exit 1; \
 	$(RUN) $(BIN)/python -m rt_panoptic_ros demo --source "$$source" --out out/demo
 
-test: lint  ## Run linters, type checks and tests
+test:  ## Run linters, type checks and tests
+	@$(MAKE) --no-print-directory --jobs=2 lint compiled
 	@$(RUN) $(BIN)/python -m pytest -n 4 --dist worksteal --durations=15
 
-lint:  ## Run the linters and the type checks alone
-	@scripts/make_environment --with-tests
+lint: environment  ## Run the linters and the type checks alone
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(RUN) $(BIN)/mypy
 
-bench:  ## Time post-processing and a whole frame beside reference implementations (docs/performance.md)
-	@scripts/make_environment --with-tests
+bench: environment  ## Time post-processing and a whole frame beside reference implementations (docs/performance.md)
 	@$(RUN) $(BIN)/python -m rt_panoptic_ros bench postprocess
 	@$(RUN) $(BIN)/python -m rt_panoptic_ros bench pipeline --model camvid_lite0 --size 360x480
 
-gpu-check:  ## Show that all of it works on this machine's GPU, and how fast: out/gpu_check
-	@scripts/make_environment --with-tests
+gpu-check: environment  ## Show that all of it works on this machine's GPU, and how fast: out/gpu_check
 	@$(RUN) $(BIN)/python -m rt_panoptic_ros gpu-check --out out/gpu_check
+
+environment:
+	@scripts/make_environment --with-tests
+
+# Kernels, of which a first start says nothing, and Python: each of the tests' processes would compile them again.
+compiled: environment
+	@! $(RUN) $(BIN)/python -c \
+		"from rt_panoptic_ros.panoptic.postprocess import load_postprocessing; load_postprocessing('cpu')" 2>&1 | grep .
+	@$(RUN) $(BIN)/python -m pytest --collect-only -qq >.cache/collected || { cat .cache/collected; exit 1; }
 
 clean:  ## Delete everything that was made here
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist install log out *.egg-info

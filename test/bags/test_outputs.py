@@ -331,7 +331,7 @@ def test_cameras_that_cannot_be_told_apart() -> None:
 @pytest.mark.skipif(not (DATA / "camvid" / "val" / "images").is_dir(), reason="CamVid is not here")
 @pytest.mark.slow
 def test_a_real_drive(label: Label, tmp_path: Path) -> None:
-    files = sorted((DATA / "camvid" / "val" / "images").iterdir())
+    files = sorted((DATA / "camvid" / "val" / "images").iterdir())[:25]
     messages = [
         image_message(number, cv2.resize(cv2.imread(str(path)), (240, 180)), encoding="bgr8")
         for number, path in enumerate(files)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from rt_panoptic_ros.errors import InvalidInputError
@@ -19,9 +21,10 @@ from rt_panoptic_ros.ros.benchmark.cameras_benchmark import (
 
 
 @pytest.mark.slow
-def test_every_camera_is_answered_also_while_one_floods(small_bundle: ModelBundle, real_frames: Path) -> None:
+def test_every_camera_is_answered_also_while_one_floods(small_bundle: ModelBundle, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "frame.png"), np.random.default_rng(1).integers(0, 256, (96, 128, 3), np.uint8))
     parameters: dict[str, object] = {"model": str(small_bundle.path), "backend": "onnxruntime", "device": "cpu"}
-    benchmark = CamerasBenchmark(str(real_frames), parameters, cameras=2, rate_hz=4.0, flood_hz=40.0, seconds=10.0)
+    benchmark = CamerasBenchmark(str(tmp_path), parameters, cameras=2, rate_hz=4.0, flood_hz=40.0, seconds=10.0)
     report = bench_cameras(benchmark)
     assert report.flood is not None
     for phase in (report.calm, report.flood):
