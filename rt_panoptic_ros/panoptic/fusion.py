@@ -25,7 +25,7 @@ from rt_panoptic_ros.panoptic.fusion_kernels import (
     void_small_stuff,
 )
 from rt_panoptic_ros.panoptic.launching import (
-    LEAST_CELLS,
+    HELD_CELLS,
     Packed,
     StructSlot,
     band_count,
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.settings import FusionSettings
 
 _NO_IMAGE = np.empty((0, 0), np.uint8)
-_HELD_CELLS = 4 * LEAST_CELLS  # most stride-4 cells hold nothing and cost little
 
 
 class PanopticFuser:
@@ -131,9 +130,9 @@ class PanopticFuser:
                 paint_semantics, (rows, parts, columns), dense.semantic_logits, membership.best_classes, self._pixels8,
                 self._semantic, parts,
             )  # fmt: skip
-        launch_rows(claim, self._cells4, field, labelling, least_cells=_HELD_CELLS)
+        launch_rows(claim, self._cells4, field, labelling, least_cells=HELD_CELLS)
         launch_blocks(settle, 1, field, queries.scores, settings.overlap_threshold, labelling, self._scratch)
-        launch_rows(paint_instances, self._cells4, field, labelling, least_cells=_HELD_CELLS)
+        launch_rows(paint_instances, self._cells4, field, labelling, least_cells=HELD_CELLS)
         if "semantic" in images and settings.stuff_area_min > 0:
             launch(count_classes, self._cells8, self._pixels8, labelling)
             launch(void_small_stuff, self._cells8, field, settings.stuff_area_min, self._pixels8, labelling)

@@ -26,6 +26,9 @@ CPU_BLOCK_THREADS = 1
 LEAST_CELLS = 4096
 """Of a band: less is not worth waking a thread beside the engine's, which still spin (measured at 480x640)."""
 
+HELD_CELLS = 4 * LEAST_CELLS
+"""Likewise where most cells hold nothing and cost little."""
+
 
 def launch(kernel: wp.Kernel, shape: int | Sequence[int], *arguments: Any) -> None:
     """Launch a kernel on the device that holds the first array of its arguments."""
@@ -128,8 +131,13 @@ class Packed:
             end += -(-math.prod(shape) * wp.types.type_size_in_bytes(dtype) // _ALIGNMENT) * _ALIGNMENT
         self._end = end
         self._buffer = wp.zeros(end, dtype=wp.uint8, device=device)
-        self._host = wp.empty(end, dtype=wp.uint8, device="cpu", pinned=True) if device.is_cuda else self._buffer
         self.arrays = self._views(self._buffer)
+        self.come_to(wp.empty(end, dtype=wp.uint8, device="cpu", pinned=True) if device.is_cuda else self._buffer)
+
+    def come_to(self, host: wp.array) -> None:
+        """Have the host get the arrays in memory of its own, as large as all of them, or where they are."""
+        self._host = host
+        self._host_arrays = {name: array.numpy() for name, array in self._views(host).items()}
 
     def enqueue(self, first: str, last: str) -> None:
         """Have the arrays from `first` to `last` copied to the host after what has been launched so far."""
@@ -142,7 +150,7 @@ class Packed:
         """Wait for the last `enqueue`; return the arrays, of which those hold good until the next one."""
         if self._host is not self._buffer:
             wp.synchronize_stream(wp.get_stream(self._buffer.device))
-        return {name: array.numpy() for name, array in self._views(self._host).items()}
+        return self._host_arrays
 
     def _views(self, buffer: wp.array) -> dict[str, wp.array]:
         views = {}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import warp as wp
 
-from rt_panoptic_ros.panoptic.launching import StructSlot, divided, launch_blocks, launch_rows
+from rt_panoptic_ros.panoptic.launching import HELD_CELLS, StructSlot, divided, launch_blocks, launch_rows
 from rt_panoptic_ros.panoptic.mask_field import (
     ROUNDING,
     MaskField,
@@ -197,17 +197,18 @@ def _find_members(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=Mas
 
 
 @wp.func_native("""
+int columns[4];
+for (int i = 0; i < 4; ++i)
+    columns[i] = 4 * (left + i < 0 ? 0 : left + i < bits.shape[1] ? left + i : bits.shape[1] - 1);
 unsigned int anywhere[4] = {0u, 0u, 0u, 0u}, everywhere[4] = {~0u, ~0u, ~0u, ~0u};
-for (int row = top; row < top + 4; ++row) {
-    const int gy = row < 0 ? 0 : row < bits.shape[0] ? row : bits.shape[0] - 1;
-    for (int column = left; column < left + 4; ++column) {
-        const int gx = column < 0 ? 0 : column < bits.shape[1] ? column : bits.shape[1] - 1;
-        const unsigned int* held = (const unsigned int*)&wp::index(bits, gy, gx);
+for (int i = 0; i < 4; ++i) {
+    const int gy = top + i < 0 ? 0 : top + i < bits.shape[0] ? top + i : bits.shape[0] - 1;
+    const unsigned int* row = (const unsigned int*)&wp::index(bits, gy, 0);
+    for (int column : columns)
         for (int word = 0; word < 4; ++word) {
-            anywhere[word] |= held[word];
-            everywhere[word] &= held[word];
+            anywhere[word] |= row[column + word];
+            everywhere[word] &= row[column + word];
         }
-    }
 }
 bool alike = true;
 for (int word = 0; word < 4; ++word)
@@ -300,7 +301,7 @@ class MaskConstructor:
         rows, columns = self._cells
         parts = divided(field.device, _POINTS)
         launch_rows(_find_members, (rows + 1, parts, columns + 1), field, _POINTS // parts)
-        launch_rows(_fill_points, (rows, parts, columns), field, _POINTS // parts)
+        launch_rows(_fill_points, (rows, parts, columns), field, _POINTS // parts, least_cells=HELD_CELLS)
         return MaskMembership(self._buffers["best_classes"], self._buffers["active"], field)
 
     def in_use(self) -> list[object]:

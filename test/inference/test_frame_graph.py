@@ -266,7 +266,7 @@ def graphs_hold_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def __init__(self, *kinds: Any) -> None:
             super().__init__(*kinds)
-            self._host = wp.empty_like(self._buffer)
+            self.come_to(wp.empty_like(self._buffer))
 
     monkeypatch.setattr(APICapture, "track_array", note_and_track)
     monkeypatch.setattr(Capture, "__enter__", begin)

@@ -138,7 +138,8 @@ def test_bands_of_rows_change_nothing(count: int, monkeypatch: pytest.MonkeyPatc
     for module in (launching, fusion):
         monkeypatch.setattr(module, "band_count", lambda device: count)
     monkeypatch.setitem(launching.launch_rows.__kwdefaults__, "least_cells", 1)
-    monkeypatch.setattr(fusion, "_HELD_CELLS", 1)
+    for module in (masks, fusion):
+        monkeypatch.setattr(module, "HELD_CELLS", 1)
     config = PostprocessSettings().replaced(LOW)
     found = [
         assert_equals_reference(random_dense(seed, (96, 160)), same_geometry((96, 160)), config) for seed in range(6)
