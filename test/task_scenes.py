@@ -17,7 +17,7 @@ from task_orders import ORDERS, THREADS, choose_order, threads_of_blocks
 from rt_panoptic_ros.benchmark.scenes import street_scene
 from rt_panoptic_ros.panoptic import launching
 from rt_panoptic_ros.panoptic.postprocess import Postprocessor
-from rt_panoptic_ros.records import DenseDetections
+from rt_panoptic_ros.records import IMAGES, DenseDetections
 from rt_panoptic_ros.settings import PostprocessSettings
 
 SIZE = (96, 160)
@@ -35,8 +35,8 @@ SCENES: tuple[tuple[Callable[[], DenseDetections], dict[str, object], bool], ...
     (street, {"stuff_area_min": 500}, True),
     (street, {"pre_nms_top_k": 20, "similarity": "giou", "overlap_threshold": 0.0}, True),
     (street, {"pre_nms_top_k": 20}, False),
-    (crowd, {"pre_nms_threshold": 0.01, "nms_threshold": 1.0, "global_nms_threshold": 0.9, "overlap_threshold": 0.1,
-             "mask_threshold": 0.1}, True),  # where most are dropped
+    (crowd, {"pre_nms_threshold": 0.01, "pre_nms_top_k": 20, "nms_threshold": 1.0, "global_nms_threshold": 0.9,
+             "overlap_threshold": 0.1, "mask_threshold": 0.1}, True),  # where most are dropped
 )  # fmt: skip
 """(the network's outputs, settings, whether query boxes are selected as in a graph)"""
 
@@ -45,8 +45,8 @@ def results(outputs: DenseDetections, changes: dict[str, object], *, capturable:
     """Return all that a frame gives."""
     settings = PostprocessSettings().replaced({"score_threshold": 0.05, **changes})
     postprocessor = Postprocessor(outputs, THING_IDS, same_geometry(SIZE), capturable=capturable)
-    postprocessor.launch(outputs, settings, confidence=True)
-    result = postprocessor.result(confidence=True)
+    postprocessor.launch(outputs, settings, images=frozenset(IMAGES))
+    result = postprocessor.result(images=frozenset(IMAGES))
     queries, masks = postprocessor.masks(outputs, settings)
     boxes = [getattr(queries, name).numpy()[: len(masks)].copy() for name in ("boxes", "scores", "labels")]
     assert len(masks) > 10

@@ -6,7 +6,7 @@ PLAN is the JSON of a `Plan`; each line that FINDINGS gets is a JSON table of fi
 from __future__ import annotations
 
 import gc
-import importlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ import numpy as np
 import warp as wp
 
 from rt_panoptic_ros.benchmark.gpu_check import Findings, Plan
-from rt_panoptic_ros.benchmark.gpu_timing import TORCH_PRECISIONS, time_frames, time_postprocessing
+from rt_panoptic_ros.benchmark.gpu_timing import TENSORRT_PRECISIONS, TORCH_PRECISIONS, time_frames, time_postprocessing
 from rt_panoptic_ros.benchmark.scenes import SceneBackend, made_up_image, street_scene
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
 from rt_panoptic_ros.inference.base import Backend
@@ -35,10 +35,11 @@ from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.panoptic import launching
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
+from rt_panoptic_ros.panoptic.postprocess import Postprocessor
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
 from rt_panoptic_ros.panoptic.semantics import ConfidencePainter
 from rt_panoptic_ros.pipeline import PanopticPipeline
-from rt_panoptic_ros.records import LABELS, CameraImage, DenseDetections, ImageGeometry, PanopticResult
+from rt_panoptic_ros.records import IMAGES, LABELS, CameraImage, DenseDetections, ImageGeometry, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings, record_from
 from rt_panoptic_ros.warp_runtime import load_kernels
 
@@ -65,7 +66,7 @@ def _look_around(plan: Plan, findings: Findings) -> None:
         command = ["nvidia-smi", query, "--format=csv,noheader"]
         said = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=20, check=False)
         findings.note(nvidia_smi=said.stdout.strip())
-    resolve_device(plan.kind)
+    resolve_device(plan.device)
     device = wp.get_device(plan.device)
     findings.note(device=device.alias, name=device.name, cuda=str(wp.get_cuda_toolkit_version()))
     if device.is_cuda:
@@ -92,13 +93,13 @@ def _compile(plan: Plan, findings: Findings) -> None:
     with ProcessPoolExecutor(len(_KERNELS), multiprocessing.get_context("spawn")) as processes:
         for name, seconds in zip(_KERNELS, processes.map(_load, _KERNELS, [plan.device] * len(_KERNELS)), strict=True):
             findings.note(module=name, seconds=seconds)
-    resolve_device(plan.kind)
+    resolve_device(plan.device)
     findings.note(cache=str(wp.config.kernel_cache_dir))
 
 
 def _load(name: str, device: str) -> float:
     """Return how long a module's kernels take to load, s."""
-    resolve_device(device.partition(":")[0])
+    resolve_device(device)
     wp.zeros(1, device=device)
     module = importlib.import_module(f"rt_panoptic_ros.panoptic.{name}")
     begin = time.perf_counter()
@@ -190,7 +191,7 @@ def _compare_graphs(plan: Plan, findings: Findings) -> None:
     """Replay graphs after changes of settings, of the confidence and of the camera, over trampled memory."""
     if plan.device == "cpu":
         launching.MAX_BANDS = 1  # a GPU has none; in other threads they can't be captured
-    resolve_device(plan.kind)
+    resolve_device(plan.device)
     table = load_class_table("cityscapes")
     bundle = replace(read_bundle("camvid_lite0"), classes=table)
     random = np.random.default_rng(1)
@@ -211,10 +212,29 @@ def _compare_graphs(plan: Plan, findings: Findings) -> None:
             _play(captured, plain, frames, f"{size[0]}x{size[1]} {name}", findings, plan.device)
 
 
+def _launch_one_graph(plan: Plan, findings: Findings) -> None:
+    """Launch a small frame's graph, which a tool that takes a thousand times as long can follow."""
+    if plan.device == "cpu":
+        launching.MAX_BANDS = 1
+    resolve_device(plan.device)
+    size, table = plan.sizes[0], load_class_table("cityscapes")
+    scene = street_scene(size, 3, classes=len(table), thing_ids=table.thing_ids, device=plan.device)
+    postprocessor = Postprocessor(scene, table.thing_ids, ImageGeometry(*size, *size, *size), capturable=True)
+    settings, images = PostprocessSettings().replaced({"pre_nms_top_k": 100}), frozenset(IMAGES)
+    postprocessor.launch(scene, settings, images=images)
+    expected = postprocessor.result(images=images)
+    with wp.ScopedCapture(device=plan.device) as capture:
+        postprocessor.launch(scene, settings, images=images)
+    wp.capture_launch(capture.graph)
+    different = _different(postprocessor.result(images=images), expected)
+    figures = {"objects": len(expected.detections), "different": ", ".join(different)}
+    findings.expect(not different and bool(figures["objects"]), "the graph's results differ", figures)
+
+
 def _pipeline_of(backend: Backend, bundle: ModelBundle, settings: PostprocessSettings) -> PanopticPipeline:
     """Return the pipeline of a backend that is open."""
     return PanopticPipeline(
-        bundle, backend="auto", device=backend.device.partition(":")[0], precision=backend.precision,
+        bundle, backend="auto", device=backend.device, precision=backend.precision,
         network_size=backend.network_size, settings=settings, backend_opener=lambda *_, **__: backend,
     )  # fmt: skip
 
@@ -264,10 +284,28 @@ def _trample(device: str) -> None:
     del arrays
 
 
-def _compare_backends(plan: Plan, findings: Findings) -> None:
-    """Run a trained network in torch on the device, and whole frames behind it, beside ONNX Runtime on the CPU."""
-    name, *size = plan.networks[0]
-    bundle, network_size = read_bundle(name), (size[0], size[1])
+def _compare_torch(plan: Plan, findings: Findings) -> None:
+    _compare_backend("torch", TORCH_PRECISIONS, plan, findings)
+
+
+def _compare_tensorrt(plan: Plan, findings: Findings) -> None:
+    if plan.device == "cpu" or not any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx")):
+        findings.note(not_run="needs tensorrt or tensorrt_rtx, and a GPU")
+        return
+    _compare_backend("tensorrt", TENSORRT_PRECISIONS, plan, findings)
+
+
+def _compare_backend(name: str, precisions: tuple[tuple[str, bool], ...], plan: Plan, findings: Findings) -> None:
+    """Run a trained network on the device, and whole frames behind it, beside ONNX Runtime on the CPU.
+
+    Args:
+        name: The backend.
+        precisions: (precision, whether TF32 is allowed).
+        plan: What is run where.
+        findings: Where differences go.
+    """
+    model, *size = plan.networks[0]
+    bundle, network_size = read_bundle(model), (size[0], size[1])
     image = made_up_image(network_size)
     settings = bundle.settings.replaced(_UNSURE)
 
@@ -282,8 +320,8 @@ def _compare_backends(plan: Plan, findings: Findings) -> None:
         return outputs, result
 
     expected, expected_result = run("onnxruntime", "cpu", "float32")
-    for precision, tf32 in TORCH_PRECISIONS:
-        outputs, result = run("torch", plan.kind, precision, tf32=tf32)
+    for precision, tf32 in precisions:
+        outputs, result = run(name, plan.device, precision, tf32=tf32)
         differences, same_classes = compare_outputs(outputs, expected)
         same_semantic = float((result.semantic == expected_result.semantic).mean())
         figures = {
@@ -295,7 +333,7 @@ def _compare_backends(plan: Plan, findings: Findings) -> None:
         exact = precision == "float32" and not tf32
         right = same_semantic >= (0.9999 if exact else 0.97) and same_classes >= 0.99
         right = right and (not exact or max(differences.values()) < 2e-3)
-        findings.expect(right, "torch differs from ONNX Runtime", figures)
+        findings.expect(right, f"{name} differs from ONNX Runtime", figures)
 
 
 _STEPS = {
@@ -303,7 +341,9 @@ _STEPS = {
     "compile": _compile,
     "kernels": _compare_kernels,
     "graphs": _compare_graphs,
-    "network": _compare_backends,
+    "graph": _launch_one_graph,
+    "network": _compare_torch,
+    "tensorrt": _compare_tensorrt,
     "timing": time_postprocessing,
     "frames": time_frames,
 }

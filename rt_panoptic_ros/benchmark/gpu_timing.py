@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 TORCH_PRECISIONS = (("float32", False), ("float32", True), ("float16", False))
 """(precision, whether TF32 is allowed)"""
+TENSORRT_PRECISIONS = (("float32", False), ("float16", False), ("int8", False))
 
 _NODE_TYPES = ("kernel", "memcpy", "memset", "host", "graph", "empty", "wait", "record", "signal", "semaphore_wait",
                "alloc", "free", "batch", "conditional")  # fmt: skip
@@ -47,7 +48,7 @@ _NODE_TYPES = ("kernel", "memcpy", "memset", "host", "graph", "empty", "wait", "
 
 def time_postprocessing(plan: Plan, findings: Findings) -> None:
     """Time each stage and all of them as a captured graph, and count the graph's nodes."""
-    resolve_device(plan.kind)
+    resolve_device(plan.device)
     table = load_class_table("cityscapes")
     for size in reversed(plan.sizes):
         for objects in sorted({min(30, max(plan.objects)), 10, max(plan.objects)}, reverse=True):
@@ -173,11 +174,11 @@ def time_frames(plan: Plan, findings: Findings) -> None:
 
 def _frame_times(
     bundle: ModelBundle, size: tuple[int, int], precision: str, plan: Plan, *, tf32: bool
-) -> tuple[dict[str, float], int]:
-    """Return the medians of a frame's stages and of all of it, ms, and how many objects it shows."""
+) -> tuple[dict[str, float | bool], int]:
+    """Return the medians of a frame's stages and of it all, ms, whether it is a graph, and how many objects it has."""
     pipeline = PanopticPipeline(
         replace(bundle, input=replace(bundle.input, size=size)), backend="torch", precision=precision,
-        tf32=tf32, device=plan.kind, network_size=size, settings=bundle.settings,
+        tf32=tf32, device=plan.device, network_size=size, settings=bundle.settings,
     )  # fmt: skip
     image = CameraImage(made_up_image(size), "rgb")
     samples = []
@@ -187,5 +188,8 @@ def _frame_times(
         total = {"frame": 1e3 * (time.perf_counter() - begin)}
         if turn >= 3:
             samples.append(total | pipeline.timings_ms)
+    captured = "graph" in pipeline.timings_ms
     pipeline.close()
-    return {f"{stage}_ms": value for stage, value in median_stages(samples).items()}, len(result.detections)
+    return {"captured": captured} | {f"{stage}_ms": value for stage, value in median_stages(samples).items()}, len(
+        result.detections
+    )

@@ -27,7 +27,9 @@ def found(path: Path) -> list[dict[str, object]]:
 @pytest.mark.parametrize(
     "steps",
     [
-        pytest.param(("machine", "kernels", "network", "timing", "frames", "memcheck", "racecheck"), id="quick"),
+        pytest.param(
+            ("machine", "kernels", "network", "tensorrt", "timing", "frames", "memcheck", "racecheck"), id="quick"
+        ),
         pytest.param(tuple(STEPS), id="all", marks=pytest.mark.exhaustive),  # compiling and graphs take half a minute
     ],
 )
@@ -45,7 +47,7 @@ def test_steps_run_on_the_cpu(
     for report in reports:
         assert report["failures"] == []
         assert bool(report["figures"]) != bool(report["not_run"])
-    assert [report["step"] for report in reports if report["not_run"]] == ["memcheck", "racecheck"]
+    assert [report["step"] for report in reports if report["not_run"]] == ["tensorrt", "memcheck", "racecheck"]
 
 
 def test_a_step_survives_anothers_failure(tmp_path: Path) -> None:
@@ -66,10 +68,10 @@ def test_without_time_left_a_step_fails(tmp_path: Path) -> None:
 
 def test_unknown_steps_and_devices_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gpu-check", "--only", "kernel", "--out", str(tmp_path)]) == 1
-    assert main(["gpu-check", "--device", "cuda:3", "--out", str(tmp_path)]) == 1
+    assert main(["gpu-check", "--device", "gpu3", "--out", str(tmp_path)]) == 1
     errors = capsys.readouterr().err
     assert "got 'kernel'" in errors
-    assert "got cuda:3" in errors
+    assert "got gpu3" in errors
 
 
 def test_other_settings_are_other_ones() -> None:
@@ -87,6 +89,12 @@ def test_differences_of_every_stage_are_seen() -> None:
     for name, value in figures.items():
         assert value > 0, name
         assert same[name] == 0 or name == "found"
+
+
+def test_what_racecheck_follows_is_one_right_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "MAX_BANDS", 1)
+    gpu_steps._launch_one_graph(SMALL, Findings(tmp_path / "right"))
+    assert found(tmp_path / "right") == [{"objects": 2, "different": ""}]
 
 
 def test_graphs_that_do_nothing_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
