@@ -279,8 +279,8 @@ class QueryBoxSelector:
         return 0 if self._proposals is None else int(self._proposals.suppression.rounds.numpy()[0])
 
     def _reserve(self, top_k: int) -> _Proposals:
-        """Return buffers for top_k proposals per level."""
-        capacity = min(self._search["counts"].size * top_k, self._search["keys"].size)
+        """Return buffers for at least top_k proposals per level: for a power of two, as graphs keep all there were."""
+        capacity = min(self._search["counts"].size << (top_k - 1).bit_length(), self._search["keys"].size)
         if self._proposals is None or self._proposals.capacity < capacity:
             self._proposals = _Proposals(capacity, self._search, self._device, capturable=self._capturable)
         return self._proposals

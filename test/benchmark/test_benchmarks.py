@@ -96,15 +96,15 @@ def test_captured_work_is_timed_on_the_device_apart_from_the_host(
     """Small backends and Warp's own capture on the CPU in place of a GPU, and a made-up event in place of CUDA's."""
     classes, size, backend = small_bundle.classes, (64, 96), ("auto", "cpu", "float32")
     scene = street_scene(size, 3, classes=len(classes), thing_ids=classes.thing_ids, device="cpu")
-    monkeypatch.setattr(comparisons, "open_backend", lambda *_: SceneBackend(scene, size, "cpu"))
+    monkeypatch.setattr(comparisons, "open_backend", lambda *_, **__: SceneBackend(scene, size, "cpu"))
     reference = SimpleNamespace(ReferenceNetwork=lambda *_: SceneBackend(scene, size, "cpu"))
     monkeypatch.setitem(sys.modules, "reference_network", reference)
     monkeypatch.setattr(launching, "MAX_BANDS", 1)
     monkeypatch.setattr(postprocess, "QueryBoxSelector", partial(capturable_selector, postprocess.QueryBoxSelector))
     monkeypatch.setattr(wp, "timing_end", lambda: [SimpleNamespace(elapsed=1e-3)])
-    frame = bench_pipeline(small_bundle, size, 5, *backend, seconds=0)
+    frame = bench_pipeline(small_bundle, size, 5, *backend, tf32=False, seconds=0)
     behind = bench_postprocess(size, 3, "cpu", seconds=0, capture=True)
-    network = bench_network(small_bundle, size, *backend, seconds=0)
+    network = bench_network(small_bundle, size, *backend, tf32=False, seconds=0)
     for result, stages, by_stage in (
         (frame, {"input", "graph"}, {"input", "network", "query_boxes", "masks", "fusion"}),
         (behind, {"graph"}, {"query_boxes", "masks", "fusion"}),
