@@ -150,6 +150,6 @@ class TestFoxglove:
 
 def test_the_parameter_file_names_every_parameter() -> None:
     text = (CONFIG / "panoptic.yaml").read_text()
-    named = re.findall(r"^    (?:# )?([a-z_]+):", text, re.MULTILINE)
+    named = re.findall(r"^    (?:# )?([a-z0-9_]+):", text, re.MULTILINE)
     infos = [*settings_of(NodeSettings), *settings_of(PostprocessSettings)]
     assert sorted(named) == sorted(info.name for info in infos)
