@@ -181,7 +181,7 @@ class PanopticPipeline:
         loaded yet, and the first image does the rest. `progress.observing` hears of each step and can call it off;
         what was loaded by then stays, and is not loaded again.
         """
-        device = resolve_device(self._device)
+        device = resolve_device(self._device, self._backend_name)
         load_postprocessing(device)
         if device != "cpu":
             load_input(device)

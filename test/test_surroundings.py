@@ -155,6 +155,7 @@ print(cache_directory() == cache_directory(), why_unwritable(cache_directory()))
     assert list((folder / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow(20)
 def test_a_first_start_is_quiet(tmp_path: Path) -> None:
     code = "from rt_panoptic_ros.panoptic.postprocess import load_postprocessing\nload_postprocessing('cpu')"
     run = python(code, WARP_CACHE_PATH=str(tmp_path))

@@ -21,6 +21,8 @@ def _build_engine(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from rt_panoptic_ros.inference import engine_cache, tensorrt_runtime
+    from rt_panoptic_ros.inference.backends import resolve_device
+    from rt_panoptic_ros.inference.base import made_current
     from rt_panoptic_ros.inference.tensorrt_backend import build_engine, warn_of_precision
     from rt_panoptic_ros.model.bundle import read_bundle
     from rt_panoptic_ros.progress import observing
@@ -34,8 +36,9 @@ def _build_engine(options: argparse.Namespace) -> None:
         tf32=options.tf32, workspace_mb=options.workspace, timing_cache=options.timing_cache
     )
     folder = options.out or engine_cache.engine_folder()
-    for target in options.compute_capability or [tensorrt_runtime.gpu_identity("cuda:0")]:
-        with tqdm(total=100, desc=f"for {target}", unit="%", leave=False) as bar:
+    device = "cpu" if options.compute_capability else resolve_device(options.device)
+    for target in options.compute_capability or [tensorrt_runtime.gpu_identity(device)]:
+        with made_current(device), tqdm(total=100, desc=f"for {target}", unit="%", leave=False) as bar:
 
             def show(words: str, bar: tqdm[NoReturn] = bar) -> None:
                 share = re.search(r"(\d+) %$", words)
@@ -83,6 +86,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--size", default="", help="HEIGHTxWIDTH px of the network's input (default: the model's own)")
     command.add_argument("--precision", default="fp16", choices=list(_PRECISIONS), help="default: %(default)s")
     add_tf32(command)
+    add_device(command)
     command.add_argument("--runtime", default="auto", choices=("auto", "tensorrt", "tensorrt_rtx"))
     command.add_argument(
         "--compute-capability", nargs="+", default=[], metavar="X.Y",

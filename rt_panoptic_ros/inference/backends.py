@@ -35,6 +35,10 @@ _BACKENDS = {  # name: (module, what opens it, the library it needs, what instal
 assert ("auto", *_BACKENDS) == BACKENDS
 
 
+CPU_ONLY = ("onnxruntime", "openvino")
+"""Backends that compute on the CPU, whatever GPUs there are: the device auto is the CPU for them."""
+
+
 def check_choice(backend: str, device: str, precision: str) -> None:
     """Check the names of a backend, a device and a precision, before anything is loaded.
 
@@ -47,8 +51,8 @@ def check_choice(backend: str, device: str, precision: str) -> None:
             raise InvalidInputError(f"expected {what} to be one of {', '.join(known)}, got '{name}'")
 
 
-def resolve_device(device: str) -> str:
-    """Start Warp and return its name, such as cuda:0, of the device that one of `DEVICES` means.
+def resolve_device(device: str, backend: str = "auto") -> str:
+    """Start Warp and return its name, such as cuda:0, of the device that one of `DEVICES` means for a backend.
 
     Raises:
         InvalidInputError: It is none of them.
@@ -57,7 +61,7 @@ def resolve_device(device: str) -> str:
     check_device(device)
     start_warp()
     gpus: dict[str, str] = {gpu.alias: gpu.name for gpu in wp.get_cuda_devices()}
-    if device == "cpu" or (device == "auto" and not gpus):
+    if device == "cpu" or (device == "auto" and (not gpus or backend in CPU_ONLY)):
         return "cpu"
     if not gpus:
         found = unusable_gpu() or "none: check `nvidia-smi`"
@@ -85,8 +89,8 @@ def open_backend(
         UnavailableError: The backend or device is not on this machine, or the backend lacks the precision.
     """
     check_choice(name, device, precision)
-    where = resolve_device(device)
-    reason = unusable_gpu() if device == "auto" and where == "cpu" else ""
+    where = resolve_device(device, name)
+    reason = unusable_gpu() if device == "auto" and where == "cpu" and name not in CPU_ONLY else ""
     reasons = [f"a GPU: found {reason}"] if reason else []
     if name != "auto":
         return _chosen(_open(name, bundle, network_size, where, precision, tf32=tf32), reasons)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import warp as wp
 
-WORDS = 4
-Bits = wp.types.vector(length=WORDS, dtype=wp.uint32)
+Bits = wp.types.vector(length=4, dtype=wp.uint32)
 """A set of up to 128 detections."""
 
 

@@ -33,6 +33,7 @@ def test_one_bag(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFix
     assert "there already" in capsys.readouterr().out
 
 
+@pytest.mark.slow(35)
 def test_several_bags_with_a_bad_one(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, cut = (make_bag(tmp_path / "in" / name, drive(3 + k)) for k, name in enumerate(("a", "b", "cut")))
     content = (cut / "cut.mcap").read_bytes()

@@ -89,7 +89,7 @@ def test_a_journal_cut_or_spoilt_anywhere_goes_on(
     assert contents(out) == whole
 
 
-@pytest.mark.slow
+@pytest.mark.slow(50)
 @pytest.mark.parametrize("bags", [1, 2])
 def test_a_killed_process_goes_on(arguments: list[str], tmp_path: Path, bags: int) -> None:
     sources = [make_bag(tmp_path / name, drive(60 // bags)) for name in ("one", "two")[:bags]]

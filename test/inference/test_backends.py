@@ -15,7 +15,7 @@ from fake_tensorrt import take_tensorrts_place
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import cache_directory
 from rt_panoptic_ros.inference import backends
-from rt_panoptic_ros.inference.backends import open_backend, resolve_device
+from rt_panoptic_ros.inference.backends import CPU_ONLY, open_backend, resolve_device
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
 from rt_panoptic_ros.inference.onnx_graph import build_onnx
 from rt_panoptic_ros.inference.onnx_layers import Dialect
@@ -204,6 +204,8 @@ def test_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wp, "get_cuda_devices", lambda: gpus)
     meant = {device: resolve_device(device) for device in ("auto", "cpu", "cuda", "cuda:0", "cuda:1")}
     assert list(meant.values()) == ["cuda:0", "cpu", "cuda:0", "cuda:0", "cuda:1"]
+    assert {resolve_device("auto", name) for name in CPU_ONLY} == {"cpu"}
+    assert resolve_device("auto", "torch") == resolve_device("cuda", "onnxruntime") == "cuda:0"  # which refuses it
     with pytest.raises(UnavailableError, match=r"one of the GPUs cuda:0 \(Orin\), cuda:1 \(H100\), got cuda:3"):
         resolve_device("cuda:3")
 

@@ -35,7 +35,7 @@ def run(command: list[str], folder: Path, *, sanitizer: bool, orders: str = "") 
     return [report for text in texts for report in re.findall(r"^WARNING: ThreadSanitizer.*?^=====", text, re.M | re.S)]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(100)
 def test_scenes_give_the_same_in_any_order_and_without_races(tmp_path: Path) -> None:
     reports = run([str(TEST / "task_scenes.py")], tmp_path, sanitizer=True)
     controls = [report for report in reports if re.search("racing_(block|count)", report)]

@@ -39,6 +39,7 @@ def test_the_table_shows_means_and_each_seed() -> None:
     ]
 
 
+@pytest.mark.slow(60)
 def test_an_ablation_goes_on_where_it_was_stopped(tiny_camvid: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
     base = replace(tiny_recipe, validate_epochs=1, schedule=replace(tiny_recipe.schedule, steps=2))
     out = tmp_path / "ablation"

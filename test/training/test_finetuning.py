@@ -170,6 +170,7 @@ def test_training_ends_when_nothing_gets_better_and_ships_the_best(
     assert all(np.array_equal(value, shipped[name]) for name, value in again.load_weights().items())
 
 
+@pytest.mark.slow(30)
 def test_a_resumed_run_stops_where_an_uninterrupted_one_does(
     stopping: Recipe, tiny_camvid: Path, tmp_path: Path
 ) -> None:

@@ -106,7 +106,7 @@ def test_two_processes_learn_together(tiny_camvid: Path, tmp_path: Path) -> None
     assert (tmp_path / "run" / "model" / "model.yaml").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(110)
 def test_two_real_frames_are_learned_by_heart(tmp_path: Path) -> None:
     source = DATA / "camvid" / "train"
     if not source.is_dir():
