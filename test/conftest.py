@@ -39,6 +39,7 @@ TINY_RECIPE: dict[str, Any] = {
 """A recipe that takes seconds, on `tiny_camvid`."""
 
 
+@pytest.hookimpl(trylast=True)  # what is deselected is gone then
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have each of several processes begin with as many slow tests, the slowest first, so that none is left with one.
 
