@@ -70,14 +70,10 @@ def _look_around(plan: Plan, findings: Findings) -> None:
     device = wp.get_device(plan.device)
     findings.note(device=device.alias, name=device.name, cuda=str(wp.get_cuda_toolkit_version()))
     if device.is_cuda:
-        findings.expect(
-            wp.is_conditional_graph_supported(),
-            "expected conditional nodes in graphs, which the fusion needs",
-            {
-                "driver_cuda": str(wp.get_cuda_driver_version()), "compute_capability": device.arch / 10,
-                "multiprocessors": device.sm_count, "memory_mb": device.total_memory // 10**6,
-                "memory_pool": device.is_mempool_enabled,
-            },
+        findings.note(
+            driver_cuda=str(wp.get_cuda_driver_version()), compute_capability=device.arch / 10,
+            multiprocessors=device.sm_count, memory_mb=device.total_memory // 10**6,
+            memory_pool=device.is_mempool_enabled,
         )  # fmt: skip
 
 

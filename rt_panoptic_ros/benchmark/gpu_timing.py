@@ -41,6 +41,8 @@ TORCH_PRECISIONS = (("float32", False), ("float32", True), ("float16", False))
 """(precision, whether TF32 is allowed)"""
 TENSORRT_PRECISIONS = (("float32", False), ("float16", False), ("int8", False))
 
+_MOST_NODES = 30
+
 _NODE_TYPES = ("kernel", "memcpy", "memset", "host", "graph", "empty", "wait", "record", "signal", "semaphore_wait",
                "alloc", "free", "batch", "conditional")  # fmt: skip
 """Of `CUgraphNodeType`, by value."""
@@ -55,7 +57,10 @@ def time_postprocessing(plan: Plan, findings: Findings) -> None:
             dense = street_scene(size, objects, classes=len(table), thing_ids=table.thing_ids, device=plan.device)
             subject = {"size": f"{size[0]}x{size[1]}", "objects": objects}
             for stage, work in _stages(dense, table.thing_ids, size).items():
-                findings.note(**subject, stage=stage, **_times(work, plan))
+                figures = subject | {"stage": stage} | _times(work, plan)
+                nodes = figures.get("nodes", {})
+                few = nodes.get("all", 0) <= _MOST_NODES and "alloc" not in nodes
+                findings.expect(few, f"expected at most {_MOST_NODES} nodes and no allocation", figures)
             if objects == max(plan.objects) and plan.device != "cpu":
                 geometry = ImageGeometry(*size, *size, *size)
                 postprocessor = Postprocessor(dense, table.thing_ids, geometry)
@@ -121,7 +126,7 @@ def _times(work: Callable[[], object], plan: Plan) -> dict[str, Any]:
 
 
 def _count_nodes(graph: wp.Graph) -> dict[str, int]:
-    """Return {kind: nodes} of a captured graph, those inside a conditional node not counted."""
+    """Return {kind: nodes} of a captured graph."""
     cuda = ctypes.CDLL("libcuda.so.1")
     count = ctypes.c_size_t()
     if cuda.cuGraphGetNodes(graph.graph, None, ctypes.byref(count)):

@@ -6,7 +6,7 @@ in its class and still suppresses there. Each decision depends on higher scores 
 both.
 
 There are two ways, of the same result to the bit. On the CPU one thread compares a proposal only with the survivors
-before it, and stops when the result is full. On a GPU, where that would be one slow thread, all pairs are compared in
+before it, and stops when the result is full. On a GPU, where one thread is slow, all pairs are compared in
 parallel first; then a block of threads walks down in chunks, and within a chunk decides in rounds, all at once, whoever
 waits for nobody's decision. On the CPU that takes many times as long (docs/performance.md).
 """

@@ -165,7 +165,7 @@ def test_auto_falls_back_with_a_warning_and_a_named_backend_does_not(
     monkeypatch: pytest.MonkeyPatch, small_bundle: ModelBundle, caplog: pytest.LogCaptureFixture
 ) -> None:
     current: list[str] = []
-    monkeypatch.setattr(backends, "resolve_device", lambda device: "cuda:1")
+    monkeypatch.setattr(backends, "resolve_device", lambda *_: "cuda:1")
     monkeypatch.setattr(backends.wp, "ScopedDevice", lambda device: nullcontext(current.append(device)))
     monkeypatch.setattr(tensorrt_runtime, "gpu_identity", lambda device: GPU)
 
