@@ -57,8 +57,8 @@ def time_postprocessing(plan: Plan, findings: Findings) -> None:
             dense = street_scene(size, objects, classes=len(table), thing_ids=table.thing_ids, device=plan.device)
             subject = {"size": f"{size[0]}x{size[1]}", "objects": objects}
             for stage, work in _stages(dense, table.thing_ids, size).items():
-                figures = subject | {"stage": stage} | _times(work, plan)
-                nodes = figures.get("nodes", {})
+                figures: dict[str, Any] = {**subject, "stage": stage, **_times(work, plan)}
+                nodes: dict[str, int] = figures.get("nodes", {})
                 few = nodes.get("all", 0) <= _MOST_NODES and "alloc" not in nodes
                 findings.expect(few, f"expected at most {_MOST_NODES} nodes and no allocation", figures)
             if objects == max(plan.objects) and plan.device != "cpu":
