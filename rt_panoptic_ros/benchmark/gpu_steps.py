@@ -223,7 +223,7 @@ def _launch_one_graph(plan: Plan, findings: Findings) -> None:
         postprocessor.launch(scene, settings, images=images)
     wp.capture_launch(capture.graph)
     different = _different(postprocessor.result(images=images), expected)
-    figures = {"objects": len(expected.detections), "different": ", ".join(different)}
+    figures = {"objects": len(expected.detections), "different": ", ".join(different) or "none"}
     findings.expect(not different and bool(figures["objects"]), "the graph's results differ", figures)
 
 
@@ -259,7 +259,7 @@ def _play(
         not different and replayed >= played - len(frames),
         "captured frames differ or aren't captured",
         {"subject": subject, "frames": played, "replayed": replayed, "objects": str(objects[:: len(images) * 2]),
-         "different": ", ".join(different)},
+         "different": ", ".join(different) or "none"},
     )  # fmt: skip
 
 

@@ -24,7 +24,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     command = commands.add_parser("gpu-check", help="show that all of it works on this GPU, and how fast")
     command.set_defaults(run=_check)
-    command.add_argument("--device", default="cuda:0", help="cuda:N (default: cuda:0), or cpu to try the check itself")
+    command.add_argument(
+        "--device", default="cuda:0", help="cuda, cuda:1, ..., or cpu to try the check itself (default: %(default)s)"
+    )
     command.add_argument("--out", type=Path, default=Path("gpu_check"), metavar="DIR", help="default: %(default)s")
     command.add_argument("--only", nargs="+", default=[], metavar="STEP", help="these steps (default: all)")
     command.add_argument("--skip", nargs="+", default=[], metavar="STEP", help="not these")
