@@ -39,7 +39,7 @@ STEPS = {  # name: (what it shows, longest time s)
 _SANITIZER = {"memcheck": ("graphs", "--track-stream-ordered-races", "all"), "racecheck": ("graph",)}
 """{tool: the step that runs under it, options}"""
 
-_TORCHS = ("network", "frames")
+_NEED_TORCH = ("network", "frames")
 _FOUND_ERRORS = 86  # exit status, otherwise unused
 
 
@@ -148,7 +148,7 @@ def _run(step: str, plan: Plan, out: Path, left_s: float) -> StepReport:
         work, *options = _SANITIZER[step]
         prefix = [tool, "--tool", step, *options, "--error-exitcode", str(_FOUND_ERRORS)]
         plan = Plan.small(plan.device)
-    if step in _TORCHS and importlib.util.find_spec("torch") is None:
+    if step in _NEED_TORCH and importlib.util.find_spec("torch") is None:
         return StepReport(step, not_run="(needs torch)")
     findings, log = out / f"{step}.jsonl", out / f"{step}.log"
     findings.unlink(missing_ok=True)

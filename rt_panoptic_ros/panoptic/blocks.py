@@ -26,12 +26,12 @@ def sync_block() -> None:
     """Wait until all threads of the block are here; what they wrote can be read behind it."""
 
 
-@wp.func_native("""
+@wp.func_native(f"""
 #if defined(__CUDA_ARCH__)
-__shared__ unsigned int words[2560];
+__shared__ unsigned int words[{BLOCK_WORDS}];
 return (wp::uint64)words;
 #else
-return (wp::uint64)(scratch.data + 2560 * (size_t)block);
+return (wp::uint64)(scratch.data + {BLOCK_WORDS} * (size_t)block);
 #endif
 """)
 def block_memory(scratch: wp.array(dtype=wp.uint32), block: wp.int32) -> wp.uint64:

@@ -86,7 +86,7 @@ class PanopticFuser:
         counters = wp.zeros(2 * per_band + bands + classes, dtype=wp.int32, device=device)
         self._instance = self._results.arrays["instance"]
         self._semantic = self._results.arrays["semantic"]
-        self._clearings = max(counters.size, per_band)
+        self._counters = counters.size
         self._labelling = StructSlot(Labelling, device).hold(
             {
                 **self._results.arrays,
@@ -122,7 +122,7 @@ class PanopticFuser:
             images: Which of the semantic and the instance image the result shall have.
         """
         field, labelling = membership.field, self._labelling
-        launch(clear, self._clearings, labelling)
+        launch(clear, self._counters, labelling)
         self._instance.zero_()
         (rows, columns), parts = self._cells8, divided(field.device, ROW_PARTS)
         if "semantic" in images:

@@ -55,10 +55,9 @@ class Labelling:
 
 @wp.kernel
 def clear(labelling: wp.array(dtype=Labelling)) -> None:
-    """Zero what is counted and empty the boxes."""
+    """Zero what is counted and empty the boxes, of which there are fewer."""
     i = wp.tid()
-    if i < labelling[0].counters.shape[0]:
-        labelling[0].counters[i] = 0
+    labelling[0].counters[i] = 0
     boxes = labelling[0].mask_boxes
     if i < boxes.shape[0] * boxes.shape[1]:
         band = i / boxes.shape[1]

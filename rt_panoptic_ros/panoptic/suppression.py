@@ -136,6 +136,19 @@ def _compare_all(
 
 
 @wp.func
+def _bits_below(word: wp.int32, i: wp.int32) -> wp.uint32:
+    """Of the bits of a chunk's word, those whose numbers in the chunk are below i."""
+    below = wp.where(word < (i >> 5), ~wp.uint32(0), wp.uint32(0))
+    return wp.where(word == (i >> 5), (wp.uint32(1) << wp.uint32(i & 31)) - wp.uint32(1), below)
+
+
+@wp.func
+def _is_among(words: wp.array(dtype=wp.uint32), chosen: wp.int32, i: wp.int32) -> wp.bool:
+    """Whether a chunk's bit i is set in the words from `chosen` on."""
+    return ((words[chosen + (i >> 5)] >> wp.uint32(i & 31)) & wp.uint32(1)) != wp.uint32(0)
+
+
+@wp.func
 def _decide_chunk(
     overlaps: wp.array2d(dtype=wp.uint32),
     first: wp.int32,
@@ -151,21 +164,18 @@ def _decide_chunk(
     undecided = bool(True)
     while undecided:
         for i in range(thread, _CHUNK, threads):
-            own_word = i >> 5
-            own_bit = wp.uint32(1) << wp.uint32(i & 31)
-            if (words[_UNDECIDED + own_word] & own_bit) != wp.uint32(0):
+            if _is_among(words, _UNDECIDED, i):
                 removing = wp.uint32(0)
                 waited_for = wp.uint32(0)
                 for word in range(_CHUNK_WORDS):
-                    better = wp.where(word < own_word, ~wp.uint32(0), wp.uint32(0))
-                    better = wp.where(word == own_word, own_bit - wp.uint32(1), better)
-                    better = better & overlaps[first + i, (first >> 5) + word]
+                    better = _bits_below(word, i) & overlaps[first + i, (first >> 5) + word]
                     removing = removing | (better & words[_KEPT + word])
                     waited_for = waited_for | (better & words[_UNDECIDED + word])
+                own_bit = word_with_bit(wp.uint32(0), i & 31)
                 if (removing | waited_for) == wp.uint32(0):
-                    wp.atomic_or(words, _CHOSEN + own_word, own_bit)
+                    wp.atomic_or(words, _CHOSEN + (i >> 5), own_bit)
                 if removing != wp.uint32(0) or waited_for == wp.uint32(0):
-                    wp.atomic_or(words, _DECIDED + own_word, own_bit)
+                    wp.atomic_or(words, _DECIDED + (i >> 5), own_bit)
         sync_block()
         for word in range(thread, _CHUNK_WORDS, threads):
             words[_KEPT + word] = words[_KEPT + word] | words[_CHOSEN + word]
@@ -187,9 +197,7 @@ def _place(words: wp.array(dtype=wp.uint32), chosen: wp.int32, i: wp.int32) -> w
     """How many of a chunk's set bits, in the words from `chosen` on, come before bit i."""
     count = int(0)
     for word in range(_CHUNK_WORDS):
-        before = wp.where(word < (i >> 5), ~wp.uint32(0), wp.uint32(0))
-        before = wp.where(word == (i >> 5), (wp.uint32(1) << wp.uint32(i & 31)) - wp.uint32(1), before)
-        count += bit_count(words[chosen + word] & before)
+        count += bit_count(words[chosen + word] & _bits_below(word, i))
     return count
 
 
@@ -199,11 +207,7 @@ def _begin_chunk(
 ) -> None:
     """Leave undecided the chunk's proposals that none of an earlier chunk has removed from its class."""
     for word in range(thread, _CHUNK_WORDS, threads):
-        present = ~wp.uint32(0)
-        ahead = wp.max(total - first - 32 * word, 0)
-        if ahead < 32:
-            present = (wp.uint32(1) << wp.uint32(ahead)) - wp.uint32(1)
-        words[_UNDECIDED + word] = present & ~words[_REMOVED_FROM_CLASS + (first >> 5) + word]
+        words[_UNDECIDED + word] = _bits_below(word, total - first) & ~words[_REMOVED_FROM_CLASS + (first >> 5) + word]
         words[_KEPT + word] = wp.uint32(0)
     sync_block()
 
@@ -239,7 +243,7 @@ def _remove_later(
         in_class = class_overlaps[first + i, word]
         if in_class != wp.uint32(0):
             wp.atomic_or(words, _REMOVED_FROM_CLASS + word, in_class)
-        if (words[_KEPT + (i >> 5)] & (wp.uint32(1) << wp.uint32(i & 31))) != wp.uint32(0):
+        if _is_among(words, _KEPT, i):
             in_all = overlaps[first + i, word]
             if in_all != wp.uint32(0):
                 wp.atomic_or(words, _REMOVED + word, in_all)
@@ -272,10 +276,9 @@ def _suppress_compared(
         _go_on_with_survivors(words, first, thread, threads)
         round_count += _decide_chunk(overlaps, first, words, thread, threads)
         for i in range(thread, _CHUNK, threads):
-            own_bit = wp.uint32(1) << wp.uint32(i & 31)
-            if (words[_SURVIVING + (i >> 5)] & own_bit) != wp.uint32(0):
+            if _is_among(words, _SURVIVING, i):
                 words[_LIST + _place(words, _SURVIVING, i)] = wp.uint32(i)
-            if (words[_KEPT + (i >> 5)] & own_bit) != wp.uint32(0):
+            if _is_among(words, _KEPT, i):
                 place = count + _place(words, _KEPT, i)
                 if place < max_detections:
                     _keep(proposals, first + i, kept, place)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import reference_postprocess as reference
@@ -45,6 +47,15 @@ def assert_equals_reference(dense: DenseDetections, config: QueryBoxSettings, si
     return len(ours.scores)
 
 
+def with_finest_level(dense: DenseDetections, class_logits: np.ndarray, offsets: np.ndarray) -> DenseDetections:
+    """Return outputs whose finest level proposes other boxes."""
+    return replace(
+        dense,
+        box_class_logits=(to_device(class_logits), *dense.box_class_logits[1:]),
+        box_offsets=(to_device(offsets), *dense.box_offsets[1:]),
+    )
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("size", [(96, 160), (33, 47), (128, 128), (200, 328)])
 def test_equals_reference_on_random_outputs(seed: int, size: tuple[int, int]) -> None:
@@ -85,13 +96,7 @@ def test_hundred_identical_boxes_leave_one_per_group() -> None:
     box = (20.0, 10.0, 120.0, 80.0)
     offsets = np.stack([x - box[0], y - box[1], box[2] - x, box[3] - y])
     classes = np.random.default_rng(1).uniform(0, 2, shape)
-    crowd = DenseDetections(
-        dense.semantic_logits,
-        dense.levelness_logits,
-        (to_device(classes), *dense.box_class_logits[1:]),
-        (to_device(offsets), *dense.box_offsets[1:]),
-        dense.centerness_logits,
-    )
+    crowd = with_finest_level(dense, classes, offsets)
     assert assert_equals_reference(crowd, QueryBoxSettings()) == 1
 
 
@@ -104,13 +109,7 @@ def test_chains_of_boxes_that_each_remove_the_next() -> None:
     reach = np.full((4, *shape[1:]), 14.0)  # boxes are 28 px wide and 8 px apart: IoU 0.55 with the next, 0.27 beyond
     falling = np.full(shape, -50.0)
     falling[0] = np.linspace(3.0, 2.0, len(x))
-    chain = DenseDetections(
-        dense.semantic_logits,
-        dense.levelness_logits,
-        (to_device(falling), *dense.box_class_logits[1:]),
-        (to_device(reach), *dense.box_offsets[1:]),
-        dense.centerness_logits,
-    )
+    chain = with_finest_level(dense, falling, reach)
     for nms, overall in ((0.5, 1.0), (1.0, 0.5), (0.5, 0.2)):
         config = QueryBoxSettings(nms_threshold=nms, global_nms_threshold=overall, max_detections=128)
         assert assert_equals_reference(chain, config, size) == 128
