@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import warp as wp
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require_package
-from rt_panoptic_ros.inference.base import made_current
+from rt_panoptic_ros.inference.base import CPU_ONLY, made_current
 from rt_panoptic_ros.progress import report
 from rt_panoptic_ros.settings import BACKENDS, PRECISIONS, check_device
 from rt_panoptic_ros.warp_runtime import start_warp, unusable_gpu
@@ -33,10 +33,6 @@ _BACKENDS = {  # name: (module, what opens it, the library it needs, what instal
     "openvino": ("inference.openvino_backend", "OpenVinoBackend", "openvino", "pip install onnx openvino"),
 }  # fmt: skip
 assert ("auto", *_BACKENDS) == BACKENDS
-
-
-CPU_ONLY = ("onnxruntime", "openvino")
-"""Backends that compute on the CPU, whatever GPUs there are: the device auto is the CPU for them."""
 
 
 def check_choice(backend: str, device: str, precision: str) -> None:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.records import DenseDetections
 
 
+CPU_ONLY = ("onnxruntime", "openvino")
+"""Backends that compute on the CPU, whatever GPUs there are: the device auto is the CPU for them."""
+
+
 def made_current(device: str) -> AbstractContextManager[object]:
     """Make a GPU this thread's current one meanwhile: that is the one that TensorRT and torch work on.
 
@@ -37,7 +41,6 @@ class Backend(ABC):
     fallback: str = ""
     """Why it is used, on the CPU, in place of a GPU or another backend; empty where none was to be preferred."""
     tf32: bool = False
-    cpu_only: ClassVar[bool] = False
     lacks: ClassVar[dict[str, str]] = {}  # precisions that it has not, and what to say of it in the error
 
     def __init__(self, network_size: tuple[int, int], device: str, precision: str, *, tf32: bool = False) -> None:
@@ -54,7 +57,7 @@ class Backend(ABC):
                 raises it where its library is not on this machine.
             InvalidInputError: Of its own constructor: the bundle's weights are damaged, or it has no ranges for int8.
         """
-        if self.cpu_only and device != "cpu":
+        if self.name in CPU_ONLY and device != "cpu":
             raise UnavailableError(
                 f"expected device cpu for the {self.name} backend, got {device}: choose device cpu or backend torch"
             )

@@ -22,7 +22,6 @@ class OnnxRuntimeBackend(Backend):
     """Runs the bundle's exported graph; outputs are written straight into Warp arrays."""
 
     name = "onnxruntime"
-    cpu_only = True
 
     def __init__(
         self, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str, *, tf32: bool = False

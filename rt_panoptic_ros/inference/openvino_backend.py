@@ -26,7 +26,6 @@ class OpenVinoBackend(Backend):
     """Runs the bundle's exported graph; outputs are written straight into Warp arrays."""
 
     name = "openvino"
-    cpu_only = True
     lacks: ClassVar = {"float16": ", which saves a CPU nothing"}
 
     def __init__(

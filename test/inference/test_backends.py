@@ -15,7 +15,8 @@ from fake_tensorrt import take_tensorrts_place
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import cache_directory
 from rt_panoptic_ros.inference import backends
-from rt_panoptic_ros.inference.backends import CPU_ONLY, open_backend, resolve_device
+from rt_panoptic_ros.inference.backends import open_backend, resolve_device
+from rt_panoptic_ros.inference.base import CPU_ONLY
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
 from rt_panoptic_ros.inference.onnx_graph import build_onnx
 from rt_panoptic_ros.inference.onnx_layers import Dialect
