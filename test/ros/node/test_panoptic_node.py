@@ -495,7 +495,8 @@ def test_the_class_filter_changes_between_frames_and_refuses_unknown_names(graph
 def test_groups_sizes_and_masks_follow_at_once(graph, fake_node, tmp_path):
     groups = tmp_path / "groups.yaml"
     groups.write_text(
-        "{name: groups, void: 0, unlisted: drop, classes: {open: {id: 40, thing: false, color: [1, 2, 3], of: [sky, road]},"
+        "{name: groups, void: 0, unlisted: drop, classes: {"
+        "open: {id: 40, thing: false, color: [1, 2, 3], of: [sky, road]}, "
         "mover: {id: 7, thing: true, color: [4, 5, 6], of: [car]}}}"
     )
     node = activated(fake_node(image_reliability="reliable", label_map=str(groups), mask_classes="open"))
