@@ -232,6 +232,22 @@ class Programs:
                 process.wait()
 
 
+def _participants() -> int:
+    """Count the sockets of this process on its domain's ports: each of the middleware's participants has some."""
+    first = 7400 + 250 * int(os.environ["ROS_DOMAIN_ID"])
+    sockets = [line.split() for line in Path("/proc/self/net/udp").read_text().splitlines()[1:]]
+    bound = {f"socket:[{words[9]}]" for words in sockets if first <= int(words[1].split(":")[1], 16) < first + 250}
+    return sum(path.resolve().name in bound for path in Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nobody() -> Iterator[None]:
+    """No participant outlives its test, or its module where all of it shares one: later tests would meet its nodes."""
+    before = _participants()
+    yield
+    assert _participants() == before, "participants of this test are left in this process"
+
+
 @pytest.fixture
 def graph() -> Iterator[Graph]:
     graph = Graph()
