@@ -172,12 +172,16 @@ class Graph:
             self.executor.remove_node(node)
             if hasattr(node, "finish"):
                 node.finish()
-            node.destroy_node()
-            # rclpy's lifecycle nodes hold their state machine, and its services stay on the graph until both are
-            # collected: the next test's clients would find more than one server, and never be ready.
-            vars(node).clear()
+            _end(node)
         self.executor.shutdown()
         rclpy.shutdown(context=self.context)
+
+
+def _end(node: Any) -> None:
+    node.destroy_node()
+    # rclpy's lifecycle nodes hold their state machine, and its services stay on the graph until both are collected:
+    # the next test's clients would find more than one server, and never be ready.
+    vars(node).clear()
 
 
 class Programs:
@@ -287,10 +291,15 @@ def fake_node(graph: Graph) -> Callable[..., Any]:
 
         overrides = [Parameter(name, value=value) for name, value in {"model": "fake", **parameters}.items()]
         arguments = ["--ros-args", *(word for rule in rules for word in ("-r", rule))]
-        node = PanopticNode(
-            pipeline_factory=opened, periods=periods, context=graph.context, parameter_overrides=overrides,
-            cli_args=arguments,
-        )  # fmt: skip
+        node = PanopticNode.__new__(PanopticNode)
+        try:
+            node.__init__(
+                pipeline_factory=opened, periods=periods, context=graph.context, parameter_overrides=overrides,
+                cli_args=arguments,
+            )  # fmt: skip
+        except InvalidInputError:  # what there is of it would stay on the graph
+            _end(node)
+            raise
         node.pipelines = pipelines
         return graph.add(node)
 
