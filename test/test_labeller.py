@@ -128,14 +128,14 @@ def test_labels_in_groups() -> None:
     assert frame.result.instance[0, [4, 12, 24, 64]].tolist() == [1, 0, 2, 0]
     panoptic = frame.pixels("panoptic", OutputStyle())
     assert panoptic.dtype == np.int32
-    assert panoptic[0, [4, 12, 24, 64]].tolist() == [1 << 16 | 8, 201, 2 << 16 | 8, 0]
+    assert panoptic[0, [4, 12, 24, 64]].tolist() == [1 << 16 | 7, 200, 2 << 16 | 7, 0]
     # What is told of the classes says the same: to those who read JSON, and to Hydra.
     table = json.loads(class_names_text(frame.classes))
     assert ([row["id"] for row in table["classes"]], table["void"]) == ([7, 200], 0)
     assert parse_published_table(table) == frame.classes
     space = yaml.safe_load(label_space_text(frame.classes))
-    assert {row["label"]: row["name"] for row in space["label_names"]} == {0: "unknown", 8: "mover", 201: "open"}
-    assert (space["object_labels"], space["total_semantic_labels"]) == ([8], 202)
+    assert {row["label"]: row["name"] for row in space["label_names"]} == {0: "unknown", 7: "mover", 200: "open"}
+    assert (space["object_labels"], space["total_semantic_labels"]) == ([7], 201)
 
 
 def test_an_object_keeps_its_id_within_its_group() -> None:

@@ -505,7 +505,7 @@ def test_groups_sizes_and_masks_follow_at_once(graph, fake_node, tmp_path):
     spaces, latched = [], QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     camera.node.create_subscription(String, "/panoptic_node/label_space", spaces.append, latched)
     graph.spin_until(lambda: spaces, "for the latched label space")
-    assert "label: 41" in spaces[0].data
+    assert "label: 40" in spaces[0].data
 
     def shown(number):
         for got in camera.received.values():
@@ -519,7 +519,7 @@ def test_groups_sizes_and_masks_follow_at_once(graph, fake_node, tmp_path):
 
     parts = shown(0)  # all of the fake's pixels are sky, and its object is a car
     assert (parts["semantic"].height, set(parts["semantic"].data), set(parts["mask"].data)) == (6, {40}, {255})
-    assert set(np.frombuffer(parts["panoptic"].data, np.int32)) == {41, 1 << 16 | 41}
+    assert set(np.frombuffer(parts["panoptic"].data, np.int32)) == {40, 1 << 16 | 40}
     assert parts["semantic_color"].data[:3].tolist() == [1, 2, 3]
     (entry,) = parts["detections"].detections
     assert (entry.class_id, entry.class_name, entry.area) == (7, "mover", 24)
