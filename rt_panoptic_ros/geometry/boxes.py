@@ -13,7 +13,7 @@ depth cameras put between the two. So, of an object's pixels with depth,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import warp as wp
@@ -88,31 +88,32 @@ class BoxFinder:
         count = len(ids)
         if count == 0:
             return ObjectBoxes(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros((0, 3)))
-        seen = (mask_boxes[:, 2:] - mask_boxes[:, :2] + 1).prod(axis=1, dtype=np.int64)
-        strides = np.ceil(np.sqrt(seen / box_kernel.SAMPLES)).astype(np.int32)
-        ends = np.empty((count, 2, 3), np.float32)
-        arrays = [
-            wp.array(np.ascontiguousarray(array), dtype=dtype, device="cpu", copy=False)
-            for array, dtype in (
-                (depth, wp.float32), (instance, wp.uint16), (ids, wp.uint16), (mask_boxes, wp.int32),
-                (strides, wp.int32),
-            )
-        ]  # fmt: skip
-        camera = wp.vec4(intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy)
-        rotation, translation = wp.mat33(transform.rotation), wp.vec3(transform.translation)
-        result = wp.array(ends, dtype=wp.vec3, device="cpu", copy=False)
-        launch_rows(
-            box_kernel.find_ends, (count,), *arrays, camera, rotation, translation, *self._room(count), result,
-            least_cells=2,
-        )  # fmt: skip
+        sides = mask_boxes[:, 2:] - mask_boxes[:, :2] + 1
+        frame = box_kernel.Frame()
+        frame.depth, frame.instance = _shared(depth, wp.float32), _shared(instance, wp.uint16)
+        frame.ids, frame.mask_boxes = _shared(ids, wp.uint16), _shared(mask_boxes, wp.int32)
+        frame.strides = _shared(
+            np.ceil(np.sqrt(sides.prod(axis=1, dtype=np.int64) / box_kernel.SAMPLES)).astype(np.int32), wp.int32
+        )
+        frame.camera = wp.vec4(intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy)
+        frame.rotation, frame.translation = wp.mat33(transform.rotation), wp.vec3(transform.translation)
+        frame.places, frame.depths, frame.values, frame.bins = self._room(count)
+        ends = np.empty((count, 3, 2), np.float32)
+        launch_rows(box_kernel.find_ends, (count,), frame, _shared(ends, wp.float32), least_cells=2)
         rows = np.flatnonzero(np.isfinite(ends[:, 0, 0]))
-        low, high = ends[rows].astype(np.float64).transpose(1, 0, 2)
+        low, high = ends[rows].astype(np.float64).transpose(2, 0, 1)
         return ObjectBoxes(rows, (low + high) / 2, high - low)
 
     def _room(self, count: int) -> tuple[wp.array, ...]:
         """Return the kernel's memory for so many objects."""
         if count > self._capacity:
             self._capacity = count
-            shapes = [((count, box_kernel.SAMPLES), wp.float32)] * 3 + [((count, box_kernel.BINS), wp.int32)]
-            self._buffers = tuple(wp.empty(shape, dtype=dtype, device="cpu") for shape, dtype in shapes)
+            samples, bins = box_kernel.SAMPLES, box_kernel.BINS
+            shapes = ((samples, wp.int32), (samples, wp.float32), (samples, wp.float32), (bins, wp.int32))
+            self._buffers = tuple(wp.empty((count, size), dtype=dtype, device="cpu") for size, dtype in shapes)
         return self._buffers
+
+
+def _shared(array: np.ndarray, dtype: Any) -> wp.array:
+    """Return an array for a kernel, in the same memory if it is contiguous."""
+    return wp.array(np.ascontiguousarray(array), dtype=dtype, device="cpu", copy=False)

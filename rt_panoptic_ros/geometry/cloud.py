@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,9 @@ POINT = np.dtype(
     ]
 )
 """A point, 20 bytes, each field at a multiple of its size."""
+
+FIELD_TYPES = {np.dtype(np.uint8): 2, np.dtype(np.uint16): 4, np.dtype(np.float32): 7}
+"""{type: sensor_msgs/PointField's number of it}."""
 
 _BAND_ROWS = 120  # of 640 pixels, whose intermediate results stay in a core's cache
 _BAND_PIXELS = 640 * _BAND_ROWS
@@ -80,6 +84,22 @@ def fill_cloud(
     bands = max(1, height * width // _BAND_PIXELS)
     starts = [height * band // bands for band in range(bands + 1)]
     list(_threads().map(fill, map(slice, starts, starts[1:])))
+
+
+def cloud_layout(size: tuple[int, int]) -> dict[str, Any]:
+    """Return the fields that say how an organised cloud of (height, width) lies in a sensor_msgs/PointCloud2.
+
+    Its `fields` are dictionaries, one for each PointField.
+    """
+    fields = []
+    for name in POINT.names or ():
+        kind, offset = POINT.fields[name][:2]  # type: ignore[index]
+        datatype = FIELD_TYPES[np.dtype(np.float32) if name == "rgb" else kind]
+        fields.append({"name": name, "offset": offset, "datatype": datatype, "count": 1})
+    return {
+        "height": size[0], "width": size[1], "fields": fields, "is_bigendian": sys.byteorder == "big",
+        "point_step": POINT.itemsize, "row_step": size[1] * POINT.itemsize, "is_dense": False,
+    }  # fmt: skip
 
 
 @functools.cache
