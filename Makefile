@@ -22,10 +22,10 @@ lint: environment  ## Run the linters, the type checks and the documentation's l
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(RUN) $(BIN)/mypy
-	@$(BIN)/mkdocs build --quiet --site-dir .cache/docs
+	@$(BIN)/mkdocs build --site-dir .cache/docs  # with --quiet it would count no warnings, and broken links pass
 
 docs: environment  ## Make a site of the documentation: out/docs/index.html
-	@$(BIN)/mkdocs build --quiet
+	@$(BIN)/mkdocs build
 
 bench: environment  ## Time post-processing and a whole frame beside reference implementations (docs/performance.md)
 	@$(RUN) $(BIN)/python -m rt_panoptic_ros bench postprocess
