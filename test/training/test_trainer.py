@@ -112,7 +112,7 @@ def test_two_real_pictures_are_learned_by_heart(tmp_path: Path) -> None:
     source = DATA / "camvid" / "train"
     if not source.is_dir():
         pytest.skip(f"CamVid is not at {source}")
-    # Parts of two frames, with a vehicle, pedestrians and most kinds of stuff each: a sixth of the pixels of whole ones.
+    # Parts of two frames, with a vehicle, pedestrians and most kinds of stuff each: an eighth of the pixels.
     for split in ("train", "val"):
         for folder, suffix in (("images", ".jpg"), ("labels", ".png")):
             (tmp_path / "two" / split / folder).mkdir(parents=True)
