@@ -59,7 +59,11 @@ def object_box(
     places = places[np.isfinite(at(places))]
     if len(places) < box_kernel.LEAST_PIXELS:
         return None
-    jump = np.float32(20) * _ranked(at(places), len(places) // 2) / np.float32(min(intrinsics.fx, intrinsics.fy))
+    jump = (
+        np.float32(20)
+        * _ranked(at(places)[::4], (len(places) + 3) // 4 // 2)
+        / np.float32(min(intrinsics.fx, intrinsics.fy))
+    )
     changes = np.abs(at(places, dx=1) - at(places))[::4]
     changes = changes[np.isfinite(changes)]
     if len(changes):

@@ -96,7 +96,7 @@ class BoxFinder:
         )
         frame.camera = wp.vec4(intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy)
         frame.rotation, frame.translation = wp.mat33(transform.rotation), wp.vec3(transform.translation)
-        frame.places, frame.depths, frame.values, frame.bins = self._room(count)
+        frame.places, frame.depths, frame.values, frame.tail, frame.bins = self._room(count)
         ends = np.empty((count, 3, 2), np.float32)
         launch_rows(box_kernel.find_ends, (count,), frame, _shared(ends, wp.float32), least_cells=2)
         rows = np.flatnonzero(np.isfinite(ends[:, 0, 0]))
@@ -108,7 +108,7 @@ class BoxFinder:
         if count > self._capacity:
             self._capacity = count
             samples, bins = box_kernel.SAMPLES, box_kernel.BINS
-            shapes = ((samples, wp.int32), (samples, wp.float32), (samples, wp.float32), (bins, wp.int32))
+            shapes = ((samples, wp.int32), *[(samples, wp.float32)] * 3, (bins, wp.int32))
             self._buffers = tuple(wp.empty((count, size), dtype=dtype, device="cpu") for size, dtype in shapes)
         return self._buffers
 

@@ -46,7 +46,7 @@ def metres(depth: np.ndarray) -> np.ndarray:
 
 def fill_cloud(
     cloud: np.ndarray,
-    depth: np.ndarray,
+    z: np.ndarray,
     rgb: np.ndarray,
     semantic: np.ndarray,
     instance: np.ndarray,
@@ -59,7 +59,7 @@ def fill_cloud(
 
     Args:
         cloud: (H, W) of `POINT`, contiguous.
-        depth: (H, W), see `metres`.
+        z: (H, W) float32 in m, NaN without depth.
         rgb: (H, W, 3) uint8.
         semantic: (H, W) uint8.
         instance: (H, W) uint16.
@@ -72,13 +72,13 @@ def fill_cloud(
     points = cloud.view(np.int32).reshape(height, width, 5)
 
     def fill(rows: slice) -> None:
-        z = metres(depth[rows])
-        color, labels = np.zeros((*z.shape, 4), np.uint8), np.empty((*z.shape, 4), np.uint8)
+        depth = z[rows]
+        color, labels = np.zeros((*depth.shape, 4), np.uint8), np.empty((*depth.shape, 4), np.uint8)
         cv2.mixChannels([rgb[rows]], [color], [0, 2, 1, 1, 2, 0])
         labels[..., 0], labels[..., 1] = semantic[rows], confidence[rows]
         labels.view(np.uint16)[..., 1] = instance[rows]
-        parts = (z * x_per_z, z * y_per_z[rows], z, color, labels)
-        cv2.merge([part.view(np.int32).reshape(z.shape) for part in parts], points[rows])
+        parts = (depth * x_per_z, depth * y_per_z[rows], depth, color, labels)
+        cv2.merge([part.view(np.int32).reshape(depth.shape) for part in parts], points[rows])
 
     bands = max(1, height * width // _BAND_PIXELS)
     starts = [height * band // bands for band in range(bands + 1)]

@@ -32,6 +32,7 @@ class LocatedFrame:
 
     frame: LabelledFrame
     depth: np.ndarray  # (H, W) uint16 in mm or float32 in m, contiguous
+    metres: np.ndarray  # (H, W) float32: the same in m, NaN where there is none
 
     @classmethod
     def of(cls, frame: LabelledFrame, depth: np.ndarray) -> LocatedFrame:
@@ -48,7 +49,8 @@ class LocatedFrame:
                     *image_size, "" if frame.size == image_size else " or the outputs' {}x{}".format(*frame.size), *size
                 )
             )
-        return cls(frame, np.ascontiguousarray(nearest(depth, frame.size)))
+        depth = np.ascontiguousarray(nearest(depth, frame.size))
+        return cls(frame, depth, metres(depth))
 
     def filtered(self, style: OutputStyle) -> np.ndarray:
         """Return the depth, 0 where the mask has pixels."""
@@ -66,7 +68,7 @@ class LocatedFrame:
         assert result.confidence is not None
         semantic = result.semantic if classes.as_published else looked_up(result.semantic, classes.published)
         rgb = nearest(to_rgb(self.frame.image), self.frame.size)
-        fill_cloud(cloud, self.depth, rgb, semantic, result.instance, result.confidence, intrinsics)
+        fill_cloud(cloud, self.metres, rgb, semantic, result.instance, result.confidence, intrinsics)
 
     def detections(
         self, finder: BoxFinder, intrinsics: Intrinsics, transform: Transform = IDENTITY
@@ -78,9 +80,7 @@ class LocatedFrame:
             size, (3,) float64 each, in m.
         """
         table, classes = self.frame.result.detections, self.frame.classes
-        found = finder.find(
-            metres(self.depth), self.frame.result.instance, table.ids, table.mask_boxes, intrinsics, transform
-        )
+        found = finder.find(self.metres, self.frame.result.instance, table.ids, table.mask_boxes, intrinsics, transform)
         for place in np.argsort(table.ids[found.rows]).tolist():
             row = found.rows[place]
             yield {

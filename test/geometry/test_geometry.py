@@ -94,7 +94,7 @@ def test_cloud_is_the_reference(seed, height, width, kind):
     instance = random.integers(0, 2**16, size).astype(np.uint16)
     intrinsics = Intrinsics(*random.uniform(1, 900, 4))
     cloud = np.full(size, 255, POINT)
-    fill_cloud(cloud, depth, rgb, labels[0], instance, labels[1], intrinsics)
+    fill_cloud(cloud, metres(depth), rgb, labels[0], instance, labels[1], intrinsics)
     expected = reference_geometry.cloud(depth, rgb, labels[0], instance, labels[1], intrinsics)
     for name in POINT.names:
         np.testing.assert_allclose(cloud[name], expected[name], rtol=1e-5, atol=1e-6)
@@ -105,7 +105,7 @@ def test_cloud_is_the_same_in_bands():
     depth = random.integers(0, 9000, (480, 640)).astype(np.uint16)
     rgb, labels = random.integers(0, 256, (480, 640, 3), np.uint8), depth.astype(np.uint8)
     cloud = np.empty((480, 640), POINT)
-    fill_cloud(cloud, depth, rgb, labels, depth, labels, CAMERA)
+    fill_cloud(cloud, metres(depth), rgb, labels, depth, labels, CAMERA)
     expected = reference_geometry.cloud(depth, rgb, labels, depth, labels, CAMERA)
     np.testing.assert_allclose(cloud["y"], expected["y"], rtol=1e-5, atol=1e-6)
     for name in ("rgb", "class", "instance", "confidence"):
