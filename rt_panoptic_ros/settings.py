@@ -23,6 +23,7 @@ DEVICES = ("auto", "cpu", "cuda", "cuda:N")  # N: from 0, one of several GPUs
 PRECISIONS = ("float32", "float16", "int8")
 PALETTES = ("dataset", "colorblind")
 OVERLAY_OPACITY = 0.5
+DEPTH_SLACK_S = 0.02  # by which the stamps of an image and its depth may differ
 
 MAX_DETECTIONS = 128
 """Capacity of the detection bit sets: four words of 32."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PREFIX = struct.Struct("<QHI")  # length of the payload, the camera's number, CRC-32 of both and the payload
 _FASTEST = 1  # labels shrink a hundredfold even so
-_STATE = ""  # the tracker's part of a record, beside those of the outputs
+_STATE, _NOTES = "", "?"  # parts of a record beside those of the outputs: the tracker's, and what is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class FrameRecord:
     problem: str = ""  # why the frame was skipped
     outputs: Mapping[str, bytes | memoryview] = field(default_factory=dict)  # {output: serialised message}
     state: bytes = b""  # of the camera's tracker after this frame
+    notes: str = ""  # lines: outputs that there are not, and why
 
 
 class Journal:
@@ -72,7 +73,8 @@ class Journal:
 
     def append(self, camera: int, record: FrameRecord) -> None:
         """Add a camera's next frame."""
-        parts = {**record.outputs, _STATE: record.state}
+        notes = {_NOTES: record.notes.encode()} if record.notes else {}
+        parts = {**record.outputs, **notes, _STATE: record.state}
         sizes = {name: len(part) for name, part in parts.items()}
         head = json.dumps([record.checksum, record.problem, sizes]).encode()
         self._remember(camera, self._write(camera, b"\n".join([head, b"".join(parts.values())])))
@@ -89,8 +91,8 @@ class Journal:
             parts = {}
             for name, length in sizes.items():
                 parts[name], rest = rest[:length], rest[length:]
-            state = bytes(parts.pop(_STATE))
-            yield FrameRecord(checksum, problem, parts, state)
+            state, notes = bytes(parts.pop(_STATE)), bytes(parts.pop(_NOTES, b"")).decode()
+            yield FrameRecord(checksum, problem, parts, state, notes)
 
     def __enter__(self) -> Self:
         return self

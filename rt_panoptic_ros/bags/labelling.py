@@ -7,18 +7,21 @@ import zlib
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rosbags.serde import SerdeError
 
 from rt_panoptic_ros.bags.bag import METADATA, SCRATCH, open_bag
 from rt_panoptic_ros.bags.journal import FrameRecord, Journal
+from rt_panoptic_ros.bags.located import FrameQueue, PendingFrame
 from rt_panoptic_ros.bags.messages import frame_messages, message_store
 from rt_panoptic_ros.bags.topics import plan_bag
 from rt_panoptic_ros.bags.writing import is_made_of, publish_bag, write_bag
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.frames.message_layout import decode_message, stamp_ns
-from rt_panoptic_ros.frames.outputs import images_of
+from rt_panoptic_ros.frames.outputs import images_of, inputs_of
+from rt_panoptic_ros.geometry.boxes import BoxFinder
 from rt_panoptic_ros.labeller import FrameLabeller
 from rt_panoptic_ros.pipeline import open_pipeline
 
@@ -44,6 +47,7 @@ class BagSummary:
     frames: int = 0
     resumed: int = 0  # of the frames, those that an earlier run had labelled
     skipped: Counter[tuple[str, str]] = field(default_factory=Counter)  # of the frames, by (topic, reason)
+    missing: Counter[tuple[str, str]] = field(default_factory=Counter)  # outputs of frames, by (topic, why)
     backend: str = ""
     others: Mapping[str, str] = field(default_factory=dict)  # {topic with images: why it was not labelled}
     losses: Sequence[str] = ()  # what of the old bag could not be read
@@ -67,6 +71,8 @@ class BagSummary:
         lines += [f"  skipped {count} frames: {reason} (on {topic})" for (topic, reason), count in skipped[:_REASONS]]
         if more := sum(count for _, count in skipped[_REASONS:]):
             lines.append(f"  skipped {more} frames for {len(skipped) - _REASONS} more reasons")
+        missing = self.missing.most_common()
+        lines += [f"  {count} frames without {why} (on {topic})" for (topic, why), count in missing[:_REASONS]]
         for reason in dict.fromkeys(self.others.values()):
             topics = ", ".join(topic for topic, why in self.others.items() if why == reason)
             lines.append(f"  not labelled, {reason}: {topics} (--images names what to label)")
@@ -107,12 +113,12 @@ def label_bag(source: Path, out: Path, options: BagOptions, report: Report) -> B
             backend = _label_frames(bag, plan, journal, options, report)
             folder = partial / _FOLDER / out.name
             shutil.rmtree(folder.parent, ignore_errors=True)
-            skipped = write_bag(folder, bag, plan, journal, options, document, report)
+            skipped, missing = write_bag(folder, bag, plan, journal, options, document, report)
             publish_bag(folder, out)
             frames = sum(journal.counts)
         losses = bag.losses.lines()
     shutil.rmtree(partial)
-    return BagSummary(out, plan.cameras, frames, resumed, skipped, backend, plan.others, losses)
+    return BagSummary(out, plan.cameras, frames, resumed, skipped, missing, backend, plan.others, losses)
 
 
 def _label_frames(bag: Bag, plan: BagPlan, journal: Journal, options: BagOptions, report: Report) -> str:
@@ -126,41 +132,71 @@ def _label_frames(bag: Bag, plan: BagPlan, journal: Journal, options: BagOptions
                 labeller.tracker(number).restore(record.state)
         done = sum(there.values())
         report("labelling", done, total)
-        for message in bag.messages(plan.labelled):
-            number = plan.labelled[message.channel]
-            if there.get(number, 0):
-                there[number] -= 1
-                continue
-            message_type = bag.channels[message.channel].type_name
-            journal.append(number, _label_frame(labeller, number, message.data, message_type, options))
+        finder = BoxFinder() if "detections_3d" in options.outputs else None
+        first_infos = _first_infos(bag, plan)
+
+        def append(number: int, record: FrameRecord) -> None:
+            nonlocal done
+            journal.append(number, record)
             done += 1
             report("labelling", done, total)
+
+        queues = [
+            FrameQueue(options, finder, first_infos.get(number), partial(append, number))
+            for number in range(len(plan.cameras))
+        ]
+        for message in bag.messages({*plan.labelled, *plan.inputs}):
+            if (given := plan.inputs.get(message.channel)) is not None:
+                name, number = given
+                (queues[number].add_depth if name == "depth" else queues[number].add_info)(message.data)
+            if (labelled := plan.labelled.get(message.channel)) is None:
+                continue
+            pending = PendingFrame(None)  # it is in the journal
+            if there.get(labelled, 0):
+                there[labelled] -= 1
+            else:
+                message_type = bag.channels[message.channel].type_name
+                pending = _label_frame(labeller, labelled, message.data, message_type, options)
+            queues[labelled].add_frame(message.data, pending)
+        for queue in queues:
+            queue.end()
         return pipeline.describe() if pipeline.loaded else ""
+
+
+def _first_infos(bag: Bag, plan: BagPlan) -> dict[int, bytes]:
+    """Return {number of a camera: its first camera_info}, of those that outputs are made from."""
+    infos: dict[int, bytes] = {}
+    for place, (name, number) in plan.inputs.items():
+        if name == "camera_info" and (message := next(bag.messages((place,)), None)) is not None:
+            infos.setdefault(number, message.data)
+    return infos
 
 
 def _label_frame(
     labeller: FrameLabeller, camera: int, data: bytes, message_type: str, options: BagOptions
-) -> FrameRecord:
+) -> PendingFrame:
     """Return what a camera's next image gives; one that is broken or not a camera's gives why it is skipped."""
-    problem, outputs = "", dict[str, memoryview]()
+    problem, outputs, frame, header = "", dict[str, memoryview](), None, None
     try:
         message: Any = message_store().deserialize_cdr(data, message_type)
         image = decode_message(message)
     except (InvalidInputError, SerdeError) as error:
         problem = first_line(error)
     else:
+        header = message.header
         frame = labeller.label(
             image,
-            stamp_ns(message.header),
+            stamp_ns(header),
             camera=camera,
             class_ids=options.model.wanted_classes,
             tracking=options.tracking,
             images=images_of(options.outputs),
             output_size=options.output_size,
         )
-        outputs = frame_messages(options.outputs, frame, message.header, options.model.style)
+        outputs = frame_messages(options.outputs, frame, header, options.model.style)
     state = labeller.tracker(camera).state() if options.tracking else b""
-    return FrameRecord(zlib.crc32(data), problem, outputs, state)
+    record = FrameRecord(zlib.crc32(data), problem, outputs, state)
+    return PendingFrame(record, frame if inputs_of(options.outputs) else None, header)
 
 
 def _check_places(source: Path, out: Path, options: BagOptions) -> None:

@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
+_VISION_MSGS = {
+    "ObjectHypothesis": "string class_id\nfloat64 score\n",
+    "ObjectHypothesisWithPose": "ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose\n",
+    "BoundingBox3D": "geometry_msgs/Pose center\ngeometry_msgs/Vector3 size\n",
+    "Detection3D": "std_msgs/Header header\nObjectHypothesisWithPose[] results\nBoundingBox3D bbox\nstring id\n",
+    "Detection3DArray": "std_msgs/Header header\nDetection3D[] detections\n",
+}
+"""{message of vision_msgs: its definition}."""
+
 
 def qos_text(profiles: Any) -> str:
     """Return profiles of quality of service, written in any of rosbag2's ways, in the one that all its versions read.
@@ -68,17 +77,19 @@ def output_channel(topic: str, output: str) -> Channel:
 
 @cache
 def message_store() -> Typestore:
-    """Return ROS 2's common message types with those of this package."""
+    """Return ROS 2's common message types with those of this package, and what it needs of vision_msgs."""
     store = get_typestore(Stores.LATEST)
     for name in ("PanopticDetection", "PanopticDetectionArray"):
         text = (share_directory() / "msg" / f"{name}.msg").read_text(encoding="utf-8")
         store.register(get_types_from_msg(text, f"rt_panoptic_ros/msg/{name}"))
+    for name, text in _VISION_MSGS.items():
+        store.register(get_types_from_msg(text, f"vision_msgs/msg/{name}"))
     return store
 
 
 def latched_message(output: str, classes: ClassTable) -> memoryview:
     """Return the serialised message of one of `LATCHED_OUTPUTS` that bags have: it says what the labels mean."""
-    return _serialised(output, data=_TEXTS[output](classes))
+    return serialised(output, data=_TEXTS[output](classes))
 
 
 _TEXTS = {"class_names": class_names_text, "label_space": label_space_text}
@@ -90,7 +101,7 @@ def frame_messages(
     """Return {output: serialised message} of one frame, in the order of `BAG_OUTPUTS`.
 
     Args:
-        outputs: Those that are wanted; `LATCHED_OUTPUTS` are not of a frame.
+        outputs: Those that are wanted; `LATCHED_OUTPUTS` and those made from depth or camera_info are not made here.
         frame: The labels, with the images that the outputs are made from.
         header: The camera image's.
         style: What the images made of the labels look like.
@@ -101,9 +112,10 @@ def frame_messages(
             return _detections(frame, header)
         pixels = frame.pixels(output, style)
         data = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
-        return _serialised(output, header=header, encoding=OUTPUTS[output].encoding, data=data, **image_layout(pixels))
+        return serialised(output, header=header, encoding=OUTPUTS[output].encoding, data=data, **image_layout(pixels))
 
-    return {name: content(name) for name in BAG_OUTPUTS if name in outputs and name not in LATCHED_OUTPUTS}
+    left_out = {*LATCHED_OUTPUTS, *(name for name, output in OUTPUTS.items() if output.inputs)}
+    return {name: content(name) for name in BAG_OUTPUTS if name in outputs and name not in left_out}
 
 
 def _detections(frame: LabelledFrame, header: Any) -> memoryview:
@@ -114,10 +126,11 @@ def _detections(frame: LabelledFrame, header: Any) -> memoryview:
         for fields, box in detection_fields(frame.result.detections, frame.classes)
     ]
     height, width = frame.size
-    return _serialised("detections", header=header, height=height, width=width, detections=detections)
+    return serialised("detections", header=header, height=height, width=width, detections=detections)
 
 
-def _serialised(output: str, **fields: Any) -> memoryview:
+def serialised(output: str, **fields: Any) -> memoryview:
+    """Return an output's message of some fields, serialised."""
     name, store = OUTPUTS[output].type, message_store()
     message: Any = store.types[name]
     return store.serialize_cdr(message(**fields), name)

@@ -13,14 +13,14 @@ import cv2
 from rt_panoptic_ros.bags.sqlite_file import JOURNALS
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import file_sha256
-from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, DEFAULT_BAG_OUTPUTS
+from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, DEFAULT_BAG_OUTPUTS, inputs_of
 from rt_panoptic_ros.inference.backends import check_choice
 from rt_panoptic_ros.labeller import OutputStyle
 from rt_panoptic_ros.model.bundle import RANGES, read_bundle
 from rt_panoptic_ros.model.label_map import read_label_map
 from rt_panoptic_ros.panoptic.class_filter import parse_class_names
 from rt_panoptic_ros.resources import package_version
-from rt_panoptic_ros.settings import OVERLAY_OPACITY, PALETTES
+from rt_panoptic_ros.settings import DEPTH_SLACK_S, OVERLAY_OPACITY, PALETTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +50,9 @@ class BagOptions:
     label_map: str = ""
     object_classes: str = ""
     mask_classes: str = ""
+    depth: tuple[str, ...] = ()  # topics, one for each of `images`; none: depth beside them
+    camera_info: tuple[str, ...] = ()  # likewise
+    depth_slack_s: float = DEPTH_SLACK_S  # by how much the stamps of an image and its depth may differ
     output_size: tuple[int, int] | None = None  # (height, width), px; None: the images'
     opacity: float = OVERLAY_OPACITY  # of the overlay
     palette: str = PALETTES[0]  # of the overlay
@@ -98,13 +101,18 @@ class BagOptions:
             "topics": self.topics,
             "outputs": self.outputs,
             **({"overlay": [self.opacity, self.palette]} if "overlay" in self.outputs else {}),
-            **({"mask classes": sorted(self.model.style.mask_classes or ())} if "mask" in self.outputs else {}),
+            **({"mask classes": sorted(self.model.style.mask_classes or ())} if self._shows_mask() else {}),
+            **{name: getattr(self, name) for name in sorted(inputs_of(self.outputs))},
+            **({"depth slack": self.depth_slack_s} if "depth" in inputs_of(self.outputs) else {}),
             **({"label map": self._mapped()} if self.label_map else {}),
             **({"output size": self.output_size} if self.output_size else {}),
             "tracking": self.tracking,
             "object classes": sorted(self.model.wanted_classes or ()),
             "compressed": self.compressed,
         }
+
+    def _shows_mask(self) -> bool:
+        return bool({"mask", "depth_filtered"}.intersection(self.outputs))
 
     def _mapped(self) -> list[Any]:
         """Return the new class of each of the model's, and what they are."""

@@ -14,7 +14,7 @@ from rosbags.serde import SerdeError
 from rt_panoptic_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, message_store
 from rt_panoptic_ros.bags.storage import CDR
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, LATCHED_OUTPUTS, OUTPUTS
+from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, LATCHED_OUTPUTS, OUTPUTS, inputs_of
 from rt_panoptic_ros.frames.pixel_encodings import is_color_encoding
 from rt_panoptic_ros.model.class_table import parse_published_table
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from rt_panoptic_ros.bags.options import BagOptions
     from rt_panoptic_ros.bags.storage import Bag, Channel
+
+INPUT_TYPES = {"depth": IMAGE, "camera_info": "sensor_msgs/msg/CameraInfo"}
+"""{what outputs are made from besides images: its type}."""
 
 NODE = "/panoptic_node"
 """What the outputs' topics begin with, as those of the node do."""
@@ -50,6 +53,7 @@ class BagPlan:
     others: Mapping[str, str]  # {topic with images: why it is not labelled}
     labelled: Mapping[int, int]  # {number of a channel: of its camera}
     copied: tuple[int, ...]  # numbers of channels
+    inputs: Mapping[int, tuple[str, int]]  # {number of a channel: depth or camera_info, of which camera}
     output_topics: Mapping[tuple[str, str], str]  # {(camera's topic, output): topic}; latched outputs have no camera's
 
 
@@ -66,7 +70,11 @@ def plan_bag(bag: Bag, options: BagOptions) -> BagPlan:
     topics |= {(camera.topic, name): f"{camera.prefix}/{name}" for camera in cameras for name in frames}
     images = _image_channels(bag)
     labelled = {place: number for number, camera in enumerate(cameras) for place in images[camera.topic]}
-    return BagPlan(cameras, others, labelled, find_copied(bag, options.topics, topics.values()), topics)
+    inputs: dict[int, tuple[str, int]] = {}
+    for name in inputs_of(options.outputs):
+        for number, places in enumerate(find_inputs(bag, name, cameras, options)):
+            inputs |= dict.fromkeys(places, (name, number))
+    return BagPlan(cameras, others, labelled, find_copied(bag, options.topics, topics.values()), inputs, topics)
 
 
 def find_cameras(bag: Bag, wanted: Collection[str]) -> tuple[tuple[Camera, ...], dict[str, str]]:
@@ -104,6 +112,41 @@ def find_cameras(bag: Bag, wanted: Collection[str]) -> tuple[tuple[Camera, ...],
         )
     prefixes = [NODE] if len(topics) == 1 else [f"{NODE}/{name}" for name in camera_names(topics)]
     return tuple(map(Camera, topics, prefixes)), others
+
+
+def find_inputs(bag: Bag, name: str, cameras: Sequence[Camera], options: BagOptions) -> list[list[int]]:
+    """Return, for each camera, the numbers of the channels that have its depth or camera_info.
+
+    Raises:
+        InvalidInputError: There are none, or not as many topics were named as there are cameras.
+    """
+    option, kind = f"--{name.replace('_', '-')}", INPUT_TYPES[name]
+    named: tuple[str, ...] = getattr(options, name)
+    # Cameras are in the order of their names, what is named in that of the images.
+    order = [camera.topic for camera in cameras]
+    topics = [f"{topic.rpartition('/')[0]}/{name}" for topic in order]
+    if named:
+        if len(named) != len(options.images or order):
+            raise InvalidInputError(
+                f"expected {option} with a topic for each of {', '.join(options.images or order)}, got "
+                f"{', '.join(named)}: name as many with {option} as with --images"
+            )
+        by_image = dict(zip(options.images or order, named, strict=True))
+        topics = [by_image[topic] for topic in order]
+    found = []
+    for topic in topics:
+        places = [
+            place for place, channel in enumerate(bag.channels)
+            if channel.topic == topic and channel.encoding == CDR and channel.type_name == kind
+        ]  # fmt: skip
+        if not places:
+            there = sorted({channel.topic for channel in bag.channels if channel.type_name == kind})
+            raise InvalidInputError(
+                f"expected {name} ({kind}) on {topic}, the bag has none there: name its topic with {option}, such as "
+                f"one of {', '.join(there) or 'another bag'}"
+            )
+        found.append(places)
+    return found
 
 
 def camera_names(topics: Sequence[str]) -> list[str]:

@@ -47,8 +47,8 @@ def write_bag(
     options: BagOptions,
     document: Mapping[str, Any],
     report: Report,
-) -> Counter[tuple[str, str]]:
-    """Write the new bag as `folder` and return how many frames were skipped, by (topic, reason).
+) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+    """Write the new bag as `folder`; return how many frames were skipped, and lack outputs, by (topic, reason).
 
     Raises:
         InvalidInputError: The old bag's images are not those that were labelled.
@@ -56,7 +56,7 @@ def write_bag(
     records = [journal.frames(number) for number in range(len(plan.cameras))]
     wanted = {*plan.copied, *plan.labelled}
     total = sum(bag.counts[number] for number in wanted)
-    skipped: Counter[tuple[str, str]] = Counter()
+    skipped, missing = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     custom = bag.information.get("custom_data")
     custom = dict(custom) if isinstance(custom, dict) else {}
     custom[_ORIGIN] = json.dumps({"digest": _digest(document), **document})
@@ -83,6 +83,7 @@ def write_bag(
                     raise changed
                 topic = plan.cameras[camera].topic
                 skipped.update([(topic, record.problem)] if record.problem else [])
+                missing.update((topic, note) for note in record.notes.splitlines())
                 for name, content in record.outputs.items():
                     writer.add_message(outputs[topic, name], content, *times)
             if done % _REPORT_EVERY == 0:
@@ -98,7 +99,7 @@ def write_bag(
         writer.mcap.finish()
     (folder / METADATA).write_text(_yaml({INFORMATION: information}), encoding="utf-8")
     report("writing", total, total)
-    return skipped
+    return skipped, missing
 
 
 def publish_bag(folder: Path, out: Path) -> None:

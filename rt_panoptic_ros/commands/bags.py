@@ -8,7 +8,7 @@ from pathlib import Path
 from rt_panoptic_ros.commands.options import add_labels, add_overlay, add_pipeline, pipeline_arguments, positive
 from rt_panoptic_ros.errors import InvalidInputError, require_package
 from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, DEFAULT_BAG_OUTPUTS
-from rt_panoptic_ros.settings import parse_size
+from rt_panoptic_ros.settings import DEPTH_SLACK_S, parse_size
 
 
 def _bag(options: argparse.Namespace) -> None:
@@ -26,6 +26,9 @@ def _bag(options: argparse.Namespace) -> None:
         label_map=options.label_map,
         object_classes=options.object_classes,
         mask_classes=options.mask_classes,
+        depth=tuple(options.depth),
+        camera_info=tuple(options.camera_info),
+        depth_slack_s=options.depth_slack,
         output_size=parse_size("--output-size", options.output_size),
         opacity=options.opacity,
         palette=options.palette,
@@ -69,6 +72,15 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--outputs", nargs="+", metavar="OUTPUT",
         help=f"{', '.join(DEFAULT_BAG_OUTPUTS)} (default: these), "
         f"{', '.join(name for name in BAG_OUTPUTS if name not in DEFAULT_BAG_OUTPUTS)}",
+    )  # fmt: skip
+    for name, what in (("depth", "depth aligned to the images"), ("camera_info", "the images' calibration")):
+        command.add_argument(
+            f"--{name.replace('_', '-')}", nargs="+", default=[], metavar="TOPIC",
+            help=f"topics of {what}, one for each of --images (default: {name} beside each)",
+        )  # fmt: skip
+    command.add_argument(
+        "--depth-slack", type=float, default=DEPTH_SLACK_S, metavar="S",
+        help="by how much the stamps of an image and its depth may differ, s (default: %(default)s; 0 for not at all)",
     )  # fmt: skip
     add_labels(command)
     add_overlay(command)

@@ -119,8 +119,8 @@ FRAME_OUTPUTS = tuple(output.name for output in _ALL if not output.latched)
 """Names of the outputs that come with every image."""
 
 BAG_OUTPUTS = (
-    "semantic", "instance", "confidence", "detections", "overlay", "mask", "panoptic", "semantic_color", "class_names",
-    "label_space",
+    "semantic", "instance", "confidence", "detections", "overlay", "mask", "panoptic", "semantic_color",
+    "camera_info", "points", "detections_3d", "depth_filtered", "class_names", "label_space",
 )  # fmt: skip
 """Names of those that a labelled bag can have, in the order in which they are written."""
 

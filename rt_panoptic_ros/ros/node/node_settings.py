@@ -14,6 +14,7 @@ from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
 from rt_panoptic_ros.resources import DEFAULT_MODEL
 from rt_panoptic_ros.settings import (
     BACKENDS,
+    DEPTH_SLACK_S,
     OVERLAY_OPACITY,
     PALETTES,
     PRECISIONS,
@@ -128,7 +129,7 @@ class NodeSettings:
         choices=("exact", "approximate"),
     )
     depth_slack_s: float = setting(
-        0.02, "By how much the stamps of an image and its depth may differ.", minimum=0.0, maximum=1.0
+        DEPTH_SLACK_S, "By how much the stamps of an image and its depth may differ.", minimum=0.0, maximum=1.0
     )
     target_frame: str = setting(
         "",
