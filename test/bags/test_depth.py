@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from bag_cases import PERIOD_NS, START_NS, STORE, TYPES, Message, by_topic, contents, image_message, make_bag, picture
+from bag_cases import (
+    PERIOD_NS,
+    START_NS,
+    STORE,
+    TYPES,
+    Message,
+    by_topic,
+    contents,
+    image_message,
+    make_bag,
+    picture,
+    stamp_of,
+)
 
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.geometry.cloud import POINT
@@ -68,7 +80,7 @@ def test_every_image_has_its_depth(label: Label, tmp_path: Path) -> None:
         np.testing.assert_allclose(points["x"][0], (np.arange(240) - 120) / 100 * (1 + number), atol=1e-5)
         assert points["rgb"][0, 0] == int.from_bytes(picture(number)[0, 0].tobytes(), "big")
     (info, *_) = read_outputs(tmp_path / "out", "camera_info")
-    assert info.header == read_outputs(tmp_path / "out", "semantic")[0].header
+    assert stamp_of(info) == stamp_of(read_outputs(tmp_path / "out", "semantic")[0])
     assert (info.height, info.width, info.k[2]) == (*SIZE, 120)
     filtered = read_outputs(tmp_path / "out", "depth_filtered")[2]
     assert (filtered.encoding, set(filtered.data.view(np.uint16)) - {0}) == ("16UC1", {3000})
