@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rosbags.serde import SerdeError
 
 from rt_panoptic_ros.bags.bag import open_bag
-from rt_panoptic_ros.bags.messages import CLASS_NAMES, message_store
+from rt_panoptic_ros.bags.messages import message_store
 from rt_panoptic_ros.bags.storage import CDR
 from rt_panoptic_ros.bags.topics import camera_names, find_cameras
 from rt_panoptic_ros.errors import InvalidInputError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rt_panoptic_ros.bags.storage import Bag, Channel
 
+CLASS_NAMES = "class_names"
 _SHOWN = ("semantic", "instance", "detections", "points")
 
 
@@ -47,8 +48,8 @@ class Playback:
         """Return how many messages the bag says that it has on some topics."""
         return sum(self.bag.counts[number] for number in self._channels(topics))
 
-    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
-        """Give (topic, message) of some topics; those that can't be read are counted in `broken`."""
+    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, Any]]:
+        """Give (topic, receive time in ns, message) of some topics; what can't be read is counted in `broken`."""
         store = message_store()
         for message in self.bag.messages(self._channels(topics)):
             channel = self.bag.channels[message.channel]
@@ -57,7 +58,7 @@ class Playback:
             except SerdeError:
                 self.broken[channel.topic] = self.broken.get(channel.topic, 0) + 1
             else:
-                yield channel.topic, content
+                yield channel.topic, message.time_ns, content
 
     def _channels(self, topics: Collection[str]) -> set[int]:
         return {

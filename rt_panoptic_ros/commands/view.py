@@ -95,14 +95,17 @@ def _show_recorded(options: argparse.Namespace, playback: Playback) -> None:
     images = {IMAGE} if playback.images else set()
     parts = {camera: images | outputs.intersection(FRAME) for camera, outputs in playback.cameras.items()}
     topics = {*playback.images, *playback.outputs}
+    messages, count = playback.messages(topics), playback.count(topics)
     with _recording(options, options.source) as (viewer, recorder):
         view = OutputView(recorder, parts)
-        for topic, message in _until_closed(playback.messages(topics), viewer, playback.count(topics), "message"):
+        for topic, time_ns, message in _until_closed(
+            playback.messages(topics), viewer, playback.count(topics), "message"
+        ):
             if topic in playback.outputs:
-                view.add(*playback.outputs[topic], message)
+                view.add(*playback.outputs[topic], message, time_ns)
             else:  # its stamp and frame say whose it is
                 for camera in view.cameras:
-                    view.add(camera, IMAGE, message)
+                    view.add(camera, IMAGE, message, time_ns)
         for reason, number in view.skipped.items():
             _LOG.warning("left out %d messages: %s", number, reason)
         require(
@@ -120,7 +123,7 @@ def _show_labelled(options: argparse.Namespace, playback: Playback) -> None:
     with _recording(options, options.source) as (viewer, recorder):
         recorder.show_classes(labelling.classes)
         count, skipped = playback.count(playback.images), dict[str, int]()
-        for topic, message in _until_closed(playback.messages(playback.images), viewer, count, "frame"):
+        for topic, _, message in _until_closed(playback.messages(playback.images), viewer, count, "frame"):
             camera = playback.images[topic]
             try:
                 frame = labelling.label(decode_message(message), stamp_ns(message.header), camera)

@@ -55,14 +55,14 @@ class OutputView:
         """The cameras' names."""
         return tuple(self._matchers)
 
-    def add(self, camera: str, part: str, message: Any, timings_ms: Mapping[str, float] | None = None) -> None:
+    def add(self, camera: str, part: str, message: Any, time_ns: int) -> None:
         """Take a message; an image may be offered to cameras that it is not of.
 
         Args:
             camera: Whose it is; of the class names, any.
             part: Of `FRAME`, or one of the three others.
             message: The message.
-            timings_ms: What is to be shown with the frame that it completes.
+            time_ns: When it came.
         """
         try:
             if part == CLASS_NAMES:
@@ -73,13 +73,13 @@ class OutputView:
                 header = message.header
                 parts = self._matchers[camera].add(part, (stamp_ns(header), header.frame_id), message)
                 if parts is not None:
-                    self._recorder.add(camera, _frame(parts, stamp_ns(header), timings_ms or {}))
+                    self._recorder.add(camera, _frame(parts, stamp_ns(header), time_ns))
         except InvalidInputError as error:
             self.skipped[str(error)] = self.skipped.get(str(error), 0) + 1
 
 
-def _frame(parts: Mapping[str, Any], stamp: int, timings_ms: Mapping[str, float]) -> ViewedFrame:
-    """Return what is shown of a frame's messages.
+def _frame(parts: Mapping[str, Any], stamp: int, time_ns: int) -> ViewedFrame:
+    """Return what is shown of a frame's messages, the last of which came at `time_ns`.
 
     Raises:
         InvalidInputError: An image is broken, or not what its topic says.
@@ -92,7 +92,7 @@ def _frame(parts: Mapping[str, Any], stamp: int, timings_ms: Mapping[str, float]
         semantic=_labels(parts.get("semantic"), "mono8"),
         instance=_labels(parts.get("instance"), "mono16"),
         objects=list(map(viewed_object, detections)),
-        timings_ms=timings_ms,
+        timings_ms={"stamp to outputs": (time_ns - stamp) / 1e6},
     )
 
 

@@ -14,7 +14,6 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from rt_panoptic_ros.errors import InvalidInputError, first_line
-from rt_panoptic_ros.frames.message_layout import stamp_ns
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import output_classes
 from rt_panoptic_ros.ros.endpoints import Endpoint
@@ -120,7 +119,7 @@ class LiveView(Node):
         for camera, output, topic, kind in topics:
             self.create_subscription(kind, topic, partial(self._on_message, view, camera, output), self._profile(topic))
         names = f"{self._name}/{CLASS_NAMES}"
-        self.create_subscription(String, names, partial(view.add, "", CLASS_NAMES), qos.latched())
+        self.create_subscription(String, names, partial(self._on_message, view, "", CLASS_NAMES), qos.latched())
         self.get_logger().info(f"showing {', '.join(topic for _, _, topic, _ in topics)}")
         return view
 
@@ -130,8 +129,7 @@ class LiveView(Node):
         return qos.stream("reliable" if offers == {"reliable"} else "best_effort")
 
     def _on_message(self, view: OutputView, camera: str, output: str, message: Any) -> None:
-        age_ms = (self.get_clock().now().nanoseconds - stamp_ns(message.header)) / 1e6
-        view.add(camera, output, message, {"stamp to viewer": age_ms})
+        view.add(camera, output, message, self.get_clock().now().nanoseconds)
 
     def _watch(self) -> None:
         if not self._viewer.is_open:
