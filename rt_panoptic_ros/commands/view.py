@@ -98,9 +98,7 @@ def _show_recorded(options: argparse.Namespace, playback: Playback) -> None:
     messages, count = playback.messages(topics), playback.count(topics)
     with _recording(options, options.source) as (viewer, recorder):
         view = OutputView(recorder, parts)
-        for topic, time_ns, message in _until_closed(
-            playback.messages(topics), viewer, playback.count(topics), "message"
-        ):
+        for topic, time_ns, message in _until_closed(messages, viewer, count, "message"):
             if topic in playback.outputs:
                 view.add(*playback.outputs[topic], message, time_ns)
             else:  # its stamp and frame say whose it is
