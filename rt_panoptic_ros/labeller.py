@@ -78,9 +78,7 @@ class LabelledFrame:
         if output == "semantic_color":
             return painted(classes.colors, result.semantic)
         if output == "panoptic":
-            categories = classes.published.astype(np.int32) + 1
-            categories[VOID] = 0
-            panoptic = looked_up(result.semantic, categories)
+            panoptic = looked_up(result.semantic, classes.categories)
             panoptic |= result.instance.astype(np.int32) << 16
             return panoptic
         image: np.ndarray = getattr(result, output)

@@ -140,9 +140,10 @@ def class_names_text(classes: ClassTable) -> str:
 def label_space_text(classes: ClassTable) -> str:
     """Return what the categories of the panoptic image mean, as YAML in the form of Hydra's label spaces.
 
-    A category is the published id + 1; 0, of pixels without a class, is the label `unknown`.
+    A category is the published id + 1, or the id itself where void is published as 0; 0, of pixels without a class, is
+    the label `unknown`.
     """
-    categories = (classes.published[: len(classes)].astype(int) + 1).tolist()
+    categories = classes.categories[: len(classes)].tolist()
     return yaml.safe_dump(
         {
             "total_semantic_labels": max(categories) + 1,

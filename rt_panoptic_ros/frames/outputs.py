@@ -68,8 +68,8 @@ _ALL = (
     ),
     Output(
         "panoptic", _IMAGE, encoding="32SC1", images=("semantic", "instance"),
-        content="the same size: instance << 16 | class + 1, of the two images above; 0 has no class. What the lower "
-        "half counts, the categories, stands in `~/label_space`.",
+        content="the same size: instance << 16 | class + 1, of the two images above (the class itself with a label map "
+        "whose void is 0); 0 has no class. What the lower half counts, the categories, stands in `~/label_space`.",
     ),
     Output(
         "semantic_color", _IMAGE, encoding="rgb8", images=("semantic",),

@@ -67,6 +67,13 @@ class ClassTable:
         values[: len(self.published_ids)], values[VOID] = self.published_ids, self.published_void
         return values
 
+    @cached_property
+    def categories(self) -> np.ndarray:
+        """Lower halves of the panoptic image by class id, (256,) int32: published ids that leave 0 for VOID."""
+        categories = self.published.astype(np.int32) + (self.published_void != 0)
+        categories[VOID] = 0
+        return categories
+
     @property
     def as_published(self) -> bool:
         """Whether all published values are the ids themselves."""
