@@ -51,7 +51,11 @@ class ViewedFrame:
 
 
 class ViewRecorder:
-    """Records frames for a viewer; belongs to one thread."""
+    """Records frames for a viewer; belongs to one thread.
+
+    Attributes:
+        classes: What the semantic image's values mean; None until that is known.
+    """
 
     def __init__(self, sink: Any, title: str) -> None:
         """Begin a recording.
@@ -67,7 +71,7 @@ class ViewRecorder:
         self._stream.send_recording_name(title)
         self._counts: dict[str, int] = {}  # of frames, by camera
         self._clouds: set[str] = set()  # cameras with points
-        self._classes: rr.AnnotationContext | None = None
+        self.classes: ClassTable | None = None
 
     @property
     def frames(self) -> int:
@@ -76,11 +80,9 @@ class ViewRecorder:
 
     def show_classes(self, classes: ClassTable) -> None:
         """Say what the semantic image's values, the published ones, mean; void is not drawn."""
-        values = classes.published.tolist()
-        known = [(values[entry.id], entry.name, entry.color) for entry in classes.classes]
-        self._classes = rr.AnnotationContext([*known, (classes.published_void, "void", _NOTHING)])
+        self.classes = classes
         for camera in self._counts:
-            self._log(camera, "semantic", self._classes, static=True)
+            self._log_classes(camera, classes)
 
     def add(self, camera: str, frame: ViewedFrame) -> None:
         """Record a camera's next frame; the first makes its place in the viewer."""
@@ -146,9 +148,15 @@ class ViewRecorder:
             marker_sizes=[_ID_SIZE] * MAX_DETECTIONS,
         )  # fmt: skip
         self._log(camera, "ids", style, static=True)
-        if self._classes is not None:
-            self._log(camera, "semantic", self._classes, static=True)
+        if self.classes is not None:
+            self._log_classes(camera, self.classes)
         self._arrange()
+
+    def _log_classes(self, camera: str, classes: ClassTable) -> None:
+        values = classes.published.tolist()
+        known = [(values[entry.id], entry.name, entry.color) for entry in classes.classes]
+        void = (classes.published_void, "void", _NOTHING)
+        self._log(camera, "semantic", rr.AnnotationContext([*known, void]), static=True)
 
     def _arrange(self) -> None:
         """Lay out what there is: a tab for each camera."""

@@ -86,7 +86,7 @@ def open_window() -> Iterator[Viewer]:
             "expected a screen for a window, found neither DISPLAY nor WAYLAND_DISPLAY: write a file with "
             f"--out FILE{SUFFIX}, or serve a page for a browser with --web"
         )
-    port = _free_port()
+    port = free_port()
     with _running_viewer(port, "--hide-welcome-screen", "--expect-data-soon") as process:
         yield Viewer(rr.GrpcSink(_data_url(port)), "the window", ", which ends this when you close it", process)
 
@@ -108,12 +108,12 @@ def open_page(port: int) -> Iterator[Viewer]:
                     f"expected the ports {port} and {port + 1} to be free, got {needed}: {error.strerror}; "
                     "choose others with --web PORT"
                 ) from None
-    pages = _free_port()
+    pages = free_port()
     origins = [word for host in (HOST, "localhost") for word in ("--cors-allow-origin", f"http://{host}:{port}")]
     with ExitStack() as stack:
         options = ("--serve-web", "--web-viewer-port", str(pages), *origins)
         process = stack.enter_context(_running_viewer(port + 1, *options))
-        _await(lambda: _accepts(pages), process)
+        _await(lambda: accepts(pages), process)
         server = ThreadingHTTPServer((HOST, port), _page_handler(f"http://{HOST}:{pages}", port + 1))
         threading.Thread(target=server.serve_forever, name="page", daemon=True).start()
         stack.callback(server.server_close)
@@ -132,7 +132,7 @@ def _running_viewer(port: int, *options: str) -> Iterator[subprocess.Popen[bytes
     command = [program, "--bind", HOST, "--port", str(port), "--memory-limit", _MEMORY, *options]
     process = subprocess.Popen(command, env=quiet_environment(os.environ), stdin=subprocess.DEVNULL)
     try:
-        _await(lambda: _accepts(port), process)
+        _await(lambda: accepts(port), process)
         yield process
     finally:
         process.terminate()
@@ -205,12 +205,14 @@ def _await(condition: Any, process: subprocess.Popen[bytes]) -> None:
         time.sleep(_POLL_S)
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Return whether something listens at a port of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nothing listens at now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

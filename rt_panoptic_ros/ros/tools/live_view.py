@@ -37,7 +37,11 @@ _STAGE = re.compile(r"(.+) p50 \(ms\)")
 
 
 class LiveView(Node):
-    """Shows what a panoptic node publishes, until its window is closed."""
+    """Shows what a panoptic node publishes, until its window is closed.
+
+    Attributes:
+        reports: How many reports of it came.
+    """
 
     def __init__(
         self,
@@ -69,6 +73,7 @@ class LiveView(Node):
             raise InvalidInputError(
                 f"expected --node to name a node such as panoptic_node, got '{node}': {first_line(error)}"
             ) from None
+        self.reports = 0
         self._view: OutputView | None = None
         self._shown = 0  # frames, when it was last looked
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
@@ -96,6 +101,7 @@ class LiveView(Node):
         cameras = {part: values for part, values in reports.items() if re.match(r"camera\b", part)}
         if not cameras:
             return
+        self.reports += 1
         if self._view is None:
             self._view = self._subscribe(cameras)
         panoptic = reports.get("panoptic", {})
