@@ -113,7 +113,8 @@ def _labels(message: Any, encoding: str) -> np.ndarray | None:
             f"{height} x {step} px with {len(data)} bytes: the frame is not shown"
         )
     row = np.ascontiguousarray(data.reshape(height, step)[:, : width * kind.itemsize])
-    return row.view(kind.newbyteorder(">" if message.is_bigendian else "<")).astype(kind, copy=False)
+    ids: np.ndarray = row.view(kind.newbyteorder(">" if message.is_bigendian else "<")).astype(kind, copy=False)
+    return ids
 
 
 def viewed_object(detection: Any) -> ViewedObject:

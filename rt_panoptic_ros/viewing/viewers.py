@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 import rerun as rr
 
-from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require
 from rt_panoptic_ros.files import atomic_path, cache_directory
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _MEMORY = "25%"  # of the machine's that a viewer takes; then the oldest frames 
 _START_S = 60.0  # that a viewer may take to start, on a busy machine
 _STOP_S = 10.0
 _POLL_S = 0.05
+_LAST_PORT = 65535
 _SOFTWARE_IN_PAGE = "'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval' blob: data:"
 
 
@@ -87,8 +88,8 @@ def open_window() -> Iterator[Viewer]:
             f"--out FILE{SUFFIX}, or serve a page for a browser with --web"
         )
     port = free_port()
-    with _running_viewer(port, "--hide-welcome-screen", "--expect-data-soon") as process:
-        yield Viewer(rr.GrpcSink(_data_url(port)), "the window", ", which ends this when you close it", process)
+    with running_viewer(port, "--hide-welcome-screen", "--expect-data-soon") as process:
+        yield Viewer(rr.GrpcSink(data_url(port)), "the window", ": close the window to end", process)
 
 
 @contextmanager
@@ -96,8 +97,10 @@ def open_page(port: int) -> Iterator[Viewer]:
     """Give a viewer that is a page, at `port`, for browsers of this machine; its data come through the next port.
 
     Raises:
+        InvalidInputError: There is no such port, or no next one.
         UnavailableError: A port is taken, or the viewer doesn't start.
     """
+    require(port < _LAST_PORT, f"--web with a port below {_LAST_PORT}, as its data come through the next", port)
     for needed in (port, port + 1):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,24 +115,28 @@ def open_page(port: int) -> Iterator[Viewer]:
     origins = [word for host in (HOST, "localhost") for word in ("--cors-allow-origin", f"http://{host}:{port}")]
     with ExitStack() as stack:
         options = ("--serve-web", "--web-viewer-port", str(pages), *origins)
-        process = stack.enter_context(_running_viewer(port + 1, *options))
+        process = stack.enter_context(running_viewer(port + 1, *options))
         _await(lambda: accepts(pages), process)
         server = ThreadingHTTPServer((HOST, port), _page_handler(f"http://{HOST}:{pages}", port + 1))
         threading.Thread(target=server.serve_forever, name="page", daemon=True).start()
         stack.callback(server.server_close)
         stack.callback(server.shutdown)
-        address = f"http://localhost:{port}/?url={quote(_data_url(port + 1, 'localhost'), safe='')}"
-        yield Viewer(rr.GrpcSink(_data_url(port + 1)), address, ", which is served until you press Ctrl-C", process)
+        address = f"http://localhost:{port}/?url={quote(data_url(port + 1, 'localhost'), safe='')}"
+        yield Viewer(rr.GrpcSink(data_url(port + 1)), address, ": press Ctrl-C to end", process)
 
 
 @contextmanager
-def _running_viewer(port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run Rerun's viewer, which takes data at `port`, while the block runs."""
+def running_viewer(port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Rerun's viewer, which takes data at `port`, while the block runs.
+
+    Raises:
+        UnavailableError: It doesn't start.
+    """
     spec = importlib.util.find_spec("rerun_cli")
     assert spec is not None, "rerun-sdk has it"
     assert spec.origin is not None
     program = Path(spec.origin).with_name("rerun")  # itself: its Python wrapper would leave it running
-    command = [program, "--bind", HOST, "--port", str(port), "--memory-limit", _MEMORY, *options]
+    command = [str(program), "--bind", HOST, "--port", str(port), "--memory-limit", _MEMORY, *options]
     process = subprocess.Popen(command, env=quiet_environment(os.environ), stdin=subprocess.DEVNULL)
     try:
         _await(lambda: accepts(port), process)
@@ -167,12 +174,13 @@ def quiet_environment(inherited: Mapping[str, str]) -> dict[str, str]:
 def _page_handler(pages: str, data_port: int) -> type[BaseHTTPRequestHandler]:
     """Return what hands on Rerun's page, from the address `pages`, and forbids it all other connections."""
     data = " ".join(f"http://{host}:{data_port}" for host in (HOST, "localhost"))
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
     policy = f"default-src 'self' {_SOFTWARE_IN_PAGE}; connect-src 'self' {data} blob: data:"
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             try:
-                with urllib.request.urlopen(f"{pages}{self.path}", timeout=_START_S) as answer:
+                with directly.open(f"{pages}{self.path}", timeout=_START_S) as answer:
                     status, kind, content = answer.status, answer.headers["Content-Type"], answer.read()
             except urllib.error.HTTPError as error:
                 status, kind, content = error.code, "text/plain", b""
@@ -218,5 +226,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _data_url(port: int, host: str = HOST) -> str:
+def data_url(port: int, host: str = HOST) -> str:
+    """Return the address at which a viewer takes data."""
     return f"rerun+http://{host}:{port}/proxy"
