@@ -46,7 +46,9 @@ def take_picture(recording: Path, frame: int, picture: Path) -> None:
             except TimeoutError:
                 if attempt == _TRIES - 1:
                     raise
-        write_image(picture, cv2.imread(f"{at}/shot.png")[_BAR_PX:], [cv2.IMWRITE_JPEG_QUALITY, 85])
+        shot = cv2.imread(f"{at}/shot.png")
+        assert shot is not None, "the viewer has written it"
+        write_image(picture, shot[_BAR_PX:], [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
 if __name__ == "__main__":

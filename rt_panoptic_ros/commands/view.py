@@ -28,25 +28,19 @@ _LOG = logging.getLogger(__name__)
 _BAG_ENDS = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 _PAGE_PORT = 9090  # Rerun's own
 _CAMERA = "camera"  # what one is called that is alone
-_OF_LABELLING = (
-    "model",
-    "set",
-    "label_map",
-    "output_size",
-    "tracking",
-    "object_classes",
-)  # options of no use where labels are there already
+_OF_LABELLING = ("model", "set", "label_map", "output_size", "tracking", "object_classes")
+"""Options that are of no use where the labels are there already."""
 
 
 def _view(options: argparse.Namespace) -> int:
+    from rt_panoptic_ros.ros.processes import exit_on_sigterm
+
     require_package("rerun", "the viewer", "`pip install 'rerun-sdk==0.41.*'`, with Python 3.11 or later and NumPy 2")
     require(
         options.live == (options.source is None),
         "either SOURCE (an image, folder, video, camera or bag) or --live (a running node)",
         "both" if options.live else "neither",
     )
-    from rt_panoptic_ros.ros.processes import exit_on_sigterm
-
     exit_on_sigterm()  # not before the viewer is stopped
     if options.live:
         return _view_live(options)
