@@ -198,7 +198,8 @@ def _recording(options: argparse.Namespace, title: str, *, wait: bool = True) ->
         try:
             yield viewer, recorder
         finally:
-            recorder.close()
+            if viewer.is_open:
+                recorder.close()
         if viewer.process is None:
             print(f"{recorder.frames} frames are in {viewer.place}")
         elif wait and viewer.is_open:

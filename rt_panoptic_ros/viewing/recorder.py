@@ -6,6 +6,7 @@ depth. Time lines: `frame`, counted for each camera, and `stamp`.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,10 +15,11 @@ import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
 
+from rt_panoptic_ros.errors import UnavailableError, first_line
 from rt_panoptic_ros.settings import MAX_DETECTIONS, OVERLAY_OPACITY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rt_panoptic_ros.model.class_table import ClassTable
 
@@ -63,9 +65,13 @@ class ViewRecorder:
         Args:
             sink: One of Rerun's, see `viewers`.
             title: What the viewer calls the recording.
+
+        Raises:
+            UnavailableError: The sink takes nothing.
         """
         self._stream = rr.RecordingStream(APPLICATION)
-        self._stream.set_sinks(sink)
+        with _telling_why():
+            self._stream.set_sinks(sink)
         self._stream.set_log_time_enabled(False)
         self._stream.set_log_tick_enabled(False)
         self._stream.send_recording_name(title)
@@ -135,8 +141,16 @@ class ViewRecorder:
         self._log(camera, "points", rr.Points3D(positions, colors=colors))
 
     def close(self) -> None:
-        """Hand over what is recorded; a file is whole then."""
-        self._stream.disconnect()
+        """Hand over what is recorded; a file is whole then.
+
+        Raises:
+            UnavailableError: Not all of it could be.
+        """
+        try:
+            with _telling_why():
+                self._stream.flush()
+        finally:
+            self._stream.disconnect()
 
     def _begin(self, camera: str) -> None:
         if camera in self._counts:
@@ -174,6 +188,16 @@ class ViewRecorder:
 
     def _log(self, camera: str, name: str, content: Any, *, static: bool = False) -> None:
         self._stream.log(f"{_place(camera)}/{name}", content, static=static)
+
+
+@contextmanager
+def _telling_why() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise UnavailableError(
+            f"expected Rerun to take all frames, got: {first_line(error)}; check the disk's space"
+        ) from None
 
 
 def _place(camera: str) -> str:

@@ -11,7 +11,7 @@ import rerun as rr
 from bag_cases import IMAGE, START_NS, STORE, header, image_message
 from view_cases import Recording
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.viewing.outputs import OutputView, read_class_names, read_points
 from rt_panoptic_ros.viewing.recorder import ViewRecorder
 
@@ -95,6 +95,11 @@ def test_a_frame_is_shown_once_all_of_it_is_there_and_broken_ones_are_counted(tm
     assert shown.column("/camera/points", "Points3D:positions") == [[[1.0, 1.0, 1.0]] * 4]
     assert shown.column("/camera/points", "stamp") == [START_NS + 123]
     assert shown.column("/camera/timings/stamp\\ to\\ outputs", "Scalars:scalars")[0] == [pytest.approx(99.999877)]
+
+
+def test_a_full_disk_is_said() -> None:
+    with pytest.raises(UnavailableError, match="expected Rerun to take all frames, got"):
+        ViewRecorder(rr.FileSink("/dev/full"), "test").close()
 
 
 def message_of(number: int, pixels: np.ndarray, encoding: str) -> Any:

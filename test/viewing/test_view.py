@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import cv2
@@ -163,8 +162,6 @@ def test_what_can_not_be_shown_is_said(
     )
     capsys.readouterr()
     assert "expected a topic with a camera's images" in said(str(tmp_path / "other"))
-    monkeypatch.setitem(sys.modules, "rerun", None)
-    assert "`pip install 'rerun-sdk==0.41.*'`" in said(str(source))
 
 
 def test_labels_without_pictures(view: Callable[..., Recording], labelling: list[str], tmp_path: Path) -> None:
