@@ -26,6 +26,7 @@ Item = TypeVar("Item")
 
 _LOG = logging.getLogger(__name__)
 _BAG_ENDS = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+_RECORDING_END = ".rrd"
 _PAGE_PORT = 9090  # Rerun's own
 _CAMERA = "camera"  # what one is called that is alone
 _OF_LABELLING = ("model", "set", "label_map", "output_size", "tracking", "object_classes")
@@ -44,11 +45,26 @@ def _view(options: argparse.Namespace) -> int:
     exit_on_sigterm()  # not before the viewer is stopped
     if options.live:
         return _view_live(options)
-    if _is_bag(options.source):
+    if Path(options.source).suffix == _RECORDING_END:
+        _view_recording(options)
+    elif _is_bag(options.source):
         _view_bag(options)
     else:
         _view_source(options)
     return 0
+
+
+def _view_recording(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.viewing.viewers import open_window
+
+    path = Path(options.source)
+    require(path.is_file(), "a recording that --out wrote", f"{path}, which is no file: check the path")
+    require(options.out is None and options.web is None, f"a window for {path}", "--out or --web: leave it out")
+    _refuse_labelling(options, f"{path} is shown as it was recorded")
+    with open_window(path) as viewer:
+        assert viewer.process is not None
+        print(f"Look at {viewer.place}{viewer.ending}", flush=True)
+        viewer.process.wait()
 
 
 def _view_source(options: argparse.Namespace) -> None:
@@ -235,7 +251,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.set_defaults(run=_view)
     command.add_argument(
         "source", nargs="?", metavar="SOURCE",
-        help="image, folder of images, video or camera number, as for predict; or a bag: a folder, .mcap or .db3 file",
+        help="image, folder of images, video or camera number, as for predict; a bag: a folder, .mcap or .db3 file; "
+        "or what --out wrote",
     )  # fmt: skip
     command.add_argument("--live", action="store_true", help="look at a running node (needs ROS)")
     place = command.add_mutually_exclusive_group()

@@ -59,7 +59,7 @@ class Viewer:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[Viewer]:
-    """Give a viewer that writes a file, for `rerun FILE`.
+    """Give a viewer that writes a file, to be looked at later.
 
     Raises:
         InvalidInputError: It has another suffix, by which Rerun knows its files, or is there already.
@@ -72,12 +72,15 @@ def open_file(path: Path) -> Iterator[Viewer]:
         path.open("xb").close()
     except FileExistsError:
         raise InvalidInputError(f"expected a new file, got {path}: name another, or delete that one") from None
-    yield Viewer(rr.FileSink(str(path)), f"{path}: open it with `rerun {path}`")
+    yield Viewer(rr.FileSink(str(path)), f"{path}: look at it with `rt-panoptic view {path}`")
 
 
 @contextmanager
-def open_window() -> Iterator[Viewer]:
+def open_window(recording: Path | None = None) -> Iterator[Viewer]:
     """Give a viewer that is a window of this machine's screen, closed at the end of the block.
+
+    Args:
+        recording: A file that it shows.
 
     Raises:
         UnavailableError: There is no screen, or the viewer doesn't start.
@@ -88,7 +91,8 @@ def open_window() -> Iterator[Viewer]:
             f"--out FILE{SUFFIX}, or serve a page for a browser with --web"
         )
     port = free_port()
-    with running_viewer(port, "--hide-welcome-screen", "--expect-data-soon") as process:
+    shown = ("--expect-data-soon",) if recording is None else (str(recording),)
+    with running_viewer(port, "--hide-welcome-screen", *shown) as process:
         yield Viewer(rr.GrpcSink(data_url(port)), "the window", ": close the window to end", process)
 
 

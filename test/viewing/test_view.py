@@ -152,6 +152,9 @@ def test_what_can_not_be_shown_is_said(
     assert "found neither DISPLAY nor WAYLAND_DISPLAY: write a file with --out FILE.rrd, or" in said(
         str(source), *labelling
     )
+    assert "found neither DISPLAY nor WAYLAND_DISPLAY" in said(str(out))
+    assert "expected a window for" in said(str(out), "--web")
+    assert "which is no file: check the path" in said(str(tmp_path / "none.rrd"))
     assert "does not exist" in said(str(tmp_path / "none.mp4"), *labelling)
     assert main(["bag", str(source), str(tmp_path / "labelled"), *labelling]) == 0
     capsys.readouterr()
