@@ -38,7 +38,6 @@ def test_statistics_stay_off(home: Path) -> None:
     assert list(home.rglob("*")) == []
 
 
-@pytest.mark.slow(10)
 def test_a_page_is_for_this_machine_and_asks_nobody_else(home: Path) -> None:
     with viewers.open_page(port := _two_free_ports()) as viewer:
         recorder = ViewRecorder(viewer.sink, "page")
