@@ -41,7 +41,7 @@ KNOWS = {
     "benchmark": "errors inference model network panoptic pipeline records settings warp_runtime",
     "bags": "errors files frames inference labeller model panoptic pipeline records resources settings",
     "ros": "errors files frames records resources settings",
-    "ros/node": "drawing errors files frames labeller panoptic pipeline progress records resources ros settings",
+    "ros/node": "drawing errors files frames labeller model panoptic pipeline progress records resources ros settings",
     "ros/tools": "drawing errors files frames model records resources ros ros/node settings",
     "ros/doctor": "errors frames resources ros ros/node settings",
     "ros/benchmark": "benchmark errors files frames inference model pipeline records ros ros/node ros/tools settings",

@@ -119,7 +119,7 @@ def _label_frames(bag: Bag, plan: BagPlan, journal: Journal, options: BagOptions
     """Complete the journal and return what labelled the frames."""
     total = sum(bag.counts[channel] for channel in plan.labelled)
     with closing(open_pipeline(**options.pipeline)) as pipeline:  # the backend is opened with the first frame
-        labeller = FrameLabeller(pipeline)
+        labeller = FrameLabeller(pipeline, options.model.label_map)
         there = dict(enumerate(journal.counts))
         for number, count in there.items():
             for record in journal.frames(number, -1) if count and options.tracking else ():
@@ -156,8 +156,9 @@ def _label_frame(
             class_ids=options.model.wanted_classes,
             tracking=options.tracking,
             images=images_of(options.outputs),
+            output_size=options.output_size,
         )
-        outputs = frame_messages(options.outputs, frame, message.header, options.opacity, options.palette)
+        outputs = frame_messages(options.outputs, frame, message.header, options.model.style)
     state = labeller.tracker(camera).state() if options.tracking else b""
     return FrameRecord(zlib.crc32(data), problem, outputs, state)
 

@@ -13,8 +13,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rt_panoptic_ros.bags.storage import CDR, QOS, Channel, Schema
 from rt_panoptic_ros.errors import InvalidInputError, first_line
-from rt_panoptic_ros.frames.message_layout import class_names_text, detection_fields, image_layout
-from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, OUTPUTS
+from rt_panoptic_ros.frames.message_layout import class_names_text, detection_fields, image_layout, label_space_text
+from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, LATCHED_OUTPUTS, OUTPUTS
 from rt_panoptic_ros.resources import share_directory
 
 if TYPE_CHECKING:
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 
     from rosbags.typesys.store import Typestore
 
-    from rt_panoptic_ros.labeller import LabelledFrame
+    from rt_panoptic_ros.labeller import LabelledFrame, OutputStyle
     from rt_panoptic_ros.model.class_table import ClassTable
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-CLASS_NAMES = "class_names"
-"""The output that comes once for a bag, not with every frame."""
 
 
 def qos_text(profiles: Any) -> str:
@@ -78,32 +76,34 @@ def message_store() -> Typestore:
     return store
 
 
-def class_names_message(classes: ClassTable) -> memoryview:
-    """Return the serialised message that says what the labels mean."""
-    return _serialised(CLASS_NAMES, data=class_names_text(classes))
+def latched_message(output: str, classes: ClassTable) -> memoryview:
+    """Return the serialised message of one of `LATCHED_OUTPUTS` that bags have: it says what the labels mean."""
+    return _serialised(output, data=_TEXTS[output](classes))
+
+
+_TEXTS = {"class_names": class_names_text, "label_space": label_space_text}
 
 
 def frame_messages(
-    outputs: Collection[str], frame: LabelledFrame, header: Any, opacity: float, palette: str
+    outputs: Collection[str], frame: LabelledFrame, header: Any, style: OutputStyle
 ) -> dict[str, memoryview]:
     """Return {output: serialised message} of one frame, in the order of `BAG_OUTPUTS`.
 
     Args:
-        outputs: Those that are wanted; `CLASS_NAMES` is not of a frame.
+        outputs: Those that are wanted; `LATCHED_OUTPUTS` are not of a frame.
         frame: The labels, with the images that the outputs are made from.
         header: The camera image's.
-        opacity: Share of the class colours in the overlay, 0 to 1.
-        palette: The overlay's colours, see `render_overlay`.
+        style: What the images made of the labels look like.
     """
 
     def content(output: str) -> memoryview:
         if output == "detections":
             return _detections(frame, header)
-        pixels = frame.overlay(opacity, palette) if output == "overlay" else getattr(frame.result, output)
+        pixels = frame.pixels(output, style)
         data = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
         return _serialised(output, header=header, encoding=OUTPUTS[output].encoding, data=data, **image_layout(pixels))
 
-    return {output: content(output) for output in BAG_OUTPUTS if output in outputs and output != CLASS_NAMES}
+    return {name: content(name) for name in BAG_OUTPUTS if name in outputs and name not in LATCHED_OUTPUTS}
 
 
 def _detections(frame: LabelledFrame, header: Any) -> memoryview:
@@ -113,7 +113,7 @@ def _detections(frame: LabelledFrame, header: Any) -> memoryview:
         detection(mask_box=region(**box), **fields)
         for fields, box in detection_fields(frame.result.detections, frame.classes)
     ]
-    height, width = frame.image.pixels.shape[:2]
+    height, width = frame.size
     return _serialised("detections", header=header, height=height, width=width, detections=detections)
 
 

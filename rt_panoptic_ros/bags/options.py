@@ -15,7 +15,9 @@ from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import file_sha256
 from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, DEFAULT_BAG_OUTPUTS
 from rt_panoptic_ros.inference.backends import check_choice
+from rt_panoptic_ros.labeller import OutputStyle
 from rt_panoptic_ros.model.bundle import RANGES, read_bundle
+from rt_panoptic_ros.model.label_map import read_label_map
 from rt_panoptic_ros.panoptic.class_filter import parse_class_names
 from rt_panoptic_ros.resources import package_version
 from rt_panoptic_ros.settings import OVERLAY_OPACITY, PALETTES
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rt_panoptic_ros.model.bundle import ModelBundle
+    from rt_panoptic_ros.model.class_table import ClassTable
+    from rt_panoptic_ros.model.label_map import LabelMap
     from rt_panoptic_ros.settings import PostprocessSettings
 
 _PACKAGES = (
@@ -43,7 +47,10 @@ class BagOptions:
     topics: tuple[str, ...] | None = None  # topics to copy; None: all
     outputs: tuple[str, ...] = DEFAULT_BAG_OUTPUTS
     tracking: bool = False
+    label_map: str = ""
     object_classes: str = ""
+    mask_classes: str = ""
+    output_size: tuple[int, int] | None = None  # (height, width), px; None: the images'
     opacity: float = OVERLAY_OPACITY  # of the overlay
     palette: str = PALETTES[0]  # of the overlay
     compressed: bool = True
@@ -54,15 +61,19 @@ class BagOptions:
         """Read the model's card and check everything that can be checked without a bag.
 
         Raises:
-            InvalidInputError: No such model, setting, output or class.
+            InvalidInputError: No such model, label map, setting, output or class.
         """
         for name in self.outputs:
             if name not in BAG_OUTPUTS:
                 raise InvalidInputError(f"expected outputs among {', '.join(BAG_OUTPUTS)}, got '{name}'")
         check_choice(*(self.pipeline[name] for name in ("backend", "device", "precision")))
         bundle = read_bundle(self.pipeline["model"])
-        wanted = parse_class_names(self.object_classes, bundle.classes)
-        model = BagModel(bundle, bundle.settings.replaced(self.pipeline["settings"]), wanted)
+        label_map = read_label_map(self.label_map) if self.label_map else None
+        classes = label_map.table(bundle.classes) if label_map else bundle.classes
+        wanted = parse_class_names(self.object_classes, classes)
+        style = OutputStyle.of(self.opacity, self.palette, self.mask_classes, classes)
+        settings = bundle.settings.replaced(self.pipeline["settings"])
+        model = BagModel(bundle, settings, label_map, classes, wanted, style)
         object.__setattr__(self, "model", model)
 
     def document(self, source: Path) -> dict[str, Any]:
@@ -87,10 +98,19 @@ class BagOptions:
             "topics": self.topics,
             "outputs": self.outputs,
             **({"overlay": [self.opacity, self.palette]} if "overlay" in self.outputs else {}),
+            **({"mask classes": sorted(self.model.style.mask_classes or ())} if "mask" in self.outputs else {}),
+            **({"label map": self._mapped()} if self.label_map else {}),
+            **({"output size": self.output_size} if self.output_size else {}),
             "tracking": self.tracking,
             "object classes": sorted(self.model.wanted_classes or ()),
             "compressed": self.compressed,
         }
+
+    def _mapped(self) -> list[Any]:
+        """Return the new class of each of the model's, and what they are."""
+        model = self.model
+        assert model.label_map is not None
+        return [model.label_map.new_ids(model.bundle.classes).tolist(), model.classes.published_document()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +119,10 @@ class BagModel:
 
     bundle: ModelBundle
     settings: PostprocessSettings
+    label_map: LabelMap | None
+    classes: ClassTable  # what the labels mean
     wanted_classes: frozenset[int] | None  # whose objects are told of; None: all
+    style: OutputStyle
 
 
 def bag_identity(source: Path) -> list[tuple[str, int, str]]:

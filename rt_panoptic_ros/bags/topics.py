@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rosbags.serde import SerdeError
 
-from rt_panoptic_ros.bags.messages import CLASS_NAMES, COMPRESSED_IMAGE, IMAGE, message_store
+from rt_panoptic_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, message_store
 from rt_panoptic_ros.bags.storage import CDR
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, OUTPUTS
+from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, LATCHED_OUTPUTS, OUTPUTS
 from rt_panoptic_ros.frames.pixel_encodings import is_color_encoding
-from rt_panoptic_ros.model.class_table import parse_class_table
+from rt_panoptic_ros.model.class_table import parse_published_table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -50,7 +50,7 @@ class BagPlan:
     others: Mapping[str, str]  # {topic with images: why it is not labelled}
     labelled: Mapping[int, int]  # {number of a channel: of its camera}
     copied: tuple[int, ...]  # numbers of channels
-    output_topics: Mapping[tuple[str, str], str]  # {(camera's topic, output): topic}; class names have no camera's
+    output_topics: Mapping[tuple[str, str], str]  # {(camera's topic, output): topic}; latched outputs have no camera's
 
 
 def plan_bag(bag: Bag, options: BagOptions) -> BagPlan:
@@ -60,8 +60,9 @@ def plan_bag(bag: Bag, options: BagOptions) -> BagPlan:
         InvalidInputError: The options don't fit the bag; see `find_cameras` and `find_copied`.
     """
     cameras, others = find_cameras(bag, options.images)
-    frames = [name for name in BAG_OUTPUTS if name in options.outputs and name != CLASS_NAMES]
-    topics = {("", CLASS_NAMES): f"{NODE}/{CLASS_NAMES}"} if CLASS_NAMES in options.outputs else {}
+    wanted = [name for name in BAG_OUTPUTS if name in options.outputs]
+    frames = [name for name in wanted if name not in LATCHED_OUTPUTS]
+    topics = {("", name): f"{NODE}/{name}" for name in wanted if name in LATCHED_OUTPUTS}
     topics |= {(camera.topic, name): f"{camera.prefix}/{name}" for camera in cameras for name in frames}
     images = _image_channels(bag)
     labelled = {place: number for number, camera in enumerate(cameras) for place in images[camera.topic]}
@@ -209,7 +210,7 @@ def _labels_were_recorded(bag: Bag) -> bool:
             return True
         if channel.encoding == CDR and channel.type_name == OUTPUTS["class_names"].type:
             try:
-                parse_class_table(json.loads(_first(bag, [number]).data))
+                parse_published_table(json.loads(_first(bag, [number]).data))
             except (AttributeError, ValueError):  # no message, another text
                 continue
             return True

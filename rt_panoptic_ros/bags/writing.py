@@ -17,7 +17,7 @@ from mcap.writer import Writer as McapWriter
 
 from rt_panoptic_ros.bags.bag import INFORMATION, METADATA
 from rt_panoptic_ros.bags.mcap_file import ROSBAG2, SERIALIZED
-from rt_panoptic_ros.bags.messages import CLASS_NAMES, class_names_message, output_channel, qos_text
+from rt_panoptic_ros.bags.messages import latched_message, output_channel, qos_text
 from rt_panoptic_ros.bags.storage import QOS, TYPE_HASH
 from rt_panoptic_ros.errors import InvalidInputError
 
@@ -71,9 +71,9 @@ def write_bag(
         outputs = {key: writer.add_channel(output_channel(topic, key[1])) for key, topic in plan.output_topics.items()}
         for done, message in enumerate(bag.messages(wanted)):
             times = message.time_ns, message.publish_ns
-            if done == 0 and ("", CLASS_NAMES) in outputs:
-                classes = options.model.bundle.classes
-                writer.add_message(outputs["", CLASS_NAMES], class_names_message(classes), *times)
+            for camera_topic, name in outputs if done == 0 else ():
+                if not camera_topic:
+                    writer.add_message(outputs["", name], latched_message(name, options.model.classes), *times)
             if (copy := copies.get(message.channel)) is not None:
                 writer.add_message(copy, message.data, *times, message.sequence)
             if (camera := plan.labelled.get(message.channel)) is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rt_panoptic_ros.commands.options import add_objects, add_overlay, add_pipeline, pipeline_arguments, positive
+from rt_panoptic_ros.commands.options import add_labels, add_overlay, add_pipeline, pipeline_arguments, positive
 from rt_panoptic_ros.errors import InvalidInputError, require_package
-from rt_panoptic_ros.frames.outputs import DEFAULT_BAG_OUTPUTS
+from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, DEFAULT_BAG_OUTPUTS
+from rt_panoptic_ros.settings import parse_size
 
 
 def _bag(options: argparse.Namespace) -> None:
@@ -22,7 +23,10 @@ def _bag(options: argparse.Namespace) -> None:
         topics={"all": None, "none": ()}.get(" ".join(options.topics), tuple(options.topics)),
         outputs=tuple(options.outputs or DEFAULT_BAG_OUTPUTS),
         tracking=options.tracking,
+        label_map=options.label_map,
         object_classes=options.object_classes,
+        mask_classes=options.mask_classes,
+        output_size=parse_size("--output-size", options.output_size),
         opacity=options.opacity,
         palette=options.palette,
         compressed=options.compression == "zstd",
@@ -63,9 +67,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     command.add_argument(
         "--outputs", nargs="+", metavar="OUTPUT",
-        help=f"{', '.join(DEFAULT_BAG_OUTPUTS)} (default: these) and overlay",
+        help=f"{', '.join(DEFAULT_BAG_OUTPUTS)} (default: these), "
+        f"{', '.join(name for name in BAG_OUTPUTS if name not in DEFAULT_BAG_OUTPUTS)}",
     )  # fmt: skip
-    add_objects(command)
+    add_labels(command)
     add_overlay(command)
     command.add_argument("--compression", choices=("zstd", "none"), default="zstd", help="of OUT (default: zstd)")
     command.add_argument("--jobs", type=positive, default=1, help="bags at once, each in its own process (default: 1)")

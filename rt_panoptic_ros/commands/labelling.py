@@ -8,13 +8,15 @@ from pathlib import Path
 
 from rt_panoptic_ros.commands.options import (
     add_dataset,
-    add_objects,
+    add_labels,
     add_overlay,
     add_pipeline,
     natural,
     open_dataset_of,
     open_pipeline_of,
 )
+from rt_panoptic_ros.frames.outputs import COLOURED
+from rt_panoptic_ros.settings import parse_size
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -31,8 +33,12 @@ def _predict(options: argparse.Namespace) -> None:
             confidence=options.confidence,
             opacity=options.opacity,
             palette=options.palette,
+            label_map=options.label_map,
             object_classes=options.object_classes,
+            mask_classes=options.mask_classes,
+            output_size=parse_size("--output-size", options.output_size),
             tracking=options.tracking,
+            also=options.also,
         )
     print(f"{options.out}: {frames} frames, {pipeline.describe()}")
 
@@ -77,9 +83,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     command.add_argument("--out", required=True, type=Path, help="folder for the results, without those of another run")
     add_pipeline(command)
-    add_objects(command)
+    add_labels(command)
     add_overlay(command)
     command.add_argument("--confidence", action="store_true", help="also write how sure the classes are: confidence/")
+    command.add_argument(
+        "--also", nargs="+", default=[], choices=COLOURED,
+        help="other images to write: the pixels of --mask-classes, the classes' colours alone",
+    )  # fmt: skip
     command.add_argument("--save-dense", action="store_true", help="also write what the network and masks were: dense/")
 
     command = commands.add_parser("eval", help="measure a model on a dataset: panoptic quality, mean IoU, precision")

@@ -149,8 +149,20 @@ def add_set(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_objects(command: argparse.ArgumentParser) -> None:
-    """Add the options that say which objects are told of, and how."""
+def add_labels(command: argparse.ArgumentParser) -> None:
+    """Add the options that say what the labels are: classes, size, which objects are told of, and how."""
+    command.add_argument(
+        "--label-map", default="", metavar="MAP",
+        help="merge, rename and drop the model's classes: a YAML file, or the name of one in config/label_maps",
+    )  # fmt: skip
+    command.add_argument(
+        "--output-size", default="", metavar="HEIGHTxWIDTH",
+        help="px of all that is written, by nearest neighbour, in place of the images'",
+    )  # fmt: skip
+    command.add_argument(
+        "--mask-classes", default="", metavar="NAMES",
+        help="such as person,sky: the classes whose pixels `mask` has (default: all countable ones)",
+    )  # fmt: skip
     command.add_argument("--tracking", action="store_true", help="an object keeps its id from frame to frame")
     command.add_argument(
         "--object-classes", default="", metavar="NAMES", help="such as person,vehicle: only their objects are told of"

@@ -65,11 +65,25 @@ def render_overlay(
     table = np.concatenate([recolored(classes, palette).colors, shade_of[1:]])
     index = np.add(result.instance, VOID, dtype=np.min_scalar_type(len(table)))  # (H, W), 16 bits unless ids need more
     np.copyto(index, result.semantic, where=result.instance == 0)
-    overlay = cv2.addWeighted(_paint(table, index), opacity, image_rgb, 1 - opacity, 0)
+    overlay = cv2.addWeighted(painted(table, index), opacity, image_rgb, 1 - opacity, 0)
     if len(shades):
         _draw_outlines(overlay, result.instance, shade_of)
         draw_labels(overlay, result, classes, shades)
     return overlay
+
+
+def painted(palette: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return palette[index], (H, W, 3) uint8: taking whole 32-bit pixels is five times faster than taking rows.
+
+    Args:
+        palette: (n, 3) uint8.
+        index: (H, W) of an unsigned type, below n.
+    """
+    words = np.zeros((len(palette), 4), np.uint8)
+    words[:, :3] = palette
+    pixels = np.take(words.view(np.uint32).ravel(), index, mode="clip")
+    rgb: np.ndarray = cv2.cvtColor(pixels.view(np.uint8).reshape(*index.shape, 4), cv2.COLOR_RGBA2RGB)
+    return rgb
 
 
 def warm_overlay(classes: ClassTable) -> None:
@@ -150,15 +164,6 @@ def contact_sheet(
                 cv2.putText(strip, line, baseline, FONT, scale, _SHEET_TEXT, thickness, cv2.LINE_AA)
         strips.append(strip)
     return np.concatenate(strips)
-
-
-def _paint(palette: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Return palette[index] as (H, W, 3): taking whole 32-bit pixels is five times faster than taking rows."""
-    words = np.zeros((len(palette), 4), np.uint8)
-    words[:, :3] = palette
-    pixels = np.take(words.view(np.uint32).ravel(), index, mode="clip")
-    rgb: np.ndarray = cv2.cvtColor(pixels.view(np.uint8).reshape(*index.shape, 4), cv2.COLOR_RGBA2RGB)
-    return rgb
 
 
 @lru_cache(maxsize=4096)

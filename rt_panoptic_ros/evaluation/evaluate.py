@@ -15,6 +15,7 @@ from rt_panoptic_ros.evaluation.found_boxes import FoundBoxes, find_boxes
 from rt_panoptic_ros.evaluation.panoptic_quality import MeanQuality, QualityCounts, count_matches
 from rt_panoptic_ros.evaluation.semantic_iou import SemanticIou
 from rt_panoptic_ros.panoptic.class_filter import relabel
+from rt_panoptic_ros.panoptic.tracking import with_ids
 from rt_panoptic_ros.records import VOID, CameraImage
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class RelabelledPipeline:
 
     def __call__(self, image: CameraImage) -> PanopticResult:
         """Label an image; see `PanopticPipeline`."""
-        return relabel(self._pipeline(image), self._new_ids, self.classes.thing_ids)
+        result = relabel(self._pipeline(image), self._new_ids, self.classes.thing_ids)
+        return with_ids(result, result.detections.ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import yaml
 
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.frames.encoded_image import MAX_MEGAPIXELS, decode_image_file
@@ -122,12 +123,38 @@ def detection_fields(
             "do_rectify": False,
         }  # fmt: skip
         yield {
-            "instance_id": int(detections.ids[row]), "class_id": class_id, "class_name": classes.names[class_id],
-            "score": float(detections.scores[row]), "x_min": x_min, "y_min": y_min, "x_max": x_max, "y_max": y_max,
-            "area": int(detections.areas[row]),
+            "instance_id": int(detections.ids[row]), "class_id": int(classes.published[class_id]),
+            "class_name": classes.names[class_id], "score": float(detections.scores[row]),
+            "x_min": x_min, "y_min": y_min, "x_max": x_max, "y_max": y_max, "area": int(detections.areas[row]),
         }, region  # fmt: skip
 
 
 def class_names_text(classes: ClassTable) -> str:
-    """Return a class table as JSON: {"name": ..., "classes": [{"id", "name", "thing", "color", "dataset_id"}, ...]}."""
-    return json.dumps(classes.to_document())
+    """Return a class table as JSON: {"name": ..., "classes": [{"id", "name", "thing", "color", "dataset_id"}, ...]}.
+
+    Ids are the published ones; where void is not 255, `void` says so.
+    """
+    return json.dumps(classes.published_document())
+
+
+def label_space_text(classes: ClassTable) -> str:
+    """Return what the categories of the panoptic image mean, as YAML in the form of Hydra's label spaces.
+
+    A category is the published id + 1, or the id itself where void is published as 0; 0, of pixels without a class, is
+    the label `unknown`.
+    """
+    categories = classes.categories[: len(classes)].tolist()
+    return yaml.safe_dump(
+        {
+            "total_semantic_labels": max(categories) + 1,
+            "dynamic_labels": [],
+            "invalid_labels": [0],
+            "object_labels": [categories[thing] for thing in classes.thing_ids],
+            "surface_places_labels": [],
+            "label_names": [
+                {"label": 0, "name": "unknown"},
+                *({"label": categories[number], "name": name} for number, name in enumerate(classes.names)),
+            ],
+        },
+        sort_keys=False,
+    )

@@ -24,6 +24,7 @@ class Output:
     content: str  # for the reference page, which says the fields below too
     encoding: str = ""  # sensor_msgs' name of it, for an image
     images: tuple[str, ...] = ()  # those of `records.IMAGES` that it is made from; objects are in every result
+    inputs: tuple[str, ...] = ()  # of camera_info and depth: the topics besides the images that it is made from
     latched: bool = False  # published when the node is activated, for all who come later; else with every image
     optional: bool = False  # left out where the type's package is not installed: it is not of ROS's base
 
@@ -31,12 +32,13 @@ class Output:
 _ALL = (
     Output(
         "semantic", _IMAGE, encoding="mono8", images=("semantic",),
-        content="the camera image's size: the class of every pixel, an id of the class table; 255 has no class. Pixels "
-        "of countable classes (things) that no object claims keep their class.",
+        content="the camera image's size, or `output_size`: the class of every pixel, an id of the class table; 255 "
+        "(0 with a label map that says so) has no class. Pixels of countable classes (things) that no object claims "
+        "keep their class.",
     ),
     Output(
         "instance", _IMAGE, encoding="mono16", images=("instance",),
-        content="the same size: the object that the pixel belongs to, 1 to 65535; 0 for none. Ids count from 1 in "
+        content="the same size: the object that the pixel belongs to, 1 to 32767; 0 for none. Ids count from 1 in "
         "every image, by falling score; with `tracking` an object keeps its id (the rules stand in "
         "`panoptic/tracking.py`).",
     ),
@@ -61,6 +63,39 @@ _ALL = (
         content="for eyes: nothing is in it that the other topics lack.",
     ),
     Output(
+        "mask", _IMAGE, encoding="mono8", images=("semantic",),
+        content="the same size: 255 where the class is one of `mask_classes`, else 0.",
+    ),
+    Output(
+        "panoptic", _IMAGE, encoding="32SC1", images=("semantic", "instance"),
+        content="the same size: instance << 16 | class + 1, of the two images above (the class itself with a label map "
+        "whose void is 0); 0 has no class. What the lower half counts, the categories, stands in `~/label_space`.",
+    ),
+    Output(
+        "semantic_color", _IMAGE, encoding="rgb8", images=("semantic",),
+        content="the same size: the class's colour of the class table, and nothing else; black has no class.",
+    ),
+    Output(
+        "camera_info", "sensor_msgs/msg/CameraInfo", inputs=("camera_info",),
+        content="the camera's, for the images above: their size, intrinsics scaled to it, their stamp and frame id.",
+    ),
+    Output(
+        "points", "sensor_msgs/msg/PointCloud2", images=("semantic", "instance", "confidence"),
+        inputs=("depth", "camera_info"),
+        content="a point for every pixel of the images above, as many in rows and columns; NaN without depth. Fields "
+        "x, y, z (m, in the camera's optical frame), rgb, class, instance, confidence, as in the images.",
+    ),
+    Output(
+        "detections_3d", "vision_msgs/msg/Detection3DArray", optional=True, images=("instance",),
+        inputs=("depth", "camera_info"),
+        content="the objects with enough depth: centre and size (m) of a box around what is seen of them, along the "
+        "axes of the camera's optical frame or of `target_frame`; class ids, scores and `id` as in `~/detections_2d`.",
+    ),
+    Output(
+        "depth_filtered", _IMAGE, images=("semantic",), inputs=("depth",),
+        content="the depth image, in its encoding and the size of the images above, 0 where the mask has pixels.",
+    ),
+    Output(
         "class_names", "std_msgs/msg/String", latched=True,
         content='the class table as JSON, {"name", "classes": [{"id", "name", "thing", "color" (RGB), "dataset_id"}]}. '
         "The colours are the dataset's own, whatever `palette` the overlay shows: they belong to the model, and the "
@@ -71,6 +106,11 @@ _ALL = (
         content="class ids and names, and the `score_threshold` of that moment. With `cameras`, on `~/NAME/label_info` "
         "too.",
     ),
+    Output(
+        "label_space", "std_msgs/msg/String", latched=True,
+        content="the categories of `~/panoptic` as YAML, in the form of Hydra's label spaces: `label_names` (0 is "
+        "unknown), `object_labels` (the countable ones), `total_semantic_labels`.",
+    ),
 )  # fmt: skip
 
 OUTPUTS = {output.name: output for output in _ALL}
@@ -78,10 +118,19 @@ OUTPUTS = {output.name: output for output in _ALL}
 FRAME_OUTPUTS = tuple(output.name for output in _ALL if not output.latched)
 """Names of the outputs that come with every image."""
 
-BAG_OUTPUTS = ("semantic", "instance", "confidence", "detections", "overlay", "class_names")
+BAG_OUTPUTS = (
+    "semantic", "instance", "confidence", "detections", "overlay", "mask", "panoptic", "semantic_color", "class_names",
+    "label_space",
+)  # fmt: skip
 """Names of those that a labelled bag can have, in the order in which they are written."""
 
-DEFAULT_BAG_OUTPUTS = tuple(name for name in BAG_OUTPUTS if name != "overlay")
+DEFAULT_BAG_OUTPUTS = ("semantic", "instance", "confidence", "detections", "class_names")
+
+COLOURED = ("mask", "semantic_color")
+"""Names of those that `rt-panoptic predict` writes as pictures where it is told to."""
+
+LATCHED_OUTPUTS = tuple(output.name for output in _ALL if output.latched)
+"""Names of those that come once."""
 
 
 def images_of(outputs: Iterable[str]) -> frozenset[str]:

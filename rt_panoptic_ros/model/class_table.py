@@ -29,10 +29,15 @@ class SemanticClass:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """The classes of a dataset; class i has id i, and the network's thing channel k is the k-th thing."""
+    """The classes of a dataset; class i has id i, and the network's thing channel k is the k-th thing.
+
+    A label map may give its classes other ids where they leave the process (`published`).
+    """
 
     name: str
     classes: tuple[SemanticClass, ...]
+    published_ids: tuple[int, ...] = ()  # by class; empty for the classes' own
+    published_void: int = VOID  # of pixels without a class
 
     def __len__(self) -> int:
         """Return the number of classes."""
@@ -55,9 +60,35 @@ class ClassTable:
         """Class names by id."""
         return tuple(entry.name for entry in self.classes)
 
+    @cached_property
+    def published(self) -> np.ndarray:
+        """Values of the published semantic image by class id, (256,) uint8; VOID has one too."""
+        values = np.arange(VOID + 1, dtype=np.uint8)
+        values[: len(self.published_ids)], values[VOID] = self.published_ids, self.published_void
+        return values
+
+    @cached_property
+    def categories(self) -> np.ndarray:
+        """Lower halves of the panoptic image by class id, (256,) int32: published ids that leave 0 for VOID."""
+        categories = self.published.astype(np.int32) + (self.published_void != 0)
+        categories[VOID] = 0
+        return categories
+
+    @property
+    def as_published(self) -> bool:
+        """Whether all published values are the ids themselves."""
+        return not self.published_ids and self.published_void == VOID
+
     def to_document(self) -> dict[str, Any]:
         """Return the table as plain data, the inverse of `parse_class_table`."""
-        return plain(self)
+        return {"name": self.name, "classes": [plain(entry) for entry in self.classes]}
+
+    def published_document(self) -> dict[str, Any]:
+        """Return the table as plain data with published ids, and the published `void` where that isn't 255."""
+        document = self.to_document()
+        for row, value in zip(document["classes"], self.published.tolist(), strict=False):
+            row["id"] = value
+        return document | ({} if self.published_void == VOID else {"void": self.published_void})
 
 
 def available_class_tables() -> tuple[str, ...]:
@@ -76,6 +107,37 @@ def load_class_table(name: str) -> ClassTable:
         raise InvalidInputError(f"expected a class table named one of {', '.join(known)}, got '{name}'")
     path = share_directory() / "config" / "classes" / f"{name}.yaml"
     return parse_class_table(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def parse_published_table(document: object) -> ClassTable:
+    """Return the table of a `published_document`, such as a node's topic class_names has: classes in its order.
+
+    Raises:
+        InvalidInputError: As `parse_class_table`, but for the ids: two are the same, or one is no byte.
+    """
+    rows = document.get("classes") if isinstance(document, dict) else None
+    if not isinstance(rows, list):
+        return parse_class_table(document)
+    assert isinstance(document, dict)
+    table = parse_class_table({**document, "classes": [{**row, "id": number} for number, row in enumerate(rows)]})
+    ids, void = tuple(row.get("id") for row in rows), document.get("void", VOID)
+    return replace(table, **check_published(ids, void, f"class table '{table.name}'"))
+
+
+def check_published(ids: Sequence[Any], void: Any, where: str) -> dict[str, Any]:
+    """Return the fields of `ClassTable` for published ids, none where they are the classes' own.
+
+    Raises:
+        InvalidInputError: Two are the same, or one is no byte.
+    """
+    values = [*ids, void]
+    require(
+        all(type(value) is int and 0 <= value <= VOID for value in values) and len(set(values)) == len(values),
+        f"different ids from 0 to {VOID}, also from void's, in {where}",
+        f"{list(ids)} and void {void}: number the classes anew",
+    )
+    own = list(ids) == list(range(len(ids))) and void == VOID
+    return {} if own else {"published_ids": tuple(ids), "published_void": void}
 
 
 def parse_class_table(document: object) -> ClassTable:

@@ -2,11 +2,14 @@
 
     name: street
     unlisted: drop                   # what becomes of classes that nothing below names: drop (void), or keep (default)
+    void: 0                          # what labels without a class are published as: 0, or 255 (default)
     classes:
-      person: {thing: true, color: [220, 20, 60], of: [person, rider]}
-      ground: {thing: false, color: [128, 64, 128], of: [road, pavement-merged]}
+      person: {id: 7, thing: true, color: [220, 20, 60], of: [person, rider]}
+      ground: {id: 1, thing: false, color: [128, 64, 128], of: [road, pavement-merged]}
 
-The order of the file gives the class ids. `of` lists the names of the classes that are merged; one that has the new
+The order of the file gives the class ids, from 0. Where labels leave the process, a class has its `id` instead, if the
+map says one for each; classes that stay come behind the largest. Without, ids are published as they are, or from 1
+where void is 0. `of` lists the names of the classes that are merged; one that has the new
 class's own name is always among them, unless another class lists it, so that a map changes nothing in what it made.
 Names that the classes at hand lack are passed over, since one map serves several data sets, but one must be there.
 """
@@ -20,12 +23,12 @@ import numpy as np
 
 from rt_panoptic_ros.errors import require
 from rt_panoptic_ros.files import read_yaml
-from rt_panoptic_ros.model.class_table import ClassTable, SemanticClass, parse_class_table
+from rt_panoptic_ros.model.class_table import ClassTable, SemanticClass, check_published, parse_class_table
 from rt_panoptic_ros.records import VOID
 from rt_panoptic_ros.resources import config_file
 
 _UNLISTED = ("keep", "drop")
-_ENTRIES = {"thing", "color", "of"}  # of a class
+_ENTRIES = {"id", "thing", "color", "of"}  # of a class
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class LabelMap:
     listed: ClassTable  # the new classes; the map's name is the table's
     of: tuple[tuple[str, ...], ...]  # by new class id: names of the classes that it is made of
     keep: bool  # whether classes that are not listed stay, behind the listed ones; else they become void
+    ids: tuple[int, ...] = ()  # that the new classes are published as; empty for their own, or from 1 where void is 0
+    void: int = VOID  # that pixels without a class are published as
 
     @property
     def name(self) -> str:
@@ -42,10 +47,11 @@ class LabelMap:
         return self.listed.name
 
     def table(self, source: ClassTable) -> ClassTable:
-        """Return the classes that those of `source` become; a class's own id in the dataset is the new id.
+        """Return the classes that those of `source` become; a class's own id in the dataset is the published id.
 
         Raises:
-            InvalidInputError: No class of `source` is named in the map, or there are more than 255 in all.
+            InvalidInputError: No class of `source` is named in the map, or there are more than 255 in all, or no
+                published ids are left for those that stay.
         """
         known = [name for name in source.names if name in self._new_ids]
         require(
@@ -55,8 +61,14 @@ class LabelMap:
         )
         classes = [*self.listed.classes, *self._kept(source)]
         require(len(classes) <= VOID, f"at most {VOID} classes by label map '{self.name}'", len(classes))
-        numbered = (replace(entry, id=number, dataset_id=number) for number, entry in enumerate(classes))
-        return ClassTable(self.name, tuple(numbered))
+        ids = list(self.ids or range(not self.void, len(self.listed) + (not self.void)))
+        ids += range(max(ids) + 1, max(ids) + 1 + len(classes) - len(ids))
+        published = check_published(ids, self.void, f"label map '{self.name}'")
+        numbered = (
+            replace(entry, id=number, dataset_id=value)
+            for number, (entry, value) in enumerate(zip(classes, ids, strict=True))
+        )
+        return ClassTable(self.name, tuple(numbered), **published)
 
     def new_ids(self, source: ClassTable) -> np.ndarray:
         """Return the ids in `table` by class id of `source`, (256,) uint8; VOID for what is dropped, and for VOID."""
@@ -91,13 +103,18 @@ def parse_label_map(document: object, where: str) -> LabelMap:
     Raises:
         InvalidInputError: An entry is missing, unknown or wrong, or two classes list the same name.
     """
-    form = f"a label map with name, unlisted ({' or '.join(_UNLISTED)}) and classes of thing, color and of in {where}"
+    form = (
+        f"a label map with name, unlisted ({' or '.join(_UNLISTED)}), void ({VOID} or 0) and classes of id, thing, "
+        f"color and of in {where}"
+    )
     require(isinstance(document, dict), form, f"{document!r:.80}")
     assert isinstance(document, dict)
     rows, unlisted = document.get("classes"), document.get("unlisted", _UNLISTED[0])
-    strange = document.keys() - {"name", "unlisted", "classes"}
+    void = document.get("void", VOID)
+    strange = document.keys() - {"name", "unlisted", "void", "classes"}
     require(not strange, form, f"an entry {', '.join(map(str, strange))}")
     require(unlisted in _UNLISTED, form, f"unlisted: {unlisted!r}")
+    require(void in (VOID, 0) and type(void) is int, form, f"void: {void!r}")
     require(isinstance(rows, dict), form, f"classes: {rows!r:.80}")
     assert isinstance(rows, dict)
     names: list[str] = []
@@ -107,9 +124,13 @@ def parse_label_map(document: object, where: str) -> LabelMap:
         names += row.get("of", [])
     twice = next((name for name in names if names.count(name) > 1), None)
     require(twice is None, f"each name in one `of` in {where}", f"'{twice}' in several: leave it in one")
-    classes = [{"id": number, "name": name, **rows[name]} for number, name in enumerate(rows)]
+    ids = tuple(row["id"] for row in rows.values() if "id" in row)
+    require(len(ids) in (0, len(rows)), form, "an id for some classes alone: say it for each, or for none")
+    check_published(ids, void, where)
+    classes = [{**rows[name], "id": number, "name": name} for number, name in enumerate(rows)]
     listed = parse_class_table({"name": document.get("name"), "classes": classes})
-    return LabelMap(listed, tuple(tuple(row.get("of", ())) for row in rows.values()), unlisted == "keep")
+    of = tuple(tuple(row.get("of", ())) for row in rows.values())
+    return LabelMap(listed, of, unlisted == "keep", ids, void)
 
 
 def _are_names(values: object) -> bool:

@@ -4,9 +4,9 @@ The rules:
 
 - An object and a track can match if they have the same class and their masks' IoU, the track's as last seen, is at
   least `MIN_OVERLAP`; among all pairs, the assignment of highest total IoU is taken.
-- Birth: an object without a match gets the next id in turn, 1 to 65535 and from the start again, skipping those in use.
+- Birth: an object without a match gets the next id in turn, 1 to 32767 and from the start again, skipping those in use.
 - Loss: a track without a match is remembered for `MEMORY_FRAMES` frames, then forgotten; its id may come again after
-  65535 others.
+  32767 others.
 - Reset: `reset` forgets all and begins with id 1, as does an image of another size, or one whose stamp lies more than
   `STEP_BACK_NS` before the latest (a bag that begins again).
 """
@@ -33,8 +33,8 @@ STEP_BACK_NS = 250_000_000
 """Clocks that are set right (ntpd steps above 0.128 s) and frames that come out of order (two at 10 Hz) step back by
 less; a recording that begins again goes back by more, as all but the shortest last longer."""
 
-LAST_ID = 65535
-"""The largest value that the instance image can hold."""
+LAST_ID = 32767
+"""The largest that the upper half of the panoptic image's signed 32 bits can hold."""
 
 _NEVER_NS = -(2**63)  # before all stamps
 
@@ -98,7 +98,7 @@ class InstanceTracker:
             stamp_ns: The frame's stamp; 0 where frames have none.
 
         Returns:
-            (n,) uint16, 1 to 65535, all different.
+            (n,) uint16, 1 to 32767, all different.
         """
         if result.instance.shape != self._size or stamp_ns < self._stamp_ns - STEP_BACK_NS:
             self.reset()
@@ -162,7 +162,7 @@ def with_ids(result: PanopticResult, ids: np.ndarray) -> PanopticResult:
         result: Of a frame.
         ids: (n,) uint16 from 1, all different, in the order of the table.
     """
-    new = np.zeros(LAST_ID + 1, np.uint16)
+    new = np.zeros(1 << 16, np.uint16)
     new[result.detections.ids] = ids
     instance = result.instance
     if instance.max(initial=0) > 255:

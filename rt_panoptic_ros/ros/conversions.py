@@ -14,7 +14,7 @@ import numpy as np
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import String
 
-from rt_panoptic_ros.frames.message_layout import class_names_text, detection_fields, image_layout
+from rt_panoptic_ros.frames.message_layout import class_names_text, detection_fields, image_layout, label_space_text
 from rt_panoptic_ros.frames.outputs import OUTPUTS
 from rt_panoptic_ros.msg import PanopticDetection, PanopticDetectionArray
 
@@ -45,7 +45,7 @@ def image_to_msg(pixels: np.ndarray, encoding: str, header: Header, reuse: Image
     """Return an image message with a copy of `pixels` and the given header.
 
     Args:
-        pixels: (H, W) or (H, W, C), uint8 or uint16, as the encoding says.
+        pixels: (H, W) or (H, W, C), of the type that the encoding says.
         encoding: One of sensor_msgs' image encodings.
         header: Taken as it is.
         reuse: A message to fill again instead of a new one, once nobody needs its content any more (publishing
@@ -74,7 +74,7 @@ def detections_to_msg(
     Args:
         detections: The objects.
         classes: Names of the class ids.
-        image_size: (height, width) of the camera image, px.
+        image_size: (height, width) of the labels, px.
         header: Taken as it is.
     """
     messages = [
@@ -111,10 +111,16 @@ def label_info_to_msg(classes: ClassTable, threshold: float) -> LabelInfo:
     """Return a class table in vision_msgs' form, with the score from which objects are told of."""
     from vision_msgs.msg import LabelInfo, VisionClass
 
-    class_map = [VisionClass(class_id=number, class_name=name) for number, name in enumerate(classes.names)]
+    ids = classes.published.tolist()
+    class_map = [VisionClass(class_id=ids[number], class_name=name) for number, name in enumerate(classes.names)]
     return LabelInfo(class_map=class_map, threshold=threshold)
 
 
 def class_names_to_msg(classes: ClassTable) -> String:
-    """Return a class table as JSON: {"name": ..., "classes": [{"id", "name", "thing", "color", "dataset_id"}, ...]}."""
+    """Return a class table as JSON, see `class_names_text`."""
     return String(data=class_names_text(classes))
+
+
+def label_space_to_msg(classes: ClassTable) -> String:
+    """Return the categories of the panoptic image as YAML, see `label_space_text`."""
+    return String(data=label_space_text(classes))

@@ -17,13 +17,13 @@ pytest.importorskip("rosbags", reason="bags need the package rosbags")
 from rt_panoptic_ros.msg import PanopticDetectionArray
 
 from rt_panoptic_ros.bags.messages import (
-    class_names_message,
     frame_messages,
+    latched_message,
     message_store,
 )
 from rt_panoptic_ros.frames.message_layout import decode_message
-from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS
-from rt_panoptic_ros.labeller import LabelledFrame
+from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, LATCHED_OUTPUTS, OUTPUTS
+from rt_panoptic_ros.labeller import LabelledFrame, OutputStyle
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.panoptic.tracking import with_ids
 from rt_panoptic_ros.records import CameraImage, DetectionTable, PanopticResult
@@ -57,10 +57,10 @@ def header() -> Header:
 def test_ros_reads_the_bytes_as_the_nodes_own_messages(ids: np.ndarray | None) -> None:
     labels = result() if ids is None else with_ids(result(), ids)
     image = CameraImage(np.zeros((48, 64, 3), np.uint8), "rgb")
-    frame = LabelledFrame(image, labels, CLASSES, tracked=ids is not None, timings_ms={})
+    frame = LabelledFrame(image, labels, CLASSES, tracked=ids is not None, timings_ms={}, size=(48, 64))
     stamped: Any = Image(header=header(), height=1, width=1, step=1, encoding="mono8", data=b"\0")
     read = message_store().deserialize_cdr(serialize_message(stamped), "sensor_msgs/msg/Image")
-    written = frame_messages(BAG_OUTPUTS, frame, read.header, 0.5, "dataset")
+    written = frame_messages(BAG_OUTPUTS, frame, read.header, OutputStyle())
 
     detections = deserialize_message(bytes(written["detections"]), PanopticDetectionArray)
     assert detections == conversions.detections_to_msg(labels.detections, CLASSES, (48, 64), header())
@@ -77,8 +77,17 @@ def test_ros_reads_the_bytes_as_the_nodes_own_messages(ids: np.ndarray | None) -
     assert instance.encoding == "mono16"
     assert np.unique(values).tolist() == ([0, 1, 2] if ids is None else [0, 3, 700])
     assert deserialize_message(bytes(written["overlay"]), Image).encoding == "rgb8"
-    assert list(written) == ["semantic", "instance", "confidence", "detections", "overlay"]
-    assert deserialize_message(bytes(class_names_message(CLASSES)), String) == conversions.class_names_to_msg(CLASSES)
+    for name, output in OUTPUTS.items():
+        if name in written and output.encoding:
+            pixels = frame.pixels(name, OutputStyle())
+            expected = conversions.image_to_msg(pixels, output.encoding, header())
+            assert deserialize_message(bytes(written[name]), Image) == expected
+    assert list(written) == [name for name in BAG_OUTPUTS if name not in LATCHED_OUTPUTS]
+    for name, make in (
+        ("class_names", conversions.class_names_to_msg),
+        ("label_space", conversions.label_space_to_msg),
+    ):
+        assert deserialize_message(bytes(latched_message(name, CLASSES)), String) == make(CLASSES)
 
 
 @pytest.mark.parametrize("name", ["PanopticDetection", "PanopticDetectionArray"])

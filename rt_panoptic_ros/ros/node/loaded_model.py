@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.drawing.overlay import warm_overlay
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.labeller import FrameLabeller
+from rt_panoptic_ros.labeller import FrameLabeller, OutputStyle
+from rt_panoptic_ros.model.label_map import read_label_map
 from rt_panoptic_ros.panoptic.class_filter import parse_class_names
 from rt_panoptic_ros.settings import parse_size
 
@@ -21,7 +22,7 @@ class LoadedModel:
     """A pipeline, ready to label, and what it was loaded for.
 
     The worker thread alone makes it, has it label and describe itself, and closes it, and with it the backend and all
-    that lies on a GPU. Other threads may ask `wanted_classes` meanwhile, which depends on nothing that changes.
+    that lies on a GPU. Other threads may `check` settings meanwhile, which depends on nothing that changes.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class LoadedModel:
                 "package, got nothing: start with `-p model:=PATH`, or set it and configure again"
             )
         self._structure = settings.structure()
+        label_map = read_label_map(settings.label_map) if settings.label_map else None
         self.pipeline = open_pipeline(
             settings.model,
             backend=settings.backend,
@@ -56,16 +58,16 @@ class LoadedModel:
             network_size=parse_size("network_size", settings.network_size),
             settings=stages,
         )
-        self.labeller = FrameLabeller(self.pipeline)
         try:
+            self.labeller = FrameLabeller(self.pipeline, label_map)
             self.pipeline.prepare(parse_size("camera_size", settings.camera_size))
             if settings.build_only and not self.pipeline.loaded:
                 raise InvalidInputError(
                     f"expected network_size or camera_size with build_only, as {settings.model} takes images of any "
                     "size, got neither: set one of them"
                 )
-            self.classes = self.pipeline.classes
-            self.wanted_classes(settings)
+            self.classes = self.labeller.classes
+            self.check(settings)
             warm_overlay(self.classes)
         except BaseException:
             self.close()
@@ -79,9 +81,26 @@ class LoadedModel:
         """Return the ids of the classes whose objects are wanted, None for all.
 
         Raises:
-            InvalidInputError: The model has no class of that name.
+            InvalidInputError: There is no class of that name.
         """
         return parse_class_names(settings.object_classes, self.classes)
+
+    def style(self, settings: NodeSettings) -> OutputStyle:
+        """Return what the images made of the labels look like.
+
+        Raises:
+            InvalidInputError: There is no class of that name.
+        """
+        return OutputStyle.of(settings.overlay_opacity, settings.palette, settings.mask_classes, self.classes)
+
+    def check(self, settings: NodeSettings) -> None:
+        """Check the settings that name classes.
+
+        Raises:
+            InvalidInputError: There is no class of that name.
+        """
+        self.wanted_classes(settings)
+        self.style(settings)
 
     def close(self) -> None:
         """Free everything."""

@@ -74,6 +74,12 @@ class NodeSettings:
         "empty if unknown. Images of other sizes are accepted all the same.",
         Change.INACTIVE,
     )
+    label_map: str = setting(
+        "",
+        "Label map that merges, renames and drops the model's classes: a YAML file, or the name of one in "
+        "config/label_maps; empty for the classes as they are.",
+        Change.INACTIVE,
+    )
     cameras: str = setting(
         "",
         "Several cameras that take turns, as NAME=TOPIC with commas between, such as front=/front/image_raw,"
@@ -111,6 +117,16 @@ class NodeSettings:
         "Names of the classes whose objects are told of, with commas between, such as person,vehicle; empty for all. "
         "The semantic image keeps all classes.",
     )
+    mask_classes: str = setting(
+        "",
+        "Names of the classes whose pixels ~/mask has and ~/depth_filtered lacks, with commas between, such as "
+        "person,sky; empty for all countable ones.",
+    )
+    output_size: str = setting(
+        "",
+        "Size of all outputs as HEIGHTxWIDTH in px, such as 480x640 to match a point cloud's: labels by nearest "
+        "neighbour; empty for the camera image's.",
+    )
     tracking: bool = setting(
         False, "Keep an object's id from image to image, by class and mask overlap; else ids count anew."
     )
@@ -131,7 +147,7 @@ class NodeSettings:
 
     def __post_init__(self) -> None:
         check_device(self.device)
-        for name in ("network_size", "camera_size"):
+        for name in ("network_size", "camera_size", "output_size"):
             parse_size(name, getattr(self, name))
         parse_cameras(self.cameras)
         parse_outputs(self.enabled_outputs)

@@ -14,6 +14,7 @@ from rt_panoptic_ros.ros.conversions import (
     detections_to_msg,
     image_to_msg,
     label_info_to_msg,
+    label_space_to_msg,
     output_classes,
 )
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
     from std_msgs.msg import Header
 
-    from rt_panoptic_ros.labeller import LabelledFrame
+    from rt_panoptic_ros.labeller import LabelledFrame, OutputStyle
     from rt_panoptic_ros.model.class_table import ClassTable
 
 MESSAGE_CLASSES = output_classes()
@@ -64,32 +65,28 @@ class PanopticOutputs:
             name for name, publisher in publishers if name in enabled and publisher.get_subscription_count()
         )
 
-    def publish(
-        self, wanted: Collection[str], frame: LabelledFrame, header: Header, opacity: float, palette: str
-    ) -> None:
+    def publish(self, wanted: Collection[str], frame: LabelledFrame, header: Header, style: OutputStyle) -> None:
         """Publish one frame's labels with the camera image's own header.
 
         Args:
             wanted: The outputs to publish; the frame must have the images that they are made from.
             frame: The labels.
             header: The camera image's.
-            opacity: Share of the class colours in the overlay, 0 to 1.
-            palette: The overlay's colours, see `render_overlay`.
+            style: What the images made of them look like.
         """
-        result, publishers = frame.result, self._publishers
-        # The largest first: its listener unpacks it while the others are published.
-        for name in ("instance", "semantic", "confidence"):
+        publishers = self._publishers
+        # The largest first: its listener unpacks it while the others are published. The overlay takes the longest.
+        for name in ("panoptic", "instance", "semantic", "confidence", "mask", "semantic_color"):
             if name in wanted:
-                self._publish_image(name, getattr(result, name), header)
+                self._publish_image(name, frame.pixels(name, style), header)
         if "detections" in wanted or "detections_2d" in wanted:
-            height, width = frame.image.pixels.shape[:2]
-            detections = detections_to_msg(result.detections, frame.classes, (height, width), header)
+            detections = detections_to_msg(frame.result.detections, frame.classes, frame.size, header)
             if "detections" in wanted:
                 publishers["detections"].publish(detections)
             if "detections_2d" in wanted:
                 publishers["detections_2d"].publish(detections_2d_to_msg(detections, lasting_ids=frame.tracked))
         if "overlay" in wanted:
-            self._publish_image("overlay", frame.overlay(opacity, palette), header)
+            self._publish_image("overlay", frame.pixels("overlay", style), header)
 
     def _publish_image(self, name: str, pixels: np.ndarray, header: Header) -> None:
         msg = image_to_msg(pixels, OUTPUTS[name].encoding, header, self._images[name])
@@ -117,16 +114,17 @@ class ModelTopics:
             return node.create_lifecycle_publisher(MESSAGE_CLASSES[output], f"{prefix}/{output}", qos.latched())
 
         prefixes = ("~", *(f"~/{name}" for name in cameras)) if "label_info" in MESSAGE_CLASSES else ()
-        self._class_names = publisher("class_names", "~")
+        self._class_names, self._label_space = publisher("class_names", "~"), publisher("label_space", "~")
         self._label_infos = [publisher("label_info", prefix) for prefix in prefixes]
 
     def publish(self, classes: ClassTable, score_threshold: float) -> None:
         """Publish the class table to present and future subscribers."""
         self._class_names.publish(class_names_to_msg(classes))
+        self._label_space.publish(label_space_to_msg(classes))
         for publisher in self._label_infos:
             publisher.publish(label_info_to_msg(classes, score_threshold))
 
     def destroy(self) -> None:
         """Take the topics away."""
-        for publisher in (self._class_names, *self._label_infos):
+        for publisher in (self._class_names, self._label_space, *self._label_infos):
             self._node.destroy_lifecycle_publisher(publisher)

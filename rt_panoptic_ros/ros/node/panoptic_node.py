@@ -36,6 +36,7 @@ from rt_panoptic_ros.ros.node.parameters import NodeParameters
 from rt_panoptic_ros.ros.node.transitions import serve_transitions, state_of
 from rt_panoptic_ros.ros.spinning import run_node
 from rt_panoptic_ros.ros.text_arguments import texts_kept
+from rt_panoptic_ros.settings import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +85,7 @@ class PanopticNode(LifecycleNode):
         self._lock = threading.RLock()
         self.streams: list[CameraStream] = []
         self.statistics: dict[str, FrameStatistics] = {}  # by camera; a camera's outlives its stream
-        self._node_parameters = NodeParameters(self, lambda: self.health.active, self._wanted_classes)
+        self._node_parameters = NodeParameters(self, lambda: self.health.active, self._check_settings)
         serve_transitions(self, self._worker)
         self.create_service(Trigger, "~/reset_tracking", self._on_reset_tracking)
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -336,12 +337,13 @@ class PanopticNode(LifecycleNode):
             class_ids=model.wanted_classes(settings),
             tracking=settings.tracking,
             images=images_of(wanted),
+            output_size=parse_size("output_size", settings.output_size),
             settings=stages,
         )
         self.health.model = model.pipeline.describe()
         self.health.fallback = model.pipeline.fallback
         labelled_s = time.perf_counter()
-        stream.outputs.publish(wanted, frame, header, settings.overlay_opacity, settings.palette)
+        stream.outputs.publish(wanted, frame, header, model.style(settings))
         published_s = time.perf_counter()
         return {
             "decode": (decoded_s - start_s) * 1e3,
@@ -355,10 +357,10 @@ class PanopticNode(LifecycleNode):
         since_arrival_ms, age_ms = (time.monotonic() - image.arrival_s) * 1e3, image.stream.age_ms(image.msg.header)
         image.stream.statistics.finish(since_arrival_ms, age_ms)
 
-    def _wanted_classes(self, settings: NodeSettings) -> frozenset[int] | None:
-        """Return the ids of the classes whose objects are wanted, None for all or without a model."""
-        model = self._model
-        return None if model is None else model.wanted_classes(settings)
+    def _check_settings(self, settings: NodeSettings) -> None:
+        """Check the settings that name classes, where there is a model."""
+        if (model := self._model) is not None:
+            model.check(settings)
 
     def _on_reset_tracking(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if (model := self._model) is not None:
