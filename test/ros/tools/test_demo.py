@@ -56,3 +56,8 @@ def test_the_users_own_domain_and_profile_are_kept():
     assert own.items() <= environment.items()
     assert PROFILE_VARIABLES[1] not in environment
     assert set(PROFILE_VARIABLES) <= local_environment({}, DOMAIN).keys()
+
+
+def test_processes_stay_on_this_machine_on_humble_too():
+    assert local_environment({}, DOMAIN)["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert local_environment({"ROS_DISTRO": "humble"}, DOMAIN)["ROS_LOCALHOST_ONLY"] == "1"
