@@ -16,6 +16,7 @@ matched with its image although the node leaves images out that it has no time f
 from typing import Any
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.launch_description import LaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import ComposableNodeContainer
@@ -29,7 +30,6 @@ from ros2_benchmark import (
 )
 from std_msgs.msg import String
 
-from launch import LaunchDescription
 from rt_panoptic_ros.frames.outputs import OUTPUTS
 from rt_panoptic_ros.resources import share_directory
 from rt_panoptic_ros.ros import qos

@@ -56,8 +56,8 @@ def load(path):
 def stand_ins(monkeypatch):
     """Have what comes with a ROS distribution alone be imported as `Recorded`."""
     names = (
-        "launch", "launch.actions", "launch.launch_description_sources", "launch.substitutions", "launch_ros",
-        "launch_ros.actions", "launch_ros.descriptions", "ros2_benchmark",
+        "launch", "launch.actions", "launch.launch_description", "launch.launch_description_sources",
+        "launch.substitutions", "launch_ros", "launch_ros.actions", "launch_ros.descriptions", "ros2_benchmark",
     )  # fmt: skip
     for name in names:
         module = ModuleType(name)
