@@ -31,7 +31,7 @@ from rt_panoptic_ros.ros.doctor.node_rules import diagnose
 from rt_panoptic_ros.ros.doctor.observation import Waits, examine
 from rt_panoptic_ros.ros.doctor.verdicts import format_report
 from rt_panoptic_ros.ros.node.panoptic_node import PanopticNode
-from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES, shipped_profile
+from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES, profile_environment
 
 TIMEOUT_S = 60.0
 SECONDS = 1.0
@@ -503,7 +503,8 @@ def test_large_images_without_the_profile_are_lost(graph, programs, small_bundle
     lost = next(verdict for verdicts in looks for verdict in verdicts if "lost" in verdict.cause)
     assert lost.is_fault
     assert f"in the terminal of the {'node' if sender == '/panoptic_node' else 'camera'} {sender}" in lost.remedy
-    assert lost.commands[0] == f"export {PROFILE_VARIABLES[0]}={shipped_profile()}"
+    name, path = next(iter(profile_environment(without).items()))
+    assert lost.commands[0] == f"export {name}={path}"
 
 
 def test_a_rate_limit_that_lets_nothing_through(graph, fake_node):
