@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from rt_panoptic_ros.ros.node.frame_statistics import FUTURE_MS, LATE_SHARE, OUTCOMES, Latencies
+from rt_panoptic_ros.ros.node.frame_statistics import (
+    DEPTH_OUTCOMES,
+    FUTURE_MS,
+    LATE_SHARE,
+    OUTCOMES,
+    UNLOCATED,
+    Latencies,
+)
 from rt_panoptic_ros.ros.node.node_settings import Periods
 
 if TYPE_CHECKING:
@@ -24,6 +31,9 @@ if TYPE_CHECKING:
 
 OUTPUT_TOPIC = " topic"
 """What follows an output's name in the key whose value is its topic."""
+
+INPUT_PUBLISHERS = " publishers"
+"""What follows an input's name in the key whose value says how many publish it; that of its topic ends in ` input`."""
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 _CALM = 3  # reports without new trouble after which a warning or error ends
@@ -111,6 +121,9 @@ class CameraHealth:
     report: FrameReport
     obstacle: str = ""  # what the graph says that keeps all images away
     outputs: Mapping[str, str] = field(default_factory=dict)  # {name: topic}
+    inputs: Mapping[str, tuple[str, int]] = field(
+        default_factory=dict
+    )  # {depth, camera_info: topic, publishers} wanted
 
 
 class CameraWatch:
@@ -123,6 +136,11 @@ class CameraWatch:
             "failed": Trouble(_ERROR, "{} frames failed with an unexpected error: see the node's log"),
             "refused": Trouble(_WARN, "{} frames refused: see the node's log"),
             "lost": Trouble(_WARN, "{} frames lost in transport: see the node's log"),
+            **{
+                outcome: Trouble(_WARN, f"{{}} frames {outcome}: see the node's log")
+                for outcome in DEPTH_OUTCOMES
+                if outcome != "located"
+            },
         }
         self._late = False
         self._turning = 0  # reports that speak for the other state
@@ -215,6 +233,8 @@ def _camera_status(node: str, camera: CameraHealth, finding: Finding) -> Diagnos
             **{f"{output}{OUTPUT_TOPIC}": topic for output, topic in camera.outputs.items()},
             "camera publishers": str(camera.publishers),
             "subscribed to camera": str(camera.subscribed),
+            **{f"{name} input": topic for name, (topic, _) in camera.inputs.items()},
+            **{f"{name}{INPUT_PUBLISHERS}": str(number) for name, (_, number) in camera.inputs.items()},
             "silence (s)": f"{camera.silence_s:.2f}",
             "input rate (Hz)": f"{report.input_hz:.2f}",
             "period (ms)": "unknown" if report.period_ms is None else f"{report.period_ms:.2f}",
@@ -226,6 +246,9 @@ def _camera_status(node: str, camera: CameraHealth, finding: Finding) -> Diagnos
 
 def _frames_and_times(counts: FrameCounts, times_ms: Percentiles) -> dict[str, str]:
     values = {f"frames {outcome}": str(counts[outcome]) for outcome in OUTCOMES}
+    if any(counts[outcome] for outcome in DEPTH_OUTCOMES):
+        values |= {f"frames {outcome}": str(counts[outcome]) for outcome in DEPTH_OUTCOMES}
+        values[UNLOCATED] = str(counts[UNLOCATED])
     for stage, percentiles in times_ms.items():
         values |= {f"{stage} {p} (ms)": f"{ms:.2f}" for p, ms in zip(("p50", "p95"), percentiles, strict=True)}
     return values
