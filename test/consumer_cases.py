@@ -1,4 +1,4 @@
-"""What the tests of consumers share: how each is connected, a scene, a camera that shows it, and messages joined by stamp.
+"""What the tests of consumers share: how each is connected, a scene, a camera that shows it, and joining by stamps.
 
 docs/consumers.md shows what `CONSUMERS` says, held equal by test/ros/consumers/test_page.py.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import rclpy
 from node_cases import activated
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from rt_panoptic_ros.model.bundle import read_bundle
@@ -85,7 +85,7 @@ SIZE = (12, 16)
 
 
 def scene(height=SIZE[0], width=SIZE[1], ids=(1, 2)):
-    """Return what is seen: void above, ground below, a person on the left, a vehicle on the right, a lone person's pixel."""
+    """Return what is seen: void above, ground below, a person on the left, a vehicle on the right."""
     semantic = np.full((height, width), GROUND, np.uint8)
     semantic[: height // 4] = VOID
     instance = np.zeros((height, width), np.uint16)
@@ -141,11 +141,11 @@ class Joined:
 
     def _add(self, topic, msg):
         self._waiting[topic].append(msg)
-        parts = {topic: self._nearest(topic, stamp_ns(msg)) for topic in self._waiting}
+        parts = {name: self._nearest(name, stamp_ns(msg)) for name in self._waiting}
         if all(parts.values()):
             self.sets.append(parts)
-            for topic, part in parts.items():
-                self._waiting[topic].remove(part)
+            for name, part in parts.items():
+                self._waiting[name].remove(part)
 
     def _nearest(self, topic, time_ns):
         near = [msg for msg in self._waiting[topic] if abs(stamp_ns(msg) - time_ns) <= self._slack_ns]

@@ -1,7 +1,7 @@
 """Kimera-Semantics' clouds of class colours, and the lookup of their colours, replayed on our messages.
 
-Read in MIT-SPARK's Kimera-Semantics: kimera_semantics/src/color.cpp, csv_iterator.cpp, semantic_tsdf_integrator_fast.cpp and
-kimera_semantics_ros/include/kimera_semantics_ros/depth_map_to_pointcloud.h (depth_image_proc's).
+Read in MIT-SPARK's Kimera-Semantics: kimera_semantics/src/color.cpp, csv_iterator.cpp and
+semantic_tsdf_integrator_fast.cpp, and kimera_semantics_ros' depth_map_to_pointcloud.h (depth_image_proc's).
 """
 
 from __future__ import annotations
