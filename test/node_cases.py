@@ -21,7 +21,7 @@ from rt_panoptic_ros.ros.node.frame_statistics import OUTCOMES
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 TIMEOUT_S = 60.0
-KINDS = output_classes(("semantic", "instance", "detections", "confidence", "overlay"))
+KINDS = output_classes()
 
 
 def picture(number: int, size: tuple[int, int] = (6, 8), encoding: str = "rgb8") -> Image:

@@ -88,6 +88,44 @@ def test_a_bag_with_its_labels(label: Label, options: BagOptions, tmp_path: Path
     assert repr(alone) == repr(topics[f"{NODE}/detections"])
 
 
+def test_outputs_for_consumers_in_groups_of_another_size(label: Label, tmp_path: Path) -> None:
+    groups = tmp_path / "groups.yaml"
+    classes = {
+        name: {"id": value, "thing": True, "color": [value, 0, 0], "of": [name]}
+        for name, value in (("car", 30), ("pedestrian", 20))
+    }
+    groups.write_text(yaml.safe_dump({"name": "groups", "unlisted": "drop", "void": 0, "classes": classes}))
+    wanted = ("semantic", "instance", "detections", "mask", "panoptic", "semantic_color", "class_names", "label_space")
+    source = make_bag(tmp_path / "drive", drive(2))
+    label(source, tmp_path / "out", outputs=wanted, label_map=str(groups), output_size=(24, 32), mask_classes="car")
+    topics = {name.rpartition("/")[2]: entries for name, entries in by_topic(tmp_path / "out").items()}
+    table = json.loads(topics["class_names"][0][1].data)
+    assert ([row["id"] for row in table["classes"]], table["void"]) == ([30, 20], 0)
+    space = yaml.safe_load(topics["label_space"][0][1].data)
+    assert space["label_names"] == [
+        {"label": 0, "name": "unknown"}, {"label": 30, "name": "car"}, {"label": 20, "name": "pedestrian"},
+    ]  # fmt: skip
+    objects = 0
+    for number in range(2):
+        messages = {name: topics[name][number][1] for name in wanted if name not in ("class_names", "label_space")}
+        semantic, instance, mask = (pixels_of(messages[name]) for name in ("semantic", "instance", "mask"))
+        panoptic = messages["panoptic"].data.view(np.int32).reshape(24, 32)
+        assert messages["panoptic"].encoding == "32SC1"
+        assert set(np.unique(semantic)) <= {0, 20, 30}
+        np.testing.assert_array_equal(panoptic & 0xFFFF, semantic)
+        np.testing.assert_array_equal(panoptic >> 16, instance)
+        np.testing.assert_array_equal(mask, np.where(semantic == 30, 255, 0))
+        np.testing.assert_array_equal(messages["semantic_color"].data.reshape(24, 32, 3)[..., 0], semantic)
+        listed = messages["detections"]
+        assert (listed.height, listed.width) == (24, 32)
+        assert {entry.class_id for entry in listed.detections} <= {20, 30}
+        assert [entry.instance_id for entry in listed.detections] == list(range(1, len(listed.detections) + 1))
+        areas = np.bincount(instance.ravel(), minlength=len(listed.detections) + 1)[1:]
+        assert [entry.area for entry in listed.detections] == areas.tolist()
+        objects += len(listed.detections)
+    assert objects
+
+
 def test_the_overlay_as_it_is_asked_for(label: Label, options: BagOptions, tmp_path: Path) -> None:
     source, out = make_bag(tmp_path / "drive", drive(1)), tmp_path / "out"
     looks = {"outputs": ("overlay",), "opacity": 0.75, "palette": "colorblind"}

@@ -177,7 +177,8 @@ def test_the_journal_of_another_run_is_refused(label: Label, source: Path, tmp_p
         label(source, out, stop_at("labelling", 5))
     for changes, named in (
         ({"tracking": True}, "tracking"), ({"topics": ()}, "topics"), ({"outputs": ("instance",)}, "outputs"),
-        ({"object_classes": "car"}, "object classes"),
+        ({"object_classes": "car"}, "object classes"), ({"label_map": "people"}, "label map"),
+        ({"output_size": (24, 32)}, "output size"),
     ):  # fmt: skip
         with pytest.raises(InvalidInputError, match=f"was begun with, got other {named}: .*--force"):
             label(source, out, **changes)

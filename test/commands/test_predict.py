@@ -236,6 +236,30 @@ class TestObjects:
                 main(["predict", "--source", "a.png", "--out", "out", "--model", "any", "--opacity", wrong])
             assert f"expected a number from 0 to 1, got '{wrong}'" in capsys.readouterr().err
 
+    def test_groups_at_another_size(self, tmp_path: Path) -> None:
+        groups = tmp_path / "groups.yaml"
+        classes = {
+            "mover": {"id": 9, "thing": True, "color": [255, 0, 0], "of": ["car", "bicyclist"]},
+            "person": {"id": 4, "thing": True, "color": [0, 255, 0], "of": ["pedestrian"]},
+        }
+        groups.write_text(yaml.safe_dump({"name": "groups", "unlisted": "drop", "void": 0, "classes": classes}))
+        run(
+            self.frames(tmp_path / "in"), tmp_path / "out", label_map=str(groups), output_size=(12, 30),
+            mask_classes="person", also=["mask", "semantic_color"],
+        )  # fmt: skip
+        semantic, mask, color, instance = (
+            read(tmp_path / "out" / name / "2.png") for name in ("semantic", "mask", "semantic_color", "instance")
+        )
+        assert semantic.shape == (12, 30)
+        assert semantic[6, [0, 4, 12, 22]].tolist() == [0, 9, 9, 4]
+        assert instance[6, [0, 4, 12, 22]].tolist() == [0, 1, 3, 2]
+        np.testing.assert_array_equal(mask == 255, semantic == 4)
+        assert color[6, [0, 4, 22]].tolist() == [[0, 0, 0], [255, 0, 0], [0, 255, 0]]
+        document = json.loads((tmp_path / "out" / "panoptic.json").read_text(encoding="utf-8"))
+        assert [row["id"] for row in document["categories"]] == [9, 4]
+        listed = [[s["category_id"] for s in entry["segments_info"]] for entry in document["annotations"]]
+        assert [sorted(ids) for ids in listed] == [[4, 9], [4, 9, 9]]
+
     def test_a_class_that_is_no_thing_is_refused_before_anything_is_written(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError, match="countable classes"):
             run(self.frames(tmp_path / "in"), tmp_path / "out", object_classes="road")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,12 @@ import pytest
 
 from rt_panoptic_ros.drawing.color_vision import lab
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.model.class_table import ClassTable, load_class_table, parse_class_table
+from rt_panoptic_ros.model.class_table import (
+    ClassTable,
+    load_class_table,
+    parse_class_table,
+    parse_published_table,
+)
 from rt_panoptic_ros.model.label_map import parse_label_map, read_label_map
 from rt_panoptic_ros.records import VOID
 
@@ -56,6 +62,32 @@ class TestApplying:
         assert few.table(once) == once
         assert few.new_ids(once)[: len(once)].tolist() == [*range(len(once))]
 
+    @pytest.mark.parametrize(
+        ("ids", "void", "published"),
+        [
+            (None, None, {}),
+            (None, 0, {"published_ids": (1, 2, 3, 4, 5), "published_void": 0}),
+            ([7, 3, 200], None, {"published_ids": (7, 3, 200, 201, 202)}),
+            ([0, 1, 2], 255, {}),
+        ],
+    )
+    def test_published_ids(self, ids: list[int] | None, void: int | None, published: dict[str, Any]) -> None:
+        source = table("tree", "road", "pedestrian", "car", "dog")
+        rows = {
+            name: row | ({} if ids is None else {"id": ids[number]})
+            for number, (name, row) in enumerate(DOCUMENT["classes"].items())
+        }
+        document = {**DOCUMENT, "classes": rows} | ({} if void is None else {"void": void})
+        mapped = parse_label_map(document, "here").table(source)
+        assert [entry.id for entry in mapped.classes] == [*range(5)]  # inside, nothing changes
+        values = list(published.get("published_ids", range(5)))
+        assert [entry.dataset_id for entry in mapped.classes] == values
+        assert mapped.published[:5].tolist() == values
+        assert mapped.published[VOID] == published.get("published_void", VOID)
+        assert mapped.as_published is not bool(published)
+        assert parse_published_table(mapped.published_document()) == mapped
+        assert parse_class_table(mapped.to_document()) == replace(mapped, published_ids=(), published_void=VOID)
+
     def test_another_class_can_take_a_name(self) -> None:
         rows = {"a": {"thing": True, "color": COLOR, "of": ["b"]}, "b": {"thing": True, "color": COLOR, "of": ["a"]}}
         assert parse_label_map({"name": "swap", "classes": rows}, "here").new_ids(table("a", "b"))[:2].tolist() == [
@@ -85,6 +117,23 @@ class TestFiles:
             ({"classes": {}}, "ids of table 'few' to be 0, 1, 2"),
             ({"classes": {"a": {"thing": "yes", "color": COLOR}}}, "class a: "),
             ({"classes": {"a": {"thing": True, "color": COLOR, "off": []}}}, "class a: "),
+            ({"void": 7}, "void: 7"),
+            ({"void": False}, "void: False"),
+            (
+                {"classes": {"a": {"id": 255, "thing": True, "color": COLOR}}},
+                r"different ids .* got \[255\] and void 255",
+            ),
+            ({"classes": {"a": {"id": -1, "thing": True, "color": COLOR}}}, r"ids from 0 to 255, .* got \[-1\]"),
+            ({"classes": {"a": {"id": "7", "thing": True, "color": COLOR}}}, r"ids from 0 to 255, .* got \['7'\]"),
+            ({"void": 0, "classes": {"a": {"id": 0, "thing": True, "color": COLOR}}}, r"got \[0\] and void 0"),
+            (
+                {"classes": {name: {"id": 3, "thing": True, "color": COLOR} for name in "ab"}},
+                r"different ids from 0 to 255, .* got \[3, 3\] and void 255",
+            ),
+            (
+                {"classes": {"a": {"id": 1, "thing": True, "color": COLOR}, "b": {"thing": True, "color": COLOR}}},
+                "an id for some classes alone",
+            ),
             ({"classes": {"a": {"thing": True, "color": COLOR, "of": "road"}}}, "class a: "),
             ({"classes": {"a": {"thing": True, "color": [1, 2]}}}, "color"),
             (

@@ -172,12 +172,16 @@ class Graph:
             self.executor.remove_node(node)
             if hasattr(node, "finish"):
                 node.finish()
-            node.destroy_node()
-            # rclpy's lifecycle nodes hold their state machine, and its services stay on the graph until both are
-            # collected: the next test's clients would find more than one server, and never be ready.
-            vars(node).clear()
+            _end(node)
         self.executor.shutdown()
         rclpy.shutdown(context=self.context)
+
+
+def _end(node: Any) -> None:
+    node.destroy_node()
+    # rclpy's lifecycle nodes hold their state machine, and its services stay on the graph until both are collected:
+    # the next test's clients would find more than one server, and never be ready.
+    vars(node).clear()
 
 
 class Programs:
@@ -232,6 +236,22 @@ class Programs:
                 process.wait()
 
 
+def _participants() -> int:
+    """Count the sockets of this process on its domain's ports: each of the middleware's participants has some."""
+    first = 7400 + 250 * int(os.environ["ROS_DOMAIN_ID"])
+    sockets = [line.split() for line in Path("/proc/self/net/udp").read_text().splitlines()[1:]]
+    bound = {f"socket:[{words[9]}]" for words in sockets if first <= int(words[1].split(":")[1], 16) < first + 250}
+    return sum(path.resolve().name in bound for path in Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nobody() -> Iterator[None]:
+    """No participant outlives its test, or its module where all of it shares one: later tests would meet its nodes."""
+    before = _participants()
+    yield
+    assert _participants() == before, "participants of this test are left in this process"
+
+
 @pytest.fixture
 def graph() -> Iterator[Graph]:
     graph = Graph()
@@ -271,10 +291,15 @@ def fake_node(graph: Graph) -> Callable[..., Any]:
 
         overrides = [Parameter(name, value=value) for name, value in {"model": "fake", **parameters}.items()]
         arguments = ["--ros-args", *(word for rule in rules for word in ("-r", rule))]
-        node = PanopticNode(
-            pipeline_factory=opened, periods=periods, context=graph.context, parameter_overrides=overrides,
-            cli_args=arguments,
-        )  # fmt: skip
+        node = PanopticNode.__new__(PanopticNode)
+        try:
+            node.__init__(
+                pipeline_factory=opened, periods=periods, context=graph.context, parameter_overrides=overrides,
+                cli_args=arguments,
+            )  # fmt: skip
+        except InvalidInputError:  # what there is of it would stay on the graph
+            _end(node)
+            raise
         node.pipelines = pipelines
         return graph.add(node)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import cv2
@@ -26,29 +25,34 @@ TEXTS = [
 ]  # fmt: skip
 
 
-@cache
-def _keeper():
-    """Return a node that stays: without it, the middleware's participant would come and go with each of hundreds."""
+@pytest.fixture(scope="module")
+def received():
+    """Return what gives the settings that a node gets from a command line.
+
+    One node stays meanwhile: without it, the middleware's participant would come and go with each of hundreds.
+    """
     context = rclpy.Context()
     rclpy.init(context=context)
-    return rclpy.create_node("keeper", context=context)
+    keeper = rclpy.create_node("keeper", context=context)
 
+    def received(arguments, record=PlayerSettings, name="player"):
+        with texts_kept(["program", *arguments], record) as kept:
+            node = rclpy.create_node(
+                name, context=context, cli_args=kept, use_global_arguments=False,
+                automatically_declare_parameters_from_overrides=True,
+            )  # fmt: skip
+        try:
+            return declare_settings(node, record)
+        finally:
+            node.destroy_node()
 
-def received(arguments, record=PlayerSettings, name="player"):
-    """Return the settings that a node gets from a command line."""
-    with texts_kept(["program", *arguments], record) as kept:
-        node = rclpy.create_node(
-            name, context=_keeper().context, cli_args=kept, use_global_arguments=False,
-            automatically_declare_parameters_from_overrides=True,
-        )  # fmt: skip
-    try:
-        return declare_settings(node, record)
-    finally:
-        node.destroy_node()
+    yield received
+    keeper.destroy_node()
+    rclpy.shutdown(context=context)
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text_on_the_command_line_is_kept(text):
+def test_a_text_on_the_command_line_is_kept(received, text):
     assert received(["--ros-args", "-p", f"source:={text}", "-p", "rate_hz:=1e1"]).source == text
     settings = received(["--ros-args", "--param", f"player:frame_id:={text}", "-p", "loop:=true"])
     assert (settings.frame_id, settings.loop) == (text, True)
@@ -56,7 +60,7 @@ def test_a_text_on_the_command_line_is_kept(text):
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
-def test_any_text_is_kept(text):
+def test_any_text_is_kept(received, text):
     # Already what users have learned to write: quotes inside of quotes.
     expected = yaml.safe_load(text) if text[:1] in "'\"" and _is_yaml(text) else text
     assert received(["--ros-args", "-p", f"source:={text}"]).source == expected
@@ -70,7 +74,7 @@ def _is_yaml(text):
 
 
 @pytest.mark.parametrize("written", ["'0016'", '"0016"', "!!str 0016"])
-def test_quotes_of_the_users_own_are_no_part_of_the_text(written):
+def test_quotes_of_the_users_own_are_no_part_of_the_text(received, written):
     assert received(["--ros-args", "-p", f"source:={written}"]).source == "0016"
 
 
@@ -83,7 +87,7 @@ def test_only_ros_arguments_of_text_parameters_are_touched():
 
 @pytest.mark.parametrize("text", ["0016", "0x10", "1e3", "16", ".5", "nan", "true", "y", "null", "~", ""])
 @pytest.mark.parametrize("place", ["/**", "/player", "player"])
-def test_a_text_in_a_parameter_file_is_kept(tmp_path, text, place):
+def test_a_text_in_a_parameter_file_is_kept(received, tmp_path, text, place):
     path = tmp_path / "params.yaml"
     path.write_text(f"{place}:\n  ros__parameters:\n    source: {text}  # a folder\n    rate_hz: 1e1\n", "utf-8")
     found = received(["--ros-args", "--params-file", str(path)])
@@ -98,7 +102,7 @@ def test_a_parameter_file_without_such_text_is_given_as_it_is(tmp_path):
             assert kept == given
 
 
-def test_the_nodes_own_texts_are_kept():
+def test_the_nodes_own_texts_are_kept(received):
     found = received(["--ros-args", "-p", "model:=0016", "-p", "object_classes:=null"], NodeSettings)
     assert (found.model, found.object_classes) == ("0016", "null")
     assert received(["--ros-args", "-p", "object_classes:=[a]"], NodeSettings).object_classes == "[a]"

@@ -492,6 +492,47 @@ def test_the_class_filter_changes_between_frames_and_refuses_unknown_names(graph
     assert objects_of(4) == (1, 1)
 
 
+def test_groups_sizes_and_masks_follow_at_once(graph, fake_node, tmp_path):
+    groups = tmp_path / "groups.yaml"
+    groups.write_text(
+        "{name: groups, void: 0, unlisted: drop, classes: {"
+        "open: {id: 40, thing: false, color: [1, 2, 3], of: [sky, road]}, "
+        "mover: {id: 7, thing: true, color: [4, 5, 6], of: [car]}}}"
+    )
+    node = activated(fake_node(image_reliability="reliable", label_map=str(groups), mask_classes="open"))
+    outputs = ("semantic", "panoptic", "mask", "semantic_color", "detections")
+    camera = Camera(graph, outputs).connected()
+    spaces, latched = [], QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    camera.node.create_subscription(String, "/panoptic_node/label_space", spaces.append, latched)
+    graph.spin_until(lambda: spaces, "for the latched label space")
+    assert "label: 40" in spaces[0].data
+
+    def shown(number):
+        for got in camera.received.values():
+            got.clear()
+        camera.send(picture(number))
+        camera.await_outputs(1)
+        parts = {name: got[0] for name, got in camera.received.items()}
+        assert all(message.header == picture(number).header for message in parts.values())
+        assert len({(message.height, message.width) for message in parts.values()}) == 1
+        return parts
+
+    parts = shown(0)  # all of the fake's pixels are sky, and its object is a car
+    assert (parts["semantic"].height, set(parts["semantic"].data), set(parts["mask"].data)) == (6, {40}, {255})
+    assert set(np.frombuffer(parts["panoptic"].data, np.int32)) == {40, 1 << 16 | 40}
+    assert parts["semantic_color"].data[:3].tolist() == [1, 2, 3]
+    (entry,) = parts["detections"].detections
+    assert (entry.class_id, entry.class_name, entry.area) == (7, "mover", 24)
+    assert set_parameters(node, output_size="3x4", mask_classes="").successful
+    parts = shown(5)  # of no group
+    assert (parts["semantic"].height, set(parts["semantic"].data), set(parts["mask"].data)) == (3, {0}, {0})
+    assert set(np.frombuffer(parts["panoptic"].data, np.int32)) == {0, 1 << 16}
+    assert parts["detections"].detections[0].area == 6
+    assert set_parameters(node, mask_classes="car").reason.startswith(
+        "expected mask_classes to be names of classes (open"
+    )
+
+
 def test_the_palette_changes_between_frames_and_the_class_table_does_not(graph, fake_node):
     node = activated(fake_node(image_reliability="reliable"))
     camera = Camera(graph, ("overlay",)).connected()

@@ -75,6 +75,9 @@ def test_an_accepted_change_is_another_record(fake_node):
         ({"network_size": "big"}, "network_size as HEIGHTxWIDTH"),
         ({"model": "other"}, "deactivate it first (ros2 lifecycle set /panoptic_node deactivate)"),
         ({"backend": "torch"}, "deactivate it first"),
+        ({"label_map": "people"}, "deactivate it first"),
+        ({"output_size": "12"}, "output_size as HEIGHTxWIDTH"),
+        ({"mask_classes": "road,rain"}, "expected mask_classes to be names of classes (sky, "),
         ({"image_reliability": "perhaps"}, "one of best_effort, reliable"),
         ({"autostart": False}, "read-only"),
         ({"max_rate_hz": -1.0}, "out of range"),
@@ -101,7 +104,7 @@ def test_setting_the_same_value_is_no_change(fake_node):
 
 ANOTHER = {  # value of each live parameter of the node that isn't its default
     "max_rate_hz": 1000.0, "enabled_outputs": "semantic", "lazy": False, "object_classes": "pedestrian",
-    "tracking": True, "overlay_opacity": 0.25, "palette": "colorblind",
+    "tracking": True, "overlay_opacity": 0.25, "palette": "colorblind", "mask_classes": "road", "output_size": "12x16",
 }  # fmt: skip
 
 
@@ -128,7 +131,7 @@ def test_every_live_parameter_changes_while_frames_flow(graph, fake_node):
 def test_structure_changes_while_inactive_and_takes_effect_on_activation(fake_node):
     node = activated(fake_node())
     node.trigger_deactivate()
-    assert change(node, network_size="64x96", camera_size="48x64", backend="torch").successful
+    assert change(node, network_size="64x96", camera_size="48x64", backend="torch", label_map="people").successful
     assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
     first, second = node.pipelines
     assert first.closed
