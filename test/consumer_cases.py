@@ -57,7 +57,7 @@ CONSUMERS = {
     "Hydra": Consumer({"image_topic": COLOR}, _hydra("semantic")),
     "Hydra with instances, and Khronos": Consumer({"image_topic": COLOR, "tracking": "true"}, _hydra("panoptic")),
     "Nav2": Consumer(
-        {"image_topic": COLOR, "output_size": "6x8"},
+        {"image_topic": COLOR, "output_size": "480x640"},
         {
             "segmentation_topic": f"{OUTPUT}/semantic",
             "confidence_topic": f"{OUTPUT}/confidence",
@@ -130,13 +130,13 @@ def consumer_node(graph, name):
 class Joined:
     """Hands on sets of messages of equal stamps, or of stamps that differ by no more than the slack."""
 
-    def __init__(self, node, topics, slack_s=0.0, profile=None):
+    def __init__(self, node, topics, slack_s=0.0, profile=None, prefix=""):
         self.sets = []
         self._slack_ns = slack_s * 1e9
         self._waiting = {topic: [] for topic in topics}
         for topic, kind in topics.items():
             node.create_subscription(
-                kind, topic, lambda msg, topic=topic: self._add(topic, msg), profile or qos.stream("reliable")
+                kind, prefix + topic, lambda msg, topic=topic: self._add(topic, msg), profile or qos.stream("reliable")
             )
 
     def _add(self, topic, msg):

@@ -25,7 +25,7 @@ from sensor_msgs.msg import Image, PointCloud2
 
 from rt_panoptic_ros.records import VOID
 
-vision_msgs = pytest.importorskip("vision_msgs.msg", reason="needs vision_msgs (scripts/make_environment --with-tests)")
+vision_msgs = pytest.importorskip("vision_msgs.msg", reason="needs vision_msgs")
 
 LATCHED = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 COSTS = {"ground": 0, "person": 254}  # the layer's class types
@@ -51,16 +51,15 @@ class Layer:
         assert pixels == cloud.width * cloud.height  # else the layer drops the frame
         assert len(segmentation.data) == len(confidence.data) == pixels  # it reads row by row without a step
         names = {entry.class_id: entry.class_name for entry in self.infos[0].class_map if entry.class_name in COSTS}
-        points = np.frombuffer(cloud.data, np.float32).reshape(pixels, -1)[:, :3]
-        best = {}
-        for index, (x, y, z) in enumerate(points):
-            if not np.isfinite(z) or not NEAREST_M**2 < x * x + y * y + z * z < FARTHEST_M**2:
-                continue
-            tile = int(np.floor(x / RESOLUTION_M)), int(np.floor(y / RESOLUTION_M))
-            if tile not in best or confidence.data[index] > confidence.data[best[tile]]:
-                best[tile] = index
-        chosen = {tile: (segmentation.data[index], confidence.data[index]) for tile, index in best.items()}
-        return {tile: (names[number], sure) for tile, (number, sure) in chosen.items() if number in names}
+        classes, sure = (np.frombuffer(msg.data, np.uint8) for msg in (segmentation, confidence))
+        x, y, z = np.frombuffer(cloud.data, np.float32).reshape(pixels, -1)[:, :3].T
+        square = x**2 + y**2 + z**2
+        seen = np.flatnonzero(np.isfinite(z) & (square > NEAREST_M**2) & (square < FARTHEST_M**2))
+        seen = seen[np.argsort(-sure[seen].astype(int), kind="stable")]
+        tiles = np.floor(np.stack([x[seen], y[seen]], axis=1) / RESOLUTION_M).astype(int)
+        tiles, first = np.unique(tiles, axis=0, return_index=True)
+        chosen = zip(map(tuple, tiles.tolist()), seen[first].tolist(), strict=True)
+        return {tile: (names[classes[index]], sure[index]) for tile, index in chosen if classes[index] in names}
 
 
 def test_a_costmaps_tiles(graph, fake_node):
@@ -71,11 +70,13 @@ def test_a_costmaps_tiles(graph, fake_node):
     graph.spin_until(lambda: layer.infos, "for the label info")
     assert {entry.class_name for entry in layer.infos[0].class_map} == set(CLASSES.names)
 
-    # The driver's cloud has half the image's size: a pixel's own tile, but for the last two columns, which share one.
-    seen = scene(*SIZE).semantic[1::2, 1::2]
+    # The driver's cloud has 40 times the image's rows and columns. A pixel's points lie on a tile of its own, but those
+    # of the last two columns, which share one.
+    seen = scene(*SIZE).semantic
     rows, columns = np.indices(seen.shape)
-    points = np.stack([0.55 + 0.1 * np.minimum(columns, 6), 0.05 + 0.1 * rows, np.zeros(seen.shape)], axis=-1)
-    points[3, 1] = np.nan
+    coarse = np.stack([0.55 + 0.1 * np.minimum(columns, 14), 0.05 + 0.1 * rows, np.zeros(seen.shape)], axis=-1)
+    coarse[5, 3] = np.nan  # a person's
+    points = coarse.repeat(40, 0).repeat(40, 1)
     color = picture(1, SIZE)
     camera.send({COLOR: color, cloud_topic: point_cloud(color.header, points)})
     graph.spin_until(lambda: layer.joined.sets, "for a frame")
@@ -85,9 +86,9 @@ def test_a_costmaps_tiles(graph, fake_node):
 
     expected = {}
     for row, column in np.ndindex(seen.shape):
-        if (row, column) != (3, 1):
+        if (row, column) != (5, 3):
             sure = 255 - int(seen[row, column])  # the fake's confidence
-            key = (5 + min(column, 6), row)
+            key = (5 + min(column, 14), row)
             if sure > expected.get(key, (0, -1))[1]:
                 expected[key] = int(seen[row, column]), sure
     expected = {
