@@ -42,6 +42,15 @@ def _hydra(labels: str) -> dict[str, str]:
     }
 
 
+def _nav2(cloud: str) -> dict[str, str]:
+    return {
+        "segmentation_topic": f"{OUTPUT}/semantic",
+        "confidence_topic": f"{OUTPUT}/confidence",
+        "labels_topic": f"{OUTPUT}/label_info",
+        "pointcloud_topic": cloud,
+    }
+
+
 CONSUMERS = {
     "nvblox": Consumer(
         {"image_topic": COLOR, "camera_info_topic": COLOR_INFO, "mask_classes": "person"},
@@ -56,14 +65,11 @@ CONSUMERS = {
     ),
     "Hydra": Consumer({"image_topic": COLOR}, _hydra("semantic")),
     "Hydra with instances, and Khronos": Consumer({"image_topic": COLOR, "tracking": "true"}, _hydra("panoptic")),
-    "Nav2": Consumer(
-        {"image_topic": COLOR, "output_size": "480x640"},
-        {
-            "segmentation_topic": f"{OUTPUT}/semantic",
-            "confidence_topic": f"{OUTPUT}/confidence",
-            "labels_topic": f"{OUTPUT}/label_info",
-            "pointcloud_topic": "/camera/depth/points",
-        },
+    "Nav2 with the camera's cloud": Consumer(
+        {"image_topic": COLOR, "output_size": "480x640"}, _nav2("/camera/depth/points")
+    ),
+    "Nav2 with the node's cloud": Consumer(
+        {"image_topic": COLOR, "camera_info_topic": COLOR_INFO, "depth_topic": DEPTH}, _nav2(f"{OUTPUT}/points")
     ),
     "Kimera-Semantics": Consumer(
         {"image_topic": COLOR},

@@ -115,20 +115,15 @@ def test_a_label_info_lies_beside_each_cameras_outputs(graph, fake_node, cameras
     vision_msgs = pytest.importorskip("vision_msgs.msg", reason=WANTED)
     node = activated(fake_node(cameras=cameras, score_threshold=0.25))
     planner = graph.node("planner")
-    received = {}
+    kind, received = vision_msgs.LabelInfo, {}
     for topic in topics:
         planner.create_subscription(
-            vision_msgs.LabelInfo,
-            f"/panoptic_node/{topic}",
-            lambda msg, topic=topic: received.update({topic: msg}),
-            LATCHED,
+            kind, f"/panoptic_node/{topic}", lambda msg, topic=topic: received.update({topic: msg}), LATCHED
         )
     graph.spin_until(lambda: len(received) == len(topics), "for the latched label infos")
     for info in received.values():
-        assert ([entry.class_name for entry in info.class_map], info.threshold) == (
-            [*node.pipelines[0].classes.names],
-            0.25,
-        )
+        assert [entry.class_name for entry in info.class_map] == [*node.pipelines[0].classes.names]
+        assert info.threshold == 0.25
     assert {name for name, _ in planner.get_topic_names_and_types() if name.endswith("label_info")} == {
         f"/panoptic_node/{topic}" for topic in topics
     }
