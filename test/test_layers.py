@@ -34,14 +34,16 @@ KNOWS = {
     "panoptic": "errors records settings warp_runtime",
     "pipeline": "errors inference model panoptic progress records settings",
     "labeller": "drawing frames model panoptic pipeline records settings",
+    "geometry": "errors frames labeller panoptic warp_runtime",
     "datasets": "drawing errors files frames model records",
     "evaluation": "datasets drawing errors files frames model panoptic pipeline records settings",
     "detectors": "drawing errors evaluation files frames inference model records resources settings",
     "training": "datasets drawing errors evaluation files model network pipeline records resources settings",
     "benchmark": "errors inference model network panoptic pipeline records settings warp_runtime",
-    "bags": "errors files frames inference labeller model panoptic pipeline records resources settings",
-    "ros": "errors files frames records resources settings",
-    "ros/node": "drawing errors files frames labeller model panoptic pipeline progress records resources ros settings",
+    "bags": "errors files frames geometry inference labeller model panoptic pipeline records resources settings",
+    "ros": "errors files frames geometry records resources settings",
+    "ros/node": "drawing errors files frames geometry labeller model panoptic pipeline progress records resources ros "
+    "settings",
     "ros/tools": "drawing errors files frames model records resources ros ros/node settings",
     "ros/doctor": "errors frames resources ros ros/node settings",
     "ros/benchmark": "benchmark errors files frames inference model pipeline records ros ros/node ros/tools settings",
@@ -55,7 +57,8 @@ KNOWS = {
 
 OUTSIDE = {
     ("rclpy", "sensor_msgs", "std_msgs", "std_srvs", "diagnostic_msgs", "lifecycle_msgs", "builtin_interfaces",
-     "rcl_interfaces", "launch", "launch_ros", "vision_msgs", "rt_panoptic_ros.msg"):
+     "rcl_interfaces", "launch", "launch_ros", "tf2_ros", "vision_msgs",
+     "rt_panoptic_ros.msg"):
         ("ros", "ros/node", "ros/tools", "ros/doctor", "ros/benchmark"),
     ("mcap", "rosbags"): ("bags",),
     ("torch",): ("network", "training"),

@@ -133,6 +133,11 @@ LATCHED_OUTPUTS = tuple(output.name for output in _ALL if output.latched)
 """Names of those that come once."""
 
 
+def inputs_of(outputs: Iterable[str]) -> frozenset[str]:
+    """Return those of camera_info and depth that some outputs are made from."""
+    return frozenset(topic for name in outputs for topic in OUTPUTS[name].inputs)
+
+
 def images_of(outputs: Iterable[str]) -> frozenset[str]:
     """Return those of `records.IMAGES` that some outputs are made from."""
     return frozenset(image for name in outputs for image in OUTPUTS[name].images)

@@ -11,18 +11,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sensor_msgs.msg import Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField, RegionOfInterest
 from std_msgs.msg import String
 
 from rt_panoptic_ros.frames.message_layout import class_names_text, detection_fields, image_layout, label_space_text
 from rt_panoptic_ros.frames.outputs import OUTPUTS
+from rt_panoptic_ros.geometry.cloud import POINT, cloud_layout
+from rt_panoptic_ros.geometry.intrinsics import scaled_info
 from rt_panoptic_ros.msg import PanopticDetection, PanopticDetectionArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from std_msgs.msg import Header
-    from vision_msgs.msg import Detection2DArray, LabelInfo
+    from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
     from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.records import DetectionTable
@@ -105,6 +107,58 @@ def detections_2d_to_msg(array: PanopticDetectionArray, *, lasting_ids: bool) ->
         lasting_id = str(entry.instance_id) if lasting_ids else ""
         messages.append(Detection2D(header=array.header, results=[hypothesis], bbox=box, id=lasting_id))
     return Detection2DArray(header=array.header, detections=messages)
+
+
+def points_to_msg(size: tuple[int, int], header: Header, reuse: PointCloud2) -> tuple[PointCloud2, np.ndarray]:
+    """Return a message for an organised cloud, and its points, (height, width) of `cloud.POINT`, to be filled in place.
+
+    Args:
+        size: (height, width) of the cloud.
+        header: The camera image's.
+        reuse: A message to fill again, once nobody needs its content any more.
+    """
+    layout = cloud_layout(size)
+    fields = [PointField(**field) for field in layout.pop("fields")]
+    reuse.header, reuse.fields = header, fields
+    for name, value in layout.items():
+        setattr(reuse, name, value)
+    if len(reuse.data) != size[0] * layout["row_step"]:
+        data = array.array("B")
+        data.frombytes(bytes(size[0] * layout["row_step"]))
+        reuse.data = data
+    return reuse, np.frombuffer(memoryview(reuse.data), POINT).reshape(size)
+
+
+def detections_3d_to_msg(detections: Iterable[Mapping[str, Any]], header: Header) -> Detection3DArray:
+    """Return objects in vision_msgs' form.
+
+    Args:
+        detections: As `LocatedFrame.detections` gives them.
+        header: Of the camera image, with the frame along whose axes the boxes are.
+    """
+    from vision_msgs.msg import BoundingBox3D, Detection3D, Detection3DArray, ObjectHypothesisWithPose
+
+    messages = []
+    for entry in detections:
+        box, hypothesis = BoundingBox3D(), ObjectHypothesisWithPose()
+        for name, center, size in zip("xyz", entry["center"].tolist(), entry["size"].tolist(), strict=True):
+            setattr(box.center.position, name, center)
+            setattr(box.size, name, size)
+        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = entry["class_id"], entry["score"]
+        hypothesis.pose.pose = box.center
+        messages.append(Detection3D(header=header, results=[hypothesis], bbox=box, id=entry["id"]))
+    return Detection3DArray(header=header, detections=messages)
+
+
+def camera_info_to_msg(
+    info: CameraInfo, image_size: tuple[int, int], size: tuple[int, int], header: Header
+) -> CameraInfo:
+    """Return a camera's info for its outputs, with the image's own header; see `scaled_info`."""
+    fields = {name: getattr(info, name) for name in info.get_fields_and_field_types()}
+    fields |= {"header": header, **scaled_info(info, image_size, size)}
+    if size != image_size:
+        fields["roi"] = RegionOfInterest()
+    return CameraInfo(**fields)
 
 
 def label_info_to_msg(classes: ClassTable, threshold: float) -> LabelInfo:

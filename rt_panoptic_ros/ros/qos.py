@@ -27,6 +27,11 @@ def newest(reliability: str) -> QoSProfile:
     return QoSProfile(depth=2 if reliability == "reliable" else 1, reliability=_RELIABILITY[reliability])
 
 
+def side_input() -> QoSProfile:
+    """Return the profile of a subscription to what comes beside images: it receives from every publisher."""
+    return QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
 def latched() -> QoSProfile:
     """Return the profile of a topic whose last message also reaches those who subscribe later."""
     return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -17,18 +17,22 @@ from rt_panoptic_ros.frames.message_layout import stamp_ns
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, find_obstacle
 from rt_panoptic_ros.ros.node.camera_subscription import Gate, subscribe_noticing_loss
+from rt_panoptic_ros.ros.node.depth_input import DepthInput
 from rt_panoptic_ros.ros.node.diagnostics import CameraHealth, CameraWatch
+from rt_panoptic_ros.ros.node.node_settings import beside
 from rt_panoptic_ros.ros.node.outputs import PanopticOutputs
 from rt_panoptic_ros.ros.node.rate_limit import RateLimit
 from rt_panoptic_ros.ros.transport import mend_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from rclpy.lifecycle import LifecycleNode
     from rclpy.subscription import Subscription
     from std_msgs.msg import Header
 
+    from rt_panoptic_ros.ros.node.depth_input import DepthTurn
+    from rt_panoptic_ros.ros.node.depth_outputs import DepthOutputs
     from rt_panoptic_ros.ros.node.diagnostics import Finding
     from rt_panoptic_ros.ros.node.frame_statistics import FrameStatistics
     from rt_panoptic_ros.ros.node.node_settings import NodeSettings, Periods
@@ -62,7 +66,8 @@ class CameraStream:
         settings: Callable[[], NodeSettings],
         periods: Periods,
         statistics: FrameStatistics,
-        deliver: Callable[[ArrivedImage, bool], bool],
+        depth_outputs: DepthOutputs,
+        deliver: Callable[[ArrivedImage | DepthTurn, bool], bool],
     ) -> None:
         """Offer the outputs and prepare to receive; `follow` subscribes.
 
@@ -73,8 +78,9 @@ class CameraStream:
             settings: Tells the node's settings now.
             periods: Say how long the camera may be silent, and is left alone.
             statistics: Of its frames.
-            deliver: Takes an image over, or, where told so, only if it replaces one that waits; returns whether it
-                did replace one.
+            depth_outputs: Makes what needs depth.
+            deliver: Takes over an image, or what its depth has come for, or, where told so, only if it replaces one
+                that waits; returns whether it did replace one.
 
         Raises:
             InvalidInputError: ROS can't have a topic of that name.
@@ -98,6 +104,8 @@ class CameraStream:
                 f"'{topic}' ({first_line(error)}): correct the parameter cameras"
             ) from None
         self.outputs = PanopticOutputs(node, f"~/{name}" if name else "~", settings().output_reliability)
+        topics = {name: beside(topic, name) for name in ("depth", "camera_info")}
+        self.depth = DepthInput(node, self, topics, depth_outputs, lambda turn: deliver(turn, False), periods.silence_s)
         self._kind = CompressedImage if compressed else Image
         self._asked = Endpoint(node.get_fully_qualified_name(), COMPRESSED if compressed else IMAGE, reliability)
         self._profile = qos.newest(reliability)
@@ -115,8 +123,9 @@ class CameraStream:
         """Whether images are received now."""
         return self._subscription is not None
 
-    def follow(self, demand: bool) -> None:
-        """Subscribe when there is demand, unsubscribe when there is none."""
+    def follow(self, demand: bool, outputs: Collection[str] = ()) -> None:
+        """Subscribe when there is demand, unsubscribe when there is none; likewise to what outputs need besides."""
+        self.depth.follow(outputs if demand else ())
         if demand == self.subscribed:
             return
         self.statistics.pause()
@@ -135,6 +144,7 @@ class CameraStream:
     def end(self) -> None:
         """Unsubscribe, and begin anew with what is told once."""
         self._unsubscribe()
+        self.depth.end()
         self._told.clear()
 
     def destroy(self) -> None:
@@ -218,7 +228,7 @@ class CameraStream:
         """Count and tell of images that the middleware found missing: `total_count`, and `total_count_change` now."""
         self.statistics.count("lost", event.total_count_change)
         symptom = f"images of {self.topic} are lost in transport ({event.total_count} so far)"
-        self._tell("loss", f"{symptom}. {self._mend_loss()}")
+        self.tell("loss", f"{symptom}. {self._mend_loss()}")
 
     def _unsubscribe(self) -> None:
         if self._subscription is not None:
@@ -263,10 +273,10 @@ class CameraStream:
         )
         if obstacle is not None:
             words = f"{obstacle.cause}: {obstacle.remedy}"
-            self._tell(obstacle.cause, words)
+            self.tell(obstacle.cause, words)
             return words
         if publishers and silent and not self._any_received:
-            self._tell(
+            self.tell(
                 "silence",
                 f"{len(publishers)} publisher(s) on {self.topic}, but no image arrived within {self._silence_s:.0f} s: "
                 f"they send nothing (`ros2 topic hz {self.topic}` would be silent too), or the images are lost in "
@@ -278,7 +288,8 @@ class CameraStream:
         words, commands = mend_loss(get_rmw_implementation_identifier(), "the camera's driver", self._largest)
         return f"{words}: {'; '.join(commands)}"
 
-    def _tell(self, subject: str, words: str) -> None:
+    def tell(self, subject: str, words: str) -> None:
+        """Log a warning, once for each subject."""
         if subject not in self._told:
             self._told.add(subject)
             self._node.get_logger().warning(words)

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from rt_panoptic_ros.ros.node.frame_statistics import FUTURE_MS, LATE_SHARE, OUTCOMES, Latencies
+from rt_panoptic_ros.ros.node.frame_statistics import (
+    DEPTH_OUTCOMES,
+    FUTURE_MS,
+    LATE_SHARE,
+    OUTCOMES,
+    UNLOCATED,
+    Latencies,
+)
 from rt_panoptic_ros.ros.node.node_settings import Periods
 
 if TYPE_CHECKING:
@@ -123,6 +130,11 @@ class CameraWatch:
             "failed": Trouble(_ERROR, "{} frames failed with an unexpected error: see the node's log"),
             "refused": Trouble(_WARN, "{} frames refused: see the node's log"),
             "lost": Trouble(_WARN, "{} frames lost in transport: see the node's log"),
+            **{
+                outcome: Trouble(_WARN, f"{{}} frames {outcome}: see the node's log")
+                for outcome in DEPTH_OUTCOMES
+                if outcome != "located"
+            },
         }
         self._late = False
         self._turning = 0  # reports that speak for the other state
@@ -226,6 +238,9 @@ def _camera_status(node: str, camera: CameraHealth, finding: Finding) -> Diagnos
 
 def _frames_and_times(counts: FrameCounts, times_ms: Percentiles) -> dict[str, str]:
     values = {f"frames {outcome}": str(counts[outcome]) for outcome in OUTCOMES}
+    if any(counts[outcome] for outcome in DEPTH_OUTCOMES):
+        values |= {f"frames {outcome}": str(counts[outcome]) for outcome in DEPTH_OUTCOMES}
+        values[UNLOCATED] = str(counts[UNLOCATED])
     for stage, percentiles in times_ms.items():
         values |= {f"{stage} {p} (ms)": f"{ms:.2f}" for p, ms in zip(("p50", "p95"), percentiles, strict=True)}
     return values

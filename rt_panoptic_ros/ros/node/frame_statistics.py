@@ -33,6 +33,19 @@ OUTCOMES = (
 )
 """What frames are counted by, from the node's start on."""
 
+DEPTH_OUTCOMES = (
+    "located",  # outputs made with depth were published
+    "without depth",  # none came whose stamp is near enough before the next frame
+    "misaligned",  # the depth is of another size than the image and the outputs
+    "depth refused",  # not a depth image that the node can use
+    "uncalibrated",  # no camera_info, or none that fits
+    "untransformed",  # no transform to the target frame
+)
+"""What those frames are counted by besides of which an output is made from depth or camera_info."""
+
+UNLOCATED = "objects without depth"
+"""What objects are counted by that ~/detections_3d leaves out."""
+
 _RHYTHM = 10  # intervals between arrivals from which a camera's period is known
 
 FrameCounts = Counter[str]  # {outcome: frames}

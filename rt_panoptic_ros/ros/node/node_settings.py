@@ -122,6 +122,20 @@ class NodeSettings:
         "Names of the classes whose pixels ~/mask has and ~/depth_filtered lacks, with commas between, such as "
         "person,sky; empty for all countable ones.",
     )
+    depth_sync: str = setting(
+        "approximate",
+        "Which depth is an image's: the one with its own stamp (exact), or else the nearest within depth_slack_s.",
+        choices=("exact", "approximate"),
+    )
+    depth_slack_s: float = setting(
+        0.02, "By how much the stamps of an image and its depth may differ.", minimum=0.0, maximum=1.0
+    )
+    target_frame: str = setting(
+        "",
+        "Frame along whose axes the boxes of ~/detections_3d are, through tf2, such as base_link; empty for the "
+        "camera's optical frame.",
+        Change.INACTIVE,
+    )
     output_size: str = setting(
         "",
         "Size of all outputs as HEIGHTxWIDTH in px, such as 480x640 to match a point cloud's: labels by nearest "
@@ -189,6 +203,12 @@ def parse_cameras(text: str) -> dict[str, str]:
             )
         cameras[name] = topic
     return cameras
+
+
+def beside(topic: str, name: str) -> str:
+    """Return the topic of a name beside another topic: /front/depth for /front/image_raw."""
+    before, slash, _ = topic.rpartition("/")
+    return f"{before}{slash}{name}"
 
 
 @lru_cache(maxsize=8)  # asked for every frame

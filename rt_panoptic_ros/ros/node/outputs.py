@@ -88,9 +88,12 @@ class PanopticOutputs:
         if "overlay" in wanted:
             self._publish_image("overlay", frame.pixels("overlay", style), header)
 
-    def _publish_image(self, name: str, pixels: np.ndarray, header: Header) -> None:
-        msg = image_to_msg(pixels, OUTPUTS[name].encoding, header, self._images[name])
+    def publish_message(self, name: str, msg: Any) -> None:
+        """Publish one output, made elsewhere."""
         self._publishers[name].publish(msg)
+
+    def _publish_image(self, name: str, pixels: np.ndarray, header: Header) -> None:
+        self.publish_message(name, image_to_msg(pixels, OUTPUTS[name].encoding, header, self._images[name]))
 
     def destroy(self) -> None:
         """Take the topics away."""

@@ -26,6 +26,8 @@ from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
 from rt_panoptic_ros.progress import observing
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.node.camera_stream import LOG_PERIOD_S, ArrivedImage, CameraStream
+from rt_panoptic_ros.ros.node.depth_input import DepthTurn
+from rt_panoptic_ros.ros.node.depth_outputs import DepthOutputs
 from rt_panoptic_ros.ros.node.diagnostics import NodeHealth, diagnostic_array
 from rt_panoptic_ros.ros.node.frame_statistics import FrameStatistics, Latencies
 from rt_panoptic_ros.ros.node.frame_worker import FrameWorker
@@ -225,6 +227,8 @@ class PanopticNode(LifecycleNode):
         self.health.fallback = model.pipeline.fallback
         self.health.stages = Latencies()  # another model's
         self._node_parameters.follow(model.pipeline.settings)
+        depth = DepthOutputs(self, settings.target_frame)
+        self._acquired.callback(depth.close)
         cameras = parse_cameras(settings.cameras)
         with self._lock:
             self._model_topics = ModelTopics(self, cameras)
@@ -232,7 +236,7 @@ class PanopticNode(LifecycleNode):
             for name, topic in (cameras or {"": "image"}).items():
                 statistics = self.statistics.setdefault(name, FrameStatistics(time.monotonic()))
                 stream = CameraStream(
-                    self, name, topic, lambda: self.settings, self._periods, statistics, self._deliver
+                    self, name, topic, lambda: self.settings, self._periods, statistics, depth, self._deliver
                 )
                 self._acquired.callback(stream.destroy)
                 self.streams.append(stream)
@@ -273,8 +277,9 @@ class PanopticNode(LifecycleNode):
             self.health.active = False
             for stream in self.streams:
                 stream.end()
-        for image in self._worker.clear():
-            image.stream.statistics.count("dropped")
+        for item in self._worker.clear():
+            if isinstance(item, ArrivedImage):
+                item.stream.statistics.count("dropped")
 
     def _summary(self) -> str:
         """Return one line on what the node does now."""
@@ -296,15 +301,21 @@ class PanopticNode(LifecycleNode):
         enabled = parse_outputs(settings.enabled_outputs)
         with self._lock:
             for stream in self.streams if self.health.active else ():
-                stream.follow(self.health.enabled and (not settings.lazy or bool(stream.outputs.wanted(enabled))))
+                wanted = stream.outputs.wanted(enabled)
+                stream.follow(self.health.enabled and (not settings.lazy or bool(wanted)), wanted)
 
-    def _deliver(self, image: ArrivedImage, only_replace: bool) -> bool:
-        """Leave an image for the worker; return whether it replaced one that waited."""
-        return self._worker.put(image, image.stream, only_replace=only_replace)
+    def _deliver(self, item: ArrivedImage | DepthTurn, only_replace: bool) -> bool:
+        """Leave an image, or what its depth has come for, to the worker; return whether it replaced one that waited."""
+        slot = item.stream if isinstance(item, ArrivedImage) else item.stream.depth
+        return self._worker.put(item, slot, only_replace=only_replace)
 
-    def _process(self, waiting: ArrivedImage) -> None:
+    def _process(self, waiting: ArrivedImage | DepthTurn) -> None:
         """Give a camera its turn, in the worker thread."""
-        if not self.health.active or waiting.stream not in self.streams:  # it arrived while the node was deactivated
+        is_late = not self.health.active or waiting.stream not in self.streams  # it arrived before a deactivation
+        if isinstance(waiting, DepthTurn):
+            self.health.stages.add({} if is_late else waiting.stream.depth.go_on(waiting))
+            return
+        if is_late:
             waiting.stream.statistics.count("dropped")
             return
         image = waiting.stream.newest(waiting)
@@ -312,23 +323,23 @@ class PanopticNode(LifecycleNode):
             return
         try:
             with observing(self._tell_step):  # the first image of a size may have a backend loaded
-                stages_ms = self._label(image)
+                self._label(image)
         except RtPanopticError as error:
             image.stream.statistics.count("refused")
             self.get_logger().warning(f"frame refused: {error}", throttle_duration_sec=LOG_PERIOD_S)
             return
         finally:
             self.health.busy_with = ""
-        self._note(image, stages_ms)
 
-    def _label(self, image: ArrivedImage) -> dict[str, float]:
-        """Convert, run, convert, publish; return what each stage took, ms."""
+    def _label(self, image: ArrivedImage) -> None:
+        """Convert, run, convert, publish; what depth is needed for comes last."""
         assert self._model is not None  # while the node is active
         model, stream, header = self._model, image.stream, image.msg.header
         settings, stages = self._node_parameters.now()
         start_s = time.perf_counter()
         pixels = decode_message(image.msg)
         wanted = stream.outputs.wanted(parse_outputs(settings.enabled_outputs))
+        turn = stream.depth.expect(header, wanted, settings)
         decoded_s = time.perf_counter()
         frame = model.labeller.label(
             pixels,
@@ -343,13 +354,11 @@ class PanopticNode(LifecycleNode):
         self.health.model = model.pipeline.describe()
         self.health.fallback = model.pipeline.fallback
         labelled_s = time.perf_counter()
-        stream.outputs.publish(wanted, frame, header, model.style(settings))
-        published_s = time.perf_counter()
-        return {
-            "decode": (decoded_s - start_s) * 1e3,
-            **frame.timings_ms,
-            "publish": (published_s - labelled_s) * 1e3,
-        }
+        style = model.style(settings)
+        stream.outputs.publish(wanted, frame, header, style)
+        decode_ms, publish_ms = (decoded_s - start_s) * 1e3, (time.perf_counter() - labelled_s) * 1e3
+        self._note(image, {"decode": decode_ms, **frame.timings_ms, "publish": publish_ms})
+        self.health.stages.add(stream.depth.publish(turn, frame, style))
 
     def _note(self, image: ArrivedImage, stages_ms: Mapping[str, float]) -> None:
         """Count a frame that has been published, and keep how long its stages took."""

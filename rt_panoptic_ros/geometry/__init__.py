@@ -1,0 +1,1 @@
+"""Three dimensions from labels and depth: intrinsics, the organised cloud, the objects' boxes; no ROS."""

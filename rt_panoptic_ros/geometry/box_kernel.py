@@ -1,0 +1,264 @@
+"""The kernel that finds the ends of objects' boxes; `boxes` says how."""
+
+from __future__ import annotations
+
+import warp as wp
+
+SAMPLES = 4096
+"""Pixels of an object's mask box that are looked at, at most; of larger ones, every second row and column or fewer."""
+
+BINS = 1024
+"""Of depth, among which gaps are looked for."""
+
+LEAST_PIXELS = 16
+"""With depth and of the object itself, that an object needs."""
+
+_STEEPEST = wp.constant(wp.float32(20.0))  # change of a surface's depth from pixel to pixel, in widths of one: 87 deg
+_NOISIEST = wp.constant(wp.float32(8.0))  # in medians of that change
+_RARE = wp.constant(500)  # one pixel of so many is no part of a surface
+_OUTER, _INNER = wp.constant(wp.float32(0.005)), wp.constant(wp.float32(0.02))  # quantiles
+_SPREAD = wp.constant(wp.float32(0.6053))  # of normal noise, in medians of its second differences
+_NORMAL_END, _NORMAL_STEP = wp.constant(wp.float32(2.75)), wp.constant(wp.float32(0.522))
+# Where those quantiles of normal noise point to, and their distance; in standard deviations.
+
+_LEAST = wp.constant(LEAST_PIXELS)
+_BINS = wp.constant(BINS)
+
+
+@wp.struct
+class Frame:
+    """What objects are found in, and room for each."""
+
+    depth: wp.array2d(dtype=wp.float32)  # (H, W) m, NaN where there is none
+    instance: wp.array2d(dtype=wp.uint16)  # (H, W)
+    ids: wp.array(dtype=wp.uint16)  # (n,)
+    mask_boxes: wp.array2d(dtype=wp.int32)  # (n, 4) x_min, y_min, x_max, y_max, inclusive
+    strides: wp.array(dtype=wp.int32)  # (n,): pixels from one that is looked at to the next
+    camera: wp.vec4  # fx, fy, cx, cy
+    rotation: wp.mat33
+    translation: wp.vec3
+    places: wp.array2d(dtype=wp.int32)  # (n, SAMPLES): y << 16 | x of an object's pixels that still count
+    depths: wp.array2d(dtype=wp.float32)  # (n, SAMPLES): their depth
+    values: wp.array2d(dtype=wp.float32)  # (n, SAMPLES): whatever a median or a quantile is wanted of
+    bins: wp.array2d(dtype=wp.int32)  # (n, BINS)
+
+
+@wp.func
+def _depth_at(
+    depth: wp.array2d(dtype=wp.float32),
+    instance: wp.array2d(dtype=wp.uint16),
+    number: wp.uint16,
+    x: wp.int32,
+    y: wp.int32,
+) -> wp.float32:
+    """Return an object's depth at a pixel, NaN where the pixel is another's, or none."""
+    if x >= 0 and y >= 0 and y < depth.shape[0] and x < depth.shape[1] and instance[y, x] == number:
+        return depth[y, x]
+    return wp.float32(wp.nan)
+
+
+@wp.func_native("""
+float* v = (float*)((char*)values.data + (size_t)row * values.strides[0]);
+while (low < high) {
+    const float pivot = v[(low + high) / 2];
+    int i = low, j = high;
+    while (i <= j) {
+        while (v[i] < pivot) ++i;
+        while (v[j] > pivot) --j;
+        if (i <= j) {
+            const float other = v[i];
+            v[i++] = v[j];
+            v[j--] = other;
+        }
+    }
+    if (rank <= j) high = j;
+    else if (rank >= i) low = i;
+    else break;
+}
+return v[rank];
+""")
+def _select(
+    values: wp.array2d(dtype=wp.float32), row: wp.int32, low: wp.int32, high: wp.int32, rank: wp.int32
+) -> wp.float32:
+    """Return the value of a rank of a row, and put smaller ones before it and larger ones behind it.
+
+    It is known to lie from `low` to `high`, inclusive: of all there, those before are smaller and those behind larger.
+    """
+
+
+@wp.func
+def _gather(frame: Frame, n: wp.int32) -> wp.int32:
+    """Find an object's pixels with depth; return how many."""
+    stride = frame.strides[n]
+    count = int(0)
+    for y in range(frame.mask_boxes[n, 1], frame.mask_boxes[n, 3] + 1, stride):
+        for x in range(frame.mask_boxes[n, 0], frame.mask_boxes[n, 2] + 1, stride):
+            z = _depth_at(frame.depth, frame.instance, frame.ids[n], x, y)
+            if wp.isfinite(z):
+                frame.places[n, count] = (y << 16) | x
+                frame.depths[n, count] = z
+                frame.values[n, count] = z
+                count += 1
+    return count
+
+
+@wp.func
+def _jump(frame: Frame, n: wp.int32, count: wp.int32) -> wp.float32:
+    """Return the change of depth from a pixel to the next, m, that is more than a surface's and its noise's."""
+    distance = _select(frame.values, n, 0, count - 1, count / 2)
+    jump = _STEEPEST * distance / wp.min(frame.camera[0], frame.camera[1])
+    changes = int(0)
+    for i in range(0, count, 4):
+        x, y = frame.places[n, i] & 0xFFFF, frame.places[n, i] >> 16
+        change = wp.abs(_depth_at(frame.depth, frame.instance, frame.ids[n], x + 1, y) - frame.depths[n, i])
+        if wp.isfinite(change):
+            frame.values[n, changes] = change
+            changes += 1
+    if changes > 0:
+        jump = wp.max(jump, _NOISIEST * _select(frame.values, n, 0, changes - 1, changes / 2))
+    return jump
+
+
+@wp.func
+def _flies(before: wp.float32, after: wp.float32, jump: wp.float32) -> wp.bool:
+    """Return whether depth jumps to a neighbour of a row or column and goes on to none, given its changes to them."""
+    return (before > jump or after > jump) and not (before <= jump or after <= jump)
+
+
+@wp.func
+def _keep_surfaces(frame: Frame, n: wp.int32, count: wp.int32, jump: wp.float32) -> wp.int32:
+    """Drop an object's flying pixels; return how many are left."""
+    kept = int(0)
+    for i in range(count):
+        x, y, z = frame.places[n, i] & 0xFFFF, frame.places[n, i] >> 16, float(frame.depths[n, i])
+        before = wp.abs(_depth_at(frame.depth, frame.instance, frame.ids[n], x - 1, y) - z)
+        after = wp.abs(_depth_at(frame.depth, frame.instance, frame.ids[n], x + 1, y) - z)
+        above = wp.abs(_depth_at(frame.depth, frame.instance, frame.ids[n], x, y - 1) - z)
+        below = wp.abs(_depth_at(frame.depth, frame.instance, frame.ids[n], x, y + 1) - z)
+        if not (_flies(before, after, jump) or _flies(above, below, jump)):
+            frame.places[n, kept] = frame.places[n, i]
+            frame.depths[n, kept] = z
+            kept += 1
+    return kept
+
+
+@wp.func
+def _keep_largest_group(frame: Frame, n: wp.int32, count: wp.int32, gap: wp.float32) -> wp.int32:
+    """Drop all but the largest of the groups that gaps in depth separate; return how many pixels are left."""
+    nearest, farthest = float(wp.inf), float(0.0)
+    for i in range(count):
+        nearest = wp.min(nearest, frame.depths[n, i])
+        farthest = wp.max(farthest, frame.depths[n, i])
+    width = wp.max(gap, (farthest - nearest) / float(_BINS - 1))
+    last = int((farthest - nearest) / width)
+    for b in range(last + 1):
+        frame.bins[n, b] = 0
+    for i in range(count):
+        frame.bins[n, int((frame.depths[n, i] - nearest) / width)] += 1
+    size, begin, largest, first, end = int(0), int(0), int(0), int(0), int(0)
+    for b in range(last + 1):
+        if frame.bins[n, b] > count / _RARE:
+            size += frame.bins[n, b]
+        else:
+            size = int(0)
+            begin = b + 1
+        if size > largest:
+            largest = size
+            first = begin
+            end = b + 1
+    kept = int(0)
+    for i in range(count):
+        b = int((frame.depths[n, i] - nearest) / width)
+        if b >= first and b < end:
+            frame.places[n, kept] = frame.places[n, i]
+            frame.depths[n, kept] = frame.depths[n, i]
+            kept += 1
+    return kept
+
+
+@wp.func
+def _noise(frame: Frame, n: wp.int32, count: wp.int32) -> wp.float32:
+    """Return the standard deviation of a surface's noise, m, from second differences along rows."""
+    changes = int(0)
+    for i in range(0, count, 4):
+        x, y = frame.places[n, i] & 0xFFFF, frame.places[n, i] >> 16
+        before = _depth_at(frame.depth, frame.instance, frame.ids[n], x - 1, y)
+        after = _depth_at(frame.depth, frame.instance, frame.ids[n], x + 1, y)
+        change = wp.abs(before - 2.0 * frame.depths[n, i] + after)
+        if wp.isfinite(change):
+            frame.values[n, changes] = change
+            changes += 1
+    if changes == 0:
+        return wp.float32(0.0)
+    return _SPREAD * _select(frame.values, n, 0, changes - 1, changes / 2)
+
+
+@wp.func
+def _ray(place: wp.int32, camera: wp.vec4) -> wp.vec3:
+    """Return the direction of a pixel, with z = 1."""
+    return wp.vec3((float(place & 0xFFFF) - camera[2]) / camera[0], (float(place >> 16) - camera[3]) / camera[1], 1.0)
+
+
+@wp.func
+def _inside(step: wp.float32, outer: wp.int32, inner: wp.int32, noise: wp.float32) -> wp.float32:
+    """Return how far inside the outer quantile an end is; below 0 outside.
+
+    A uniform distribution ends where its quantiles point to. Noise adds all of its tail to a face across the axis, and
+    next to nothing to one along it, which is spread much wider.
+    """
+    points_to = float(0.0)
+    if inner > outer:
+        points_to = step * float(outer) / float(inner - outer)
+    share = wp.min(1.0, noise * _NORMAL_STEP / wp.max(step, 1.0e-9))
+    return noise * _NORMAL_END * share * wp.sqrt(share) - points_to
+
+
+@wp.func
+def _ends_along(frame: Frame, n: wp.int32, count: wp.int32, axis: wp.int32, noise: wp.float32) -> wp.vec2:
+    """Return where an object begins and ends along an axis, m."""
+    along = frame.rotation[axis]
+    lean, width = float(0.0), float(0.0)
+    for i in range(count):
+        reach = wp.dot(along, _ray(frame.places[n, i], frame.camera))
+        frame.values[n, i] = reach * frame.depths[n, i] + frame.translation[axis]
+        lean += reach
+        width += frame.depths[n, i]
+    half_pixel = 0.5 * float(frame.strides[n]) * width / float(count)
+    half_pixel *= wp.abs(along[0]) / frame.camera[0] + wp.abs(along[1]) / frame.camera[1]
+    tail = noise * wp.abs(lean) / float(count)
+    outer = int(wp.round(_OUTER * float(count - 1)))
+    inner = int(wp.round(_INNER * float(count - 1)))
+    low_inner = _select(frame.values, n, 0, count - 1, inner)
+    high_inner = _select(frame.values, n, inner, count - 1, count - 1 - inner)
+    low = _select(frame.values, n, 0, inner, outer)
+    high = _select(frame.values, n, count - 1 - inner, count - 1, count - 1 - outer)
+    low, high = (
+        low + _inside(low_inner - low, outer, inner, tail),
+        high - _inside(high - high_inner, outer, inner, tail),
+    )
+    middle = 0.5 * (low + high)
+    return wp.vec2(wp.min(low, middle) - half_pixel, wp.max(high, middle) + half_pixel)
+
+
+@wp.kernel
+def find_ends(first: wp.int32, _band: wp.int32, frame: Frame, ends: wp.array3d(dtype=wp.float32)) -> None:
+    """Find the ends (n, 3 axes, low and high) of objects, m; NaN where their depth doesn't suffice."""
+    n = first + wp.tid()
+    for axis in range(3):
+        ends[n, axis, 0] = wp.float32(wp.nan)
+        ends[n, axis, 1] = wp.float32(wp.nan)
+    count = _gather(frame, n)
+    if count < _LEAST:
+        return
+    jump = _jump(frame, n, count)
+    count = _keep_surfaces(frame, n, count, jump)
+    if count < _LEAST:
+        return
+    count = _keep_largest_group(frame, n, count, jump * float(frame.strides[n]))
+    if count < _LEAST:
+        return
+    noise = _noise(frame, n, count)
+    for axis in range(3):
+        found = _ends_along(frame, n, count, axis, noise)
+        ends[n, axis, 0] = found[0]
+        ends[n, axis, 1] = found[1]
