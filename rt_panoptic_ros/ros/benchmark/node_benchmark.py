@@ -225,8 +225,8 @@ def _measure(
                 process = stack.enter_context(running(name, run_subject, parameters, os.environ, folder, arguments))
                 cameras.append(Camera(name, f"{namespace}/image", f"{namespace}/{kind}", process))
             driver = stack.enter_context(closing(FrameDriver(cameras, [noise], _OUTPUTS)))
-            for _ in range(rounds):
-                for camera in cameras:
+            for number in range(rounds):
+                for camera in cameras if number % 2 == 0 else cameras[::-1]:  # neither is always the first
                     driver.play({camera: benchmark.rate_hz}, frames=frames)
             for camera in cameras:
                 camera.resident_mb.append(memory_mb(camera.process, "VmRSS"))
