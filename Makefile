@@ -4,7 +4,7 @@ RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_
 	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench gpu-check clean environment compiled
+.PHONY: help demo test lint docs bench gpu-check wheel clean environment compiled
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
@@ -18,10 +18,14 @@ test:  ## Run linters, type checks and tests
 	@$(MAKE) --no-print-directory --jobs=2 lint compiled
 	@$(RUN) $(BIN)/python -m pytest -n 4 --dist worksteal --durations=15
 
-lint: environment  ## Run the linters and the type checks alone
+lint: environment  ## Run the linters, the type checks and the documentation's links alone
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(RUN) $(BIN)/mypy
+	@$(BIN)/mkdocs build --site-dir .cache/docs  # with --quiet it would count no warnings, and broken links pass
+
+docs: environment  ## Make a site of the documentation: out/docs/index.html
+	@$(BIN)/mkdocs build
 
 bench: environment  ## Time post-processing and a whole frame beside reference implementations (docs/performance.md)
 	@$(RUN) $(BIN)/python -m rt_panoptic_ros bench postprocess
@@ -29,6 +33,10 @@ bench: environment  ## Time post-processing and a whole frame beside reference i
 
 gpu-check: environment  ## Show that all of it works on this machine's GPU, and how fast: out/gpu_check
 	@$(RUN) $(BIN)/python -m rt_panoptic_ros gpu-check --out out/gpu_check
+
+wheel:  ## Make one wheel of it all for this ROS 2 distribution: dist/ (docs/releases.md)
+	@[ -n "$(AMENT_PREFIX_PATH)" ] || scripts/make_environment
+	@scripts/make_wheel
 
 environment:
 	@scripts/make_environment --with-tests

@@ -70,23 +70,21 @@ class Scene:
         camera = self.camera
         return np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(self.size)], axis=-1)
 
-    def visible_box(self, number: int, rotation: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return centre and size, (3,) each, of the box around what is seen of a thing, rendered finely."""
-        fine = 4
-        camera = self.camera.seen_every(1, 0, 0)
+    def surface(self, number: int) -> np.ndarray:
+        """Return points (n, 3) of what is seen of a thing, m, rendered finely."""
+        fine, camera = 3, self.camera
         camera = Intrinsics(
             camera.fx * fine, camera.fy * fine, (camera.cx + 0.5) * fine - 0.5, (camera.cy + 0.5) * fine - 0.5
         )
         scene = Scene(self.things, self.wall, (self.size[0] * fine, self.size[1] * fine), camera)
         seen = scene.instance == number + 1
-        points = scene.rays[seen] * scene.depth[seen][:, None]
-        if rotation is not None:
-            points = points @ rotation.T
-        return (points.min(0) + points.max(0)) / 2, np.ptp(points, axis=0)
+        points: np.ndarray = scene.rays[seen] * scene.depth[seen][:, None]
+        return points
 
-    def boxes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids (n,) of the things that are seen, and the boxes (n, 4) of their pixels."""
-        return mask_boxes(self.instance)
+    def visible_box(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return centre and size, (3,) each, m, of the box around what is seen of a thing."""
+        points = self.surface(number)
+        return (points.min(0) + points.max(0)) / 2, np.ptp(points, axis=0)
 
 
 def mask_boxes(instance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,10 +16,13 @@ LEAST_PIXELS = 16
 _STEEPEST = wp.constant(wp.float32(20.0))  # change of a surface's depth from pixel to pixel, in widths of one: 87 deg
 _NOISIEST = wp.constant(wp.float32(8.0))  # in medians of that change
 _RARE = wp.constant(500)  # one pixel of so many is no part of a surface
-_OUTER, _INNER = wp.constant(wp.float32(0.005)), wp.constant(wp.float32(0.02))  # quantiles
+_SLOWEST = wp.constant(wp.float32(1.4142))  # growth of distances from an end with twice the quantile: at a corner
 _SPREAD = wp.constant(wp.float32(0.6053))  # of normal noise, in medians of its second differences
-_NORMAL_END, _NORMAL_STEP = wp.constant(wp.float32(2.75)), wp.constant(wp.float32(0.522))
-# Where those quantiles of normal noise point to, and their distance; in standard deviations.
+_NORMAL_END, _NORMAL_STEP = wp.constant(wp.float32(3.18)), wp.constant(wp.float32(0.522))
+# Where those quantiles of normal noise point to, and the distance from the least to the largest; in its deviations.
+
+_STEP_U, _STEP_V = wp.constant(wp.float32(0.75487767)), wp.constant(wp.float32(0.56984029))
+# Fractions of their multiples fill a square evenly.
 
 _LEAST = wp.constant(LEAST_PIXELS)
 _BINS = wp.constant(BINS)
@@ -194,50 +197,62 @@ def _noise(frame: Frame, n: wp.int32, count: wp.int32) -> wp.float32:
 
 
 @wp.func
-def _ray(place: wp.int32, camera: wp.vec4) -> wp.vec3:
-    """Return the direction of a pixel, with z = 1."""
-    return wp.vec3((float(place & 0xFFFF) - camera[2]) / camera[0], (float(place >> 16) - camera[3]) / camera[1], 1.0)
+def _within(i: wp.int32, step: wp.float32) -> wp.float32:
+    """Return a number of a sequence that fills -0.5 to 0.5 evenly."""
+    return wp.frac(float(i) * step) - 0.5
 
 
 @wp.func
-def _inside(step: wp.float32, outer: wp.int32, inner: wp.int32, noise: wp.float32) -> wp.float32:
-    """Return how far inside the outer quantile an end is; below 0 outside.
+def _ray(frame: Frame, n: wp.int32, i: wp.int32) -> wp.vec3:
+    """Return a direction, with z = 1, within the area that a pixel stands for: so many fill the object evenly."""
+    stride = float(frame.strides[n])
+    u = float(frame.places[n, i] & 0xFFFF) + stride * _within(i, _STEP_U)
+    v = float(frame.places[n, i] >> 16) + stride * _within(i, _STEP_V)
+    return wp.vec3((u - frame.camera[2]) / frame.camera[0], (v - frame.camera[3]) / frame.camera[1], 1.0)
 
-    A uniform distribution ends where its quantiles point to. Noise adds all of its tail to a face across the axis, and
-    next to nothing to one along it, which is spread much wider.
+
+@wp.func
+def _inside(near: wp.float32, far: wp.float32, noise: wp.float32) -> wp.float32:
+    """Return how far inside the least quantile an end is; below 0 outside.
+
+    Where a share q of a surface is nearer to its end than h(q), and h grows by a constant factor with twice the q (2
+    for a face along the axis, less for a corner or a curve), the end is h(q) = (h(2q) - h(q)) / (factor - 1) beyond.
+    Noise adds all of its tail to a face across the axis, and next to nothing to one along it, which is spread wider.
+
+    Args:
+        near: h(2q) - h(q), m.
+        far: h(4q) - h(2q), m.
+        noise: Along the axis, m.
     """
-    points_to = float(0.0)
-    if inner > outer:
-        points_to = step * float(outer) / float(inner - outer)
-    share = wp.min(1.0, noise * _NORMAL_STEP / wp.max(step, 1.0e-9))
-    return noise * _NORMAL_END * share * wp.sqrt(share) - points_to
+    beyond = wp.float32(0.0)
+    if near > 0.0:
+        beyond = near / (wp.max(far / near, _SLOWEST) - 1.0)
+    share = wp.min(1.0, noise * _NORMAL_STEP / wp.max(near + far, 1.0e-9))
+    return noise * _NORMAL_END * share * wp.sqrt(share) - beyond
 
 
 @wp.func
 def _ends_along(frame: Frame, n: wp.int32, count: wp.int32, axis: wp.int32, noise: wp.float32) -> wp.vec2:
     """Return where an object begins and ends along an axis, m."""
     along = frame.rotation[axis]
-    lean, width = float(0.0), float(0.0)
+    lean = float(0.0)
     for i in range(count):
-        reach = wp.dot(along, _ray(frame.places[n, i], frame.camera))
+        reach = wp.dot(along, _ray(frame, n, i))
         frame.values[n, i] = reach * frame.depths[n, i] + frame.translation[axis]
         lean += reach
-        width += frame.depths[n, i]
-    half_pixel = 0.5 * float(frame.strides[n]) * width / float(count)
-    half_pixel *= wp.abs(along[0]) / frame.camera[0] + wp.abs(along[1]) / frame.camera[1]
     tail = noise * wp.abs(lean) / float(count)
-    outer = int(wp.round(_OUTER * float(count - 1)))
-    inner = int(wp.round(_INNER * float(count - 1)))
-    low_inner = _select(frame.values, n, 0, count - 1, inner)
-    high_inner = _select(frame.values, n, inner, count - 1, count - 1 - inner)
-    low = _select(frame.values, n, 0, inner, outer)
-    high = _select(frame.values, n, count - 1 - inner, count - 1, count - 1 - outer)
-    low, high = (
-        low + _inside(low_inner - low, outer, inner, tail),
-        high - _inside(high - high_inner, outer, inner, tail),
-    )
+    last = count - 1
+    one, two, four = (last + 100) / 200, (last + 50) / 100, (last + 25) / 50  # of 0.5, 1 and 2 %
+    low_four = _select(frame.values, n, 0, last, four)
+    low_two = _select(frame.values, n, 0, four, two)
+    low = _select(frame.values, n, 0, two, one)
+    high_four = _select(frame.values, n, four, last, last - four)
+    high_two = _select(frame.values, n, last - four, last, last - two)
+    high = _select(frame.values, n, last - two, last, last - one)
+    low += _inside(low_two - low, low_four - low_two, tail)
+    high -= _inside(high - high_two, high_two - high_four, tail)
     middle = 0.5 * (low + high)
-    return wp.vec2(wp.min(low, middle) - half_pixel, wp.max(high, middle) + half_pixel)
+    return wp.vec2(wp.min(low, middle), wp.max(high, middle))
 
 
 @wp.kernel

@@ -6,8 +6,7 @@ depth cameras put between the two. So, of an object's pixels with depth,
 1. those are dropped whose depth jumps to a neighbour and goes on to none on the other side: by more than a surface's
    that is seen at 87 degrees, or than noise does;
 2. of the groups that a gap in depth separates, the one with the most pixels is kept;
-3. along each axis an end is where the distribution's quantiles point to, less what the noise adds, and half a pixel
-   beyond the pixels' centres.
+3. along each axis an end is where the distribution's quantiles point to, less what the noise adds.
 """
 
 from __future__ import annotations
