@@ -12,12 +12,22 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch_ros.actions import LifecycleNode
 
 from launch import LaunchContext, LaunchDescription
-from rt_panoptic_ros.ros.node.node_settings import NodeSettings
+from rt_panoptic_ros.ros.node.node_settings import NodeSettings, beside
 from rt_panoptic_ros.ros.transport import profile_environment
 from rt_panoptic_ros.settings import PostprocessSettings, settings_of
 
 GENERAL = {
     "image_topic": ("/camera/image_raw", "Topic of the camera's images (sensor_msgs/Image)."),
+    "camera_info_topic": (
+        "",
+        "Topic of its calibration; empty for camera_info beside the images, /camera/camera_info.",
+    ),
+    "depth_topic": (
+        "",
+        "Topic of the depth aligned to its images; empty for depth beside the images, /camera/depth. RealSense: "
+        "/camera/camera/aligned_depth_to_color/image_raw with align_depth.enable:=true; ZED: "
+        "/zed/zed_node/depth/depth_registered; OAK: /oak/stereo/image_raw.",
+    ),
     "node_name": ("panoptic_node", "Name of the node; its outputs are under it."),
     "namespace": ("", "Namespace of the node."),
     "params_file": ("", "YAML file of the node's parameters, such as config/panoptic.yaml; empty for none."),
@@ -50,6 +60,7 @@ def _node(context: LaunchContext) -> list[LifecycleNode]:
         InvalidInputError: An argument has a value that its parameter cannot have.
     """
     given = context.launch_configurations
+    topics = {name: given[f"{name}_topic"] or beside(given["image_topic"], name) for name in ("camera_info", "depth")}
     parameters = {name: SETTINGS[name].parsed(given[name]) for name in SETTINGS if given[name]}
     return [
         LifecycleNode(
@@ -58,7 +69,7 @@ def _node(context: LaunchContext) -> list[LifecycleNode]:
             name=given["node_name"],
             namespace=given["namespace"],
             parameters=[*([given["params_file"]] if given["params_file"] else []), parameters],
-            remappings=[("image", given["image_topic"])],
+            remappings=[("image", given["image_topic"]), *topics.items()],
             arguments=["--ros-args", "--log-level", given["log_level"]],
             output="screen",
         )

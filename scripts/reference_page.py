@@ -27,8 +27,10 @@ _DIAGNOSTICS = (
     "each camera `NODE: camera` (or `camera NAME`), a ledger: topic, input rate, period, age at arrival, time from "
     "arrival and from the stamp to the outputs, frames by outcome: received, processed, late (labelled later after "
     "arrival than the camera's period), dropped for a newer one, skipped beyond `max_rate_hz`, refused, failed, "
-    "lost in transport. A warning or error stays until three reports were free of it; lateness is one after three "
-    "reports with more than half of the frames late, until three with less than a fifth."
+    "lost in transport; where depth or camera_info are needed, their topics and publishers, and frames located, "
+    "without depth, misaligned, depth refused, uncalibrated, untransformed. A warning or error stays until three "
+    "reports were free of it; lateness is one after three reports with more than half of the frames late, until three "
+    "with less than a fifth."
 )
 
 _HEAD = """# Topics and parameters
@@ -41,14 +43,16 @@ _HEAD = """# Topics and parameters
 |---|---|---|
 | `image` | sensor_msgs/msg/Image | rgb8, bgr8, mono8, rgba8, bgra8 as they lie; Bayer, YUV, 16-bit colours converted |
 | `image/compressed` | sensor_msgs/msg/CompressedImage | instead, with `image_transport: compressed`: JPEG, PNG, TIFF |
+| `camera_info` | sensor_msgs/msg/CameraInfo | the images' calibration, for outputs that need it |
+| `depth` | sensor_msgs/msg/Image | likewise, aligned to the images: [three dimensions](three_dimensions.md) |
 
 All of sensor_msgs' encodings that name colours or grey are taken: `rgb16` and the like, `mono16` (16 bits are scaled as
 cv_bridge does), Bayer patterns, `uyvy` (`yuv422`), `yuyv` (`yuv422_yuy2`), `nv12`, `nv21`, `nv24`, and drivers' `i420`
 and `yv12`. A compressed image's format says what it was: a Bayer pattern in a PNG gets its colours. Depth and other
 number types (`16UC1`, `32FC1`, `8UC3`; but `8UC1` is grey), video, and images that are cut off are refused by name.
 
-With `cameras: front=/front/image_raw,rear=/rear/image_raw`, those topics (or `TOPIC/compressed`) instead: one loaded
-model serves all, and the cameras take turns.
+With `cameras: front=/front/image_raw,rear=/rear/image_raw`, those topics (or `TOPIC/compressed`) instead, with
+`camera_info` and `depth` beside each, such as `/front/depth`: one loaded model serves all, and the cameras take turns.
 
 A camera's images are received only while someone subscribes to one of its outputs (`lazy`). The newest image wins: the
 middleware keeps it (depth 1; 2 for reliable ones, of which the last may still be arriving), the node another that waits

@@ -41,8 +41,7 @@ def metres(depth: np.ndarray) -> np.ndarray:
     """
     if depth.dtype == np.uint16:
         return _metres_of_millimetres().take(depth)
-    with np.errstate(invalid="ignore"):
-        return np.where((depth > 0) & (depth < np.inf), depth, np.float32(np.nan))
+    return np.where((depth > 0) & (depth < np.inf), depth, np.float32(np.nan))
 
 
 def fill_cloud(

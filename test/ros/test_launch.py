@@ -50,7 +50,15 @@ def test_every_setting_is_a_described_argument(monkeypatch):
     entities = description("panoptic.launch.py").entities
     arguments = {entity.name: entity for entity in entities if isinstance(entity, DeclareLaunchArgument)}
     names = {one.name for one in (*settings_of(NodeSettings), *settings_of(PostprocessSettings))}
-    assert names | {"image_topic", "node_name", "namespace", "params_file", "log_level"} == set(arguments)
+    assert names | {
+        "image_topic",
+        "camera_info_topic",
+        "depth_topic",
+        "node_name",
+        "namespace",
+        "params_file",
+        "log_level",
+    } == set(arguments)
     assert all(argument.description.endswith(".") for argument in arguments.values())
     assert sum(isinstance(entity, SetEnvironmentVariable) for entity in entities) == len(PROFILE_VARIABLES)
 

@@ -28,6 +28,7 @@ from rt_panoptic_ros.msg import PanopticDetection, PanopticDetectionArray
 from rt_panoptic_ros.pipeline import PanopticPipeline
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
+from rt_panoptic_ros.ros.node.camera_stream import ArrivedImage
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings
 from rt_panoptic_ros.ros.node.panoptic_node import PanopticNode
 from rt_panoptic_ros.ros.spinning import run_node
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rt_panoptic_ros.records import DenseDetections
-    from rt_panoptic_ros.ros.node.camera_stream import ArrivedImage
+    from rt_panoptic_ros.ros.node.depth_input import DepthTurn
 
 NODE_NAME, RELAY_NAME = "panoptic_node", "bare_relay"
 
@@ -141,9 +142,10 @@ class MeasuredNode(PanopticNode):
         )
         self._log = FrameLog(subject.log)
 
-    def _deliver(self, image: ArrivedImage, only_replace: bool) -> bool:
-        self._log.note(stamp_ns(image.msg.header))
-        return super()._deliver(image, only_replace)
+    def _deliver(self, item: ArrivedImage | DepthTurn, only_replace: bool) -> bool:
+        if isinstance(item, ArrivedImage):
+            self._log.note(stamp_ns(item.msg.header))
+        return super()._deliver(item, only_replace)
 
     def _note(self, image: ArrivedImage, stages_ms: Mapping[str, float]) -> None:
         """Enter a frame, with stages that add up to the time from its stamp to its publication."""

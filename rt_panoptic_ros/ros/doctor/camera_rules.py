@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
 from rt_panoptic_ros.ros.doctor.verdicts import Verdict, is_loss, lacks_gpu
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, find_obstacle, why_apart
-from rt_panoptic_ros.ros.node.frame_statistics import FUTURE_MS, LATE_SHARE
+from rt_panoptic_ros.ros.node.diagnostics import INPUT_PUBLISHERS
+from rt_panoptic_ros.ros.node.frame_statistics import DEPTH_OUTCOMES, FUTURE_MS, LATE_SHARE
 from rt_panoptic_ros.ros.transport import mend_loss
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def judge_camera(case: Case) -> list[Verdict]:
     verdicts = case.told(rules)
     if not any(verdict.is_fault for verdict in verdicts):  # which might keep outputs from coming
         verdicts += _none_comes(case)
+    verdicts += case.told((_lacks_input, _unlocated))
     for output in case.camera.outputs:
         for rule in (_switched_off, _withheld, _lost_on_its_way):
             verdicts += rule(case, output)
@@ -250,6 +252,23 @@ def _none_comes(case: Case) -> Iterator[Verdict]:
         where = ", ".join(output.topic for output in listened) or "the outputs"
         cause = f"Images arrive and the node is active, but nothing came on {where} {case.within}."
         yield Verdict(cause, *case.see_log())
+
+
+def _lacks_input(case: Case) -> Iterator[Verdict]:
+    for name in ("depth", "camera_info"):
+        if case.camera.after.number(f"{name}{INPUT_PUBLISHERS}") == 0:
+            topic = case.camera.after.values.get(f"{name} input", name)
+            yield Verdict(
+                f"An output that someone listens to is made from {name}, but nobody publishes on {topic}.",
+                f"Remap {name} to the camera's: depth aligned to the colour image, camera_info beside that",
+                (f"ros2 topic list -t | grep -i {'depth' if name == 'depth' else 'CameraInfo'}",),
+            )
+
+
+def _unlocated(case: Case) -> Iterator[Verdict]:
+    for outcome in DEPTH_OUTCOMES[1:]:
+        if frames := case.camera.new(outcome):
+            yield Verdict(f"{frames} frames were {outcome} {case.within}.", *case.see_log())
 
 
 def _switched_off(case: Case, output: OutputSeen) -> Iterator[Verdict]:

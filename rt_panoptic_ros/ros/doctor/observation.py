@@ -47,6 +47,7 @@ _SPIN_S = 0.1
 _WARN = 30  # level of rcl_interfaces/msg/Log
 _MARK = "/reset_tracking"  # a service that only a panoptic node has
 _REPORT = "diagnostic_msgs/msg/DiagnosticArray"
+_OF_IMAGES_ALONE = frozenset(name for name, output in OUTPUTS.items() if not output.inputs)
 _DETECTIONS = OUTPUTS["detections"].type
 _MESSAGES = {IMAGE: Image, COMPRESSED: CompressedImage, _DETECTIONS: output_classes(["detections"])["detections"]}
 _COST = {"confidence": 1, "overlay": 2}  # of making an output that nobody has asked for yet
@@ -250,7 +251,11 @@ class _Examination:
             # The small detections, and an image if there is one: preferably what others listen to as well.
             outputs = sorted(camera.outputs, key=lambda output: (not output.subscribers, _COST.get(output.name, 0)))
             for kind in (_DETECTIONS, IMAGE):
-                fit = [output for output in outputs if output.publisher.kind == kind and output.name in node.enabled]
+                fit = [
+                    output
+                    for output in outputs
+                    if output.publisher.kind == kind and output.name in node.enabled & _OF_IMAGES_ALONE
+                ]
                 if fit:
                     self._add_listener(OutputListener, kind, fit[0].topic)
 

@@ -217,6 +217,7 @@ class CameraStream:
             report=self.statistics.report(now_s),
             obstacle=self._warn_of_silence(),
             outputs=self.outputs.topics(),
+            inputs=self.depth.wanted(),
         )
         return health, self._watch.judge(health, active=active)
 

@@ -110,6 +110,11 @@ class DepthInput:
                 self._node.destroy_subscription(self._subscriptions.pop(name))
                 self._forget(name)
 
+    def wanted(self) -> dict[str, tuple[str, int]]:
+        """Return {depth, camera_info: its topic and how many publish there} of those that are received now."""
+        topics = {name: self.topics[name] for name in tuple(self._subscriptions)}
+        return {name: (topic, self._node.count_publishers(topic)) for name, topic in topics.items()}
+
     def end(self) -> None:
         """Unsubscribe, and let go of what waits."""
         self.follow(())

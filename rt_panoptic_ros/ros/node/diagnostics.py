@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 OUTPUT_TOPIC = " topic"
 """What follows an output's name in the key whose value is its topic."""
 
+INPUT_PUBLISHERS = " publishers"
+"""What follows an input's name in the key whose value says how many publish it; that of its topic ends in ` input`."""
+
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 _CALM = 3  # reports without new trouble after which a warning or error ends
 _LATE_ENDS, _LATE_REPORTS = 0.2, 3  # share of late frames again, in so many reports one after the other
@@ -118,6 +121,9 @@ class CameraHealth:
     report: FrameReport
     obstacle: str = ""  # what the graph says that keeps all images away
     outputs: Mapping[str, str] = field(default_factory=dict)  # {name: topic}
+    inputs: Mapping[str, tuple[str, int]] = field(
+        default_factory=dict
+    )  # {depth, camera_info: topic, publishers} wanted
 
 
 class CameraWatch:
@@ -227,6 +233,8 @@ def _camera_status(node: str, camera: CameraHealth, finding: Finding) -> Diagnos
             **{f"{output}{OUTPUT_TOPIC}": topic for output, topic in camera.outputs.items()},
             "camera publishers": str(camera.publishers),
             "subscribed to camera": str(camera.subscribed),
+            **{f"{name} input": topic for name, (topic, _) in camera.inputs.items()},
+            **{f"{name}{INPUT_PUBLISHERS}": str(number) for name, (_, number) in camera.inputs.items()},
             "silence (s)": f"{camera.silence_s:.2f}",
             "input rate (Hz)": f"{report.input_hz:.2f}",
             "period (ms)": "unknown" if report.period_ms is None else f"{report.period_ms:.2f}",

@@ -297,6 +297,8 @@ def test_parameters_of_depth_hold_at_once(graph, fake_node):
 
 needs_vision_msgs = pytest.mark.skipif("detections_3d" not in CLASSES, reason="vision_msgs is not installed")
 
+HALF_PIXEL_M = 0.1  # of the scene below
+
 
 def seen(graph, node, size=(48, 64), topics=("detections_3d",)):
     """Send one image of a surface 2 m away; return the camera."""
@@ -318,8 +320,8 @@ def test_objects_are_where_their_pixels_are(graph, fake_node):
     (detection,) = msg.detections
     box, (result,) = detection.bbox, detection.results
     # The left half: 32 x 48 pixels at 2 m; fx 10, fy 20, cx 3.5, cy 2.5.
-    assert [box.size.x, box.size.y, box.size.z] == pytest.approx([32 / 10 * 2, 48 / 20 * 2, 0], abs=1e-3)
-    assert [box.center.position.x, box.center.position.y] == pytest.approx([12 / 10 * 2, 21 / 20 * 2], abs=1e-3)
+    assert [box.size.x, box.size.y, box.size.z] == pytest.approx([32 / 10 * 2, 48 / 20 * 2, 0], abs=HALF_PIXEL_M)
+    assert [box.center.position.x, box.center.position.y] == pytest.approx([12 / 10 * 2, 21 / 20 * 2], abs=HALF_PIXEL_M)
     assert box.center.position.z == pytest.approx(2)
     assert box.center.orientation.w == 1
     assert (result.hypothesis.class_id, result.hypothesis.score, detection.id) == ("8", 0.75, "")
@@ -401,8 +403,8 @@ def test_boxes_are_along_the_target_frames_axes_once_the_transform_is_there(grap
     box = msg.detections[0].bbox
     assert (msg.header.frame_id, msg.header.stamp) == ("base_link", image(3).header.stamp)
     center = box.center.position
-    assert [center.x, center.y, center.z] == pytest.approx([2, -2.4, 1 - 2.1], abs=1e-3)
-    assert [box.size.x, box.size.y, box.size.z] == pytest.approx([0, 6.4, 4.8], abs=1e-3)
+    assert [center.x, center.y, center.z] == pytest.approx([2, -2.4, 1 - 2.1], abs=HALF_PIXEL_M)
+    assert [box.size.x, box.size.y, box.size.z] == pytest.approx([0, 6.4, 4.8], abs=HALF_PIXEL_M)
     assert len(camera.received["points"]) == 1  # which waited for no transform
     assert node.statistics[""].counts()["located"] == 1
     node.trigger_deactivate()

@@ -191,7 +191,9 @@ class Played:
         node = MagicMock(get_clock=Clock, resolve_topic_name=str)
         self.subscription = node.create_subscription.return_value
         self.subscription.handle.take_message.side_effect = lambda *_: (self.held.pop(), None) if self.held else None
-        self.stream = CameraStream(node, "", "image", NodeSettings, Periods(), FrameStatistics(0.0), self.deliver)
+        self.stream = CameraStream(
+            node, "", "image", NodeSettings, Periods(), FrameStatistics(0.0), MagicMock(), self.deliver
+        )
         self.stream.follow(True)
 
     def deliver(self, image, only_replace):
