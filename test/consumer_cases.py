@@ -19,6 +19,7 @@ from rt_panoptic_ros.panoptic.tracking import with_ids
 from rt_panoptic_ros.records import VOID, DetectionTable, PanopticResult
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
+from rt_panoptic_ros.ros.node.node_settings import beside
 
 COLOR, COLOR_INFO = "/camera/color/image_raw", "/camera/color/camera_info"
 DEPTH = "/camera/aligned_depth_to_color/image_raw"
@@ -53,7 +54,7 @@ def _nav2(cloud: str) -> dict[str, str]:
 
 CONSUMERS = {
     "nvblox": Consumer(
-        {"image_topic": COLOR, "camera_info_topic": COLOR_INFO, "mask_classes": "person"},
+        {"image_topic": COLOR, "mask_classes": "person"},
         {
             "camera_0/color/image": COLOR,
             "camera_0/color/camera_info": COLOR_INFO,
@@ -68,9 +69,7 @@ CONSUMERS = {
     "Nav2 with the camera's cloud": Consumer(
         {"image_topic": COLOR, "output_size": "480x640"}, _nav2("/camera/depth/points")
     ),
-    "Nav2 with the node's cloud": Consumer(
-        {"image_topic": COLOR, "camera_info_topic": COLOR_INFO, "depth_topic": DEPTH}, _nav2(f"{OUTPUT}/points")
-    ),
+    "Nav2 with the node's cloud": Consumer({"image_topic": COLOR, "depth_topic": DEPTH}, _nav2(f"{OUTPUT}/points")),
     "Kimera-Semantics": Consumer(
         {"image_topic": COLOR},
         {
@@ -119,9 +118,10 @@ def labelling(fake_node, name, ids=(1, 2), **parameters):
         pipeline.classes = CLASSES
         pipeline.label = lambda pixels: scene(*pixels.shape[:2], ids=ids)
 
-    topics = {"image_topic": "image", "camera_info_topic": "camera_info", "depth_topic": "depth"}
     arguments = CONSUMERS[name].arguments
+    topics = {"image_topic": "image", "depth_topic": "depth"}
     rules = [f"{topics[key]}:={value}" for key, value in arguments.items() if key in topics]
+    rules.append(f"camera_info:={beside(arguments['image_topic'], 'camera_info')}")  # as the launch file has it
     given = {key: value == "true" if value in ("true", "false") else value for key, value in arguments.items()}
     parameters = {key: value for key, value in given.items() if key not in topics} | parameters
     return activated(fake_node(*rules, on_open=show_the_scene, **parameters))
