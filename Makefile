@@ -14,9 +14,10 @@ demo:  ## Label a real video through a real ROS graph: out/demo (SOURCE=video, f
 	@source="$(SOURCE)"; [ -n "$$source" ] || source=$$(scripts/fetch_vtest) || exit 1; \
 	$(RUN) $(BIN)/python -m rt_panoptic_ros demo --source "$$source" --out out/demo
 
+# Threads of several processes that wait for each other on few cores take many times as long as one.
 test:  ## Run linters, type checks and tests
 	@$(MAKE) --no-print-directory --jobs=2 lint compiled
-	@$(RUN) $(BIN)/python -m pytest -n 4 --dist worksteal --durations=15
+	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal --durations=15
 
 lint: environment  ## Run the linters, the type checks and the documentation's links alone
 	@$(BIN)/ruff check .

@@ -16,6 +16,7 @@ import zstandard
 from rt_panoptic_ros.bags import mcap_file, sqlite_file
 from rt_panoptic_ros.bags.storage import Bag
 from rt_panoptic_ros.errors import InvalidInputError, first_line
+from rt_panoptic_ros.files import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -86,7 +87,7 @@ def _find_files(folder: Path, losses: Losses) -> tuple[list[Path], Mapping[str, 
     if METADATA not in files:
         return there, {}
     try:
-        information = yaml.safe_load(files[METADATA].read_text(encoding="utf-8"))[INFORMATION]
+        information = parse_yaml(files[METADATA].read_text(encoding="utf-8"))[INFORMATION]
         names = dict.fromkeys(PurePath(name).name for name in information["relative_file_paths"])
     except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"

@@ -23,6 +23,7 @@ from mcap.opcode import Opcode
 
 from rt_panoptic_ros.bags.storage import TYPE_HASH, Channel, Message, Schema, StorageFile
 from rt_panoptic_ros.errors import first_line
+from rt_panoptic_ros.files import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
@@ -177,7 +178,7 @@ class McapFile(StorageFile):
             self._bag.records.append(found)
             return
         try:
-            information = yaml.safe_load(found.metadata.get(SERIALIZED, ""))
+            information = parse_yaml(found.metadata.get(SERIALIZED, ""))
         except yaml.YAMLError as error:
             raise ValueError(f"rosbag2's own metadata: {first_line(error)}") from error
         if isinstance(information, dict):

@@ -14,6 +14,7 @@ from rosbags.typesys import Stores, TypesysError, get_typestore
 
 from rt_panoptic_ros.bags.storage import QOS, Channel, Message, Schema, StorageFile, full_type_name
 from rt_panoptic_ros.errors import first_line
+from rt_panoptic_ros.files import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
@@ -107,7 +108,7 @@ class SqliteFile(StorageFile):
         self._numbers[row["id"]] = self._bag.add_channel(channel)
 
     def _note_metadata(self, row: dict[str, Any]) -> None:
-        self._bag.add_information({**yaml.safe_load(row["metadata"])})
+        self._bag.add_information({**parse_yaml(row["metadata"])})
 
     def _listed(self) -> Iterator[tuple[int, int, int]]:
         """Give all rows that can be reached: from the first to a damaged page, then those from the last one to it."""

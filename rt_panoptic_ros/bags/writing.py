@@ -20,6 +20,7 @@ from rt_panoptic_ros.bags.mcap_file import ROSBAG2, SERIALIZED
 from rt_panoptic_ros.bags.messages import latched_message, output_channel, qos_text
 from rt_panoptic_ros.bags.storage import QOS, TYPE_HASH
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.files import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -120,7 +121,7 @@ def publish_bag(folder: Path, out: Path) -> None:
 def is_made_of(out: Path, document: Mapping[str, Any]) -> bool:
     """Return whether `out` is the bag that a run with `document` makes, which is whole wherever it exists."""
     try:
-        metadata = yaml.safe_load((out / METADATA).read_text(encoding="utf-8"))
+        metadata = parse_yaml((out / METADATA).read_text(encoding="utf-8"))
         custom = metadata[INFORMATION]["custom_data"]
         return bool(json.loads(custom[_ORIGIN])["digest"] == _digest(document))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):

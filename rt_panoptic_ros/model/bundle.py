@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from rt_panoptic_ros.errors import InvalidInputError, require
-from rt_panoptic_ros.files import atomic_path, file_sha256, output_path
+from rt_panoptic_ros.files import atomic_path, file_sha256, output_path, parse_yaml
 from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
 from rt_panoptic_ros.model.class_table import ClassTable, available_class_tables, load_class_table, parse_class_table
 from rt_panoptic_ros.resources import share_directory
@@ -164,7 +164,7 @@ def read_bundle(model: Path | str) -> ModelBundle:
             "import-weights` or `rt-panoptic make-untrained`"
         )
     try:
-        return _parse_card(path, yaml.safe_load((path / CARD).read_text(encoding="utf-8")))
+        return _parse_card(path, parse_yaml((path / CARD).read_text(encoding="utf-8")))
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         summary = " ".join(str(error).split())
         raise InvalidInputError(
@@ -232,7 +232,7 @@ def record_measurement(bundle: ModelBundle, name: str, figures: Mapping[str, obj
     Raises:
         UnavailableError: The card can't be written; it is as it was.
     """
-    card = yaml.safe_load((bundle.path / CARD).read_text(encoding="utf-8"))
+    card = parse_yaml((bundle.path / CARD).read_text(encoding="utf-8"))
     card.setdefault("about", {}).setdefault("measured", {})[name] = dict(figures)
     _write_card(bundle.path, card)
 

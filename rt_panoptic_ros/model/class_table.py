@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import yaml
 
 from rt_panoptic_ros.errors import InvalidInputError, require
+from rt_panoptic_ros.files import parse_yaml
 from rt_panoptic_ros.records import VOID
 from rt_panoptic_ros.resources import share_directory
 from rt_panoptic_ros.settings import plain
@@ -106,7 +106,7 @@ def load_class_table(name: str) -> ClassTable:
     if name not in known:
         raise InvalidInputError(f"expected a class table named one of {', '.join(known)}, got '{name}'")
     path = share_directory() / "config" / "classes" / f"{name}.yaml"
-    return parse_class_table(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return parse_class_table(parse_yaml(path.read_text(encoding="utf-8")))
 
 
 def parse_published_table(document: object) -> ClassTable:

@@ -11,6 +11,7 @@ import pytest
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.training.recipe import Recipe, read_recipe
 from rt_panoptic_ros.training.trainer import train
+from rt_panoptic_ros.training.training_log import TrainingLog
 from scripts.ablation import TABLE_3, ablate, format_table
 
 
@@ -40,7 +41,10 @@ def test_the_table_shows_means_and_each_seed() -> None:
 
 
 @pytest.mark.slow(60)
-def test_an_ablation_goes_on_where_it_was_stopped(tiny_camvid: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_an_ablation_goes_on_where_it_was_stopped(
+    tiny_camvid: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingLog, "_show", lambda *_: None)  # pictures, which take most of the time
     base = replace(tiny_recipe, validate_epochs=1, schedule=replace(tiny_recipe.schedule, steps=2))
     out = tmp_path / "ablation"
     started: list[tuple[str, bool]] = []
