@@ -103,7 +103,7 @@ def cloud_layout(size: tuple[int, int]) -> dict[str, Any]:
 
 @functools.cache
 def _metres_of_millimetres() -> np.ndarray:
-    table = np.arange(2**16, dtype=np.float32) / np.float32(1000)
+    table: np.ndarray = np.arange(2**16, dtype=np.float32) / np.float32(1000)
     table[0] = np.nan
     return table
 
