@@ -15,6 +15,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS, OUTPUTS
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg, output_classes
 from rt_panoptic_ros.ros.node.frame_statistics import OUTCOMES
@@ -22,6 +23,8 @@ from rt_panoptic_ros.ros.node.frame_statistics import OUTCOMES
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 TIMEOUT_S = 60.0
 KINDS = output_classes()
+OF_IMAGES = tuple(name for name in FRAME_OUTPUTS if name in KINDS and not OUTPUTS[name].inputs)
+"""Outputs that come with every image, whatever else there is."""
 
 
 def picture(number: int, size: tuple[int, int] = (6, 8), encoding: str = "rgb8") -> Image:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from node_cases import KINDS, Camera, activated, compressed_picture, picture
+from node_cases import OF_IMAGES, Camera, activated, compressed_picture, picture
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -84,7 +84,7 @@ def test_no_message_ends_the_node_or_goes_uncounted(graph, small_bundle, transpo
     }  # fmt: skip
     overrides = [Parameter(name, value=value) for name, value in parameters.items()]
     node = activated(graph.add(PanopticNode(context=graph.context, parameter_overrides=overrides)))
-    camera = Camera(graph, tuple(KINDS))
+    camera = Camera(graph, OF_IMAGES)
     publisher, drawn = camera.publisher, images()
     if transport == "compressed":
         publisher = camera.node.create_publisher(CompressedImage, "image/compressed", qos.stream("reliable"))

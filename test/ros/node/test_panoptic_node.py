@@ -17,7 +17,6 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from node_cases import (
     FAILURE,
-    KINDS,
     SUCCESS,
     TIMEOUT_S,
     Camera,
@@ -50,12 +49,13 @@ from rt_panoptic_ros.settings import PALETTES
 
 def test_every_output_has_the_images_header_bit_for_bit(graph, fake_node):
     node = activated(fake_node(image_reliability="reliable"))
-    camera = Camera(graph, tuple(KINDS)).connected()
+    topics = "semantic", "instance", "detections", "confidence", "overlay"
+    camera = Camera(graph, topics).connected()
     for number in (3, 200):
         camera.send(picture(number))
         camera.await_outputs(1)
         sent = picture(number)
-        semantic, instance, detections, confidence, overlay = (camera.received[topic].pop() for topic in KINDS)
+        semantic, instance, detections, confidence, overlay = (camera.received[topic].pop() for topic in topics)
         for output in (semantic, instance, detections, confidence, overlay):
             assert output.header == sent.header
         assert set(semantic.data) == {number % 11}
