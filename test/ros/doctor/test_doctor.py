@@ -268,6 +268,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine
+from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.ros.node.panoptic_node import PanopticNode
 from rt_panoptic_ros.ros.spinning import run_node
 
@@ -283,7 +284,8 @@ def prepare(camera_size):
     identity = EngineIdentity("fake", "0", "64x96", "float16", "tensorrt", "10.3", "GPU", "8.9", "")
     cached_engine(identity, build, Path(sys.argv[1]))
 
-pipeline = lambda *_, **__: SimpleNamespace(prepare=prepare, close=lambda: None, describe=lambda: "fake")
+classes = load_class_table("camvid")
+pipeline = lambda *_, **__: SimpleNamespace(classes=classes, prepare=prepare, close=lambda: None, describe=lambda: "fake")
 run_node(lambda finished: PanopticNode(finished=finished, pipeline_factory=pipeline))
 """
 
