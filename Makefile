@@ -4,7 +4,7 @@ RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_
 	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 BIN := .venv/bin
 
-.PHONY: help demo test lint docs bench gpu-check wheel clean environment compiled
+.PHONY: help demo test test-kilted lint docs bench gpu-check wheel clean environment compiled
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
@@ -18,6 +18,10 @@ demo:  ## Label a real video through a real ROS graph: out/demo (SOURCE=video, f
 test:  ## Run linters, type checks and tests
 	@$(MAKE) --no-print-directory --jobs=2 lint compiled
 	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal --durations=15
+
+test-kilted:  ## Run the ROS tests on ROS 2 Kilted instead of Jazzy
+	@scripts/make_environment --with-tests --kilted
+	@$(RUN) .venv-kilted/bin/python -m pytest -n 2 test/ros
 
 lint: environment  ## Run the linters, the type checks and the documentation's links alone
 	@$(BIN)/ruff check .
@@ -49,4 +53,4 @@ compiled: environment
 	@$(RUN) $(BIN)/python -m pytest --collect-only -qq >.cache/collected || { cat .cache/collected; exit 1; }
 
 clean:  ## Delete everything that was made here
-	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist install log out *.egg-info
+	rm -rf .venv .venv-kilted .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist install log out *.egg-info

@@ -8,7 +8,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.commands import backends, bags, benchmarks, bundles, doctor, gpu_check, labelling, learning
+from rt_panoptic_ros.commands import backends, bags, benchmarks, bundles, doctor, gpu_check, labelling, learning, view
 from rt_panoptic_ros.errors import RtPanopticError
 
 if TYPE_CHECKING:
@@ -50,6 +50,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="rt-panoptic", description="Real-time panoptic segmentation from dense detections."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (labelling, bags, learning, bundles, backends, benchmarks, gpu_check, doctor):
+    for group in (labelling, bags, view, learning, bundles, backends, benchmarks, gpu_check, doctor):
         group.add_commands(commands)
     return parser

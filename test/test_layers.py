@@ -41,14 +41,16 @@ KNOWS = {
     "training": "datasets drawing errors evaluation files model network pipeline records resources settings",
     "benchmark": "errors inference model network panoptic pipeline records settings warp_runtime",
     "bags": "errors files frames geometry inference labeller model panoptic pipeline records resources settings",
+    "viewing": "errors files frames model records settings",
     "ros": "errors files frames geometry records resources settings",
     "ros/node": "drawing errors files frames geometry labeller model panoptic pipeline progress records resources ros "
     "settings",
-    "ros/tools": "drawing errors files frames model records resources ros ros/node settings",
+    "ros/tools": "drawing errors files frames model records resources ros ros/node settings viewing",
     "ros/doctor": "errors frames resources ros ros/node settings",
     "ros/benchmark": "benchmark errors files frames inference model pipeline records ros ros/node ros/tools settings",
     "commands": "bags benchmark datasets detectors drawing errors evaluation files frames inference labeller model "
-    "network panoptic pipeline progress records resources ros ros/benchmark ros/doctor ros/tools settings training",
+    "network panoptic pipeline progress records resources ros ros/benchmark ros/doctor ros/tools settings training "
+    "viewing",
     "cli": "commands errors",
     "__main__": "cli",
     "__init__": "",
@@ -61,6 +63,7 @@ OUTSIDE = {
      "rt_panoptic_ros.msg"):
         ("ros", "ros/node", "ros/tools", "ros/doctor", "ros/benchmark"),
     ("mcap", "rosbags"): ("bags",),
+    ("rerun",): ("viewing",),
     ("torch",): ("network", "training"),
 }  # fmt: skip
 """Packages, and the rooms that alone may import them."""

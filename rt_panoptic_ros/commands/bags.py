@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rt_panoptic_ros.commands.options import add_labels, add_overlay, add_pipeline, pipeline_arguments, positive
+from rt_panoptic_ros.commands.options import (
+    add_labels,
+    add_mask,
+    add_overlay,
+    add_pipeline,
+    pipeline_arguments,
+    positive,
+)
 from rt_panoptic_ros.errors import InvalidInputError, require_package
 from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, DEFAULT_BAG_OUTPUTS
 from rt_panoptic_ros.settings import DEPTH_SLACK_S, parse_size
@@ -83,6 +90,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="by how much the stamps of an image and its depth may differ, s (default: %(default)s; 0 for not at all)",
     )  # fmt: skip
     add_labels(command)
+    add_mask(command)
     add_overlay(command)
     command.add_argument("--compression", choices=("zstd", "none"), default="zstd", help="of OUT (default: zstd)")
     command.add_argument("--jobs", type=positive, default=1, help="bags at once, each in its own process (default: 1)")

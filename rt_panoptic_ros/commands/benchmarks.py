@@ -55,15 +55,17 @@ def _bench_node(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.ros.processes import require_ros
 
     require_ros("the node's benchmark")
-    from rt_panoptic_ros.ros.benchmark.node_benchmark import NodeBenchmark, compare_node_with_relay, endure
+    from rt_panoptic_ros.ros.benchmark import node_benchmark
 
-    benchmark = NodeBenchmark(
+    benchmark = node_benchmark.NodeBenchmark(
         _size(options), options.rate, options.frames, options.rounds, options.detections, options.network_ms
     )
-    if options.endurance is None:
-        _print(compare_node_with_relay(benchmark), options)
+    if options.endurance is not None:
+        _print(node_benchmark.endure(benchmark, options.endurance), options)
+    elif options.idle_outputs:
+        _print(node_benchmark.compare_idle_outputs(benchmark), options)
     else:
-        _print(endure(benchmark, options.endurance), options)
+        _print(node_benchmark.compare_node_with_relay(benchmark), options)
 
 
 def _bench_cameras(options: argparse.Namespace) -> None:
@@ -136,7 +138,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "node", _bench_node, "the node in a ROS graph, its network replaced, beside a bare relay",
         size="360x480", rate=10.0, frames=100, rounds=3, detections=10, network_ms=0.0,
     )  # fmt: skip
-    command.add_argument(
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--idle-outputs", action="store_true",
+        help="compare the node with itself offering no outputs but those that are listened to instead",
+    )  # fmt: skip
+    instead.add_argument(
         "--endurance", type=natural, metavar="N",
         help="run the node alone for N frames instead, and say what was lost and how its memory grew",
     )  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from rt_panoptic_ros.commands.options import (
     add_dataset,
     add_labels,
+    add_mask,
     add_overlay,
     add_pipeline,
     natural,
@@ -84,6 +85,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--out", required=True, type=Path, help="folder for the results, without those of another run")
     add_pipeline(command)
     add_labels(command)
+    add_mask(command)
     add_overlay(command)
     command.add_argument("--confidence", action="store_true", help="also write how sure the classes are: confidence/")
     command.add_argument(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.resources import DEFAULT_MODEL
 from rt_panoptic_ros.settings import BACKENDS, DEVICES, OVERLAY_OPACITY, PALETTES, parse_size
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ def add_dataset(command: argparse.ArgumentParser, instead: argparse._MutuallyExc
     command.add_argument("--complete", action="store_true", help="all objects are labelled, what is void holds none")
 
 
-def add_pipeline(command: argparse.ArgumentParser) -> None:
+def add_pipeline(command: argparse.ArgumentParser, *, model_required: bool = True) -> None:
     """Add the options of a pipeline."""
-    add_backend(command)
+    add_backend(command, model_required=model_required)
     add_device(command)
     command.add_argument(
         "--size", default="", help="HEIGHTxWIDTH px that images are brought to, in place of the card's"
@@ -114,9 +115,12 @@ def add_pipeline(command: argparse.ArgumentParser) -> None:
     add_set(command)
 
 
-def add_model(command: argparse.ArgumentParser) -> None:
+def add_model(command: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the option that says which model."""
-    command.add_argument("--model", required=True, help="folder of a model bundle, or the name of a shipped one")
+    default = "" if required else f" (default: {DEFAULT_MODEL})"
+    command.add_argument(
+        "--model", required=required, help=f"folder of a model bundle, or the name of a shipped one{default}"
+    )
 
 
 def add_device(command: argparse.ArgumentParser) -> None:
@@ -124,9 +128,9 @@ def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default=DEVICES[0], help=f"{', '.join(DEVICES)} (default: %(default)s)")
 
 
-def add_backend(command: argparse.ArgumentParser) -> None:
+def add_backend(command: argparse.ArgumentParser, *, model_required: bool = True) -> None:
     """Add the options of a backend: the model, and what computes its network how precisely."""
-    add_model(command)
+    add_model(command, required=model_required)
     command.add_argument("--backend", default=BACKENDS[0], help=f"{', '.join(BACKENDS)} (default: %(default)s)")
     command.add_argument(
         "--precision", default="float32", help="float32 (default), float16 on a GPU, or int8 where the model has ranges"
@@ -159,14 +163,18 @@ def add_labels(command: argparse.ArgumentParser) -> None:
         "--output-size", default="", metavar="HEIGHTxWIDTH",
         help="px of all that is written, by nearest neighbour, in place of the images'",
     )  # fmt: skip
-    command.add_argument(
-        "--mask-classes", default="", metavar="NAMES",
-        help="such as person,sky: the classes whose pixels `mask` has (default: all countable ones)",
-    )  # fmt: skip
     command.add_argument("--tracking", action="store_true", help="an object keeps its id from frame to frame")
     command.add_argument(
         "--object-classes", default="", metavar="NAMES", help="such as person,vehicle: only their objects are told of"
     )
+
+
+def add_mask(command: argparse.ArgumentParser) -> None:
+    """Add the option that says what the mask has."""
+    command.add_argument(
+        "--mask-classes", default="", metavar="NAMES",
+        help="such as person,sky: the classes whose pixels `mask` has (default: all countable ones)",
+    )  # fmt: skip
 
 
 def add_overlay(command: argparse.ArgumentParser) -> None:

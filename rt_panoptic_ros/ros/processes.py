@@ -101,8 +101,9 @@ def local_environment(inherited: Mapping[str, str], domain: str) -> dict[str, st
         inherited: The present environment; what it says of ROS is kept.
         domain: ROS domain, unless the environment names one.
     """
+    humble = inherited.get("ROS_DISTRO") == "humble"  # it knows the old variable only, of which newer ones warn
     return {
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        **({"ROS_LOCALHOST_ONLY": "1"} if humble else {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}),
         "ROS_DOMAIN_ID": domain,
         **profile_environment(inherited),
         **inherited,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,17 @@ def shipped_profile() -> str:
     return str(share_directory() / "config" / "fastdds_large_images.xml")
 
 
+def _variables(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return those that the environment's ROS distribution reads, both if it names none; newer ones warn of the old."""
+    old, new = PROFILE_VARIABLES
+    distribution = environment.get("ROS_DISTRO")
+    return PROFILE_VARIABLES if not distribution else (old,) if distribution in ("humble", "jazzy") else (new,)
+
+
 def profile_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that bring the shipped profile, or none where the user has chosen one."""
     chosen = any(environment.get(name) for name in PROFILE_VARIABLES)
-    return {} if chosen else dict.fromkeys(PROFILE_VARIABLES, shipped_profile())
+    return {} if chosen else dict.fromkeys(_variables(environment), shipped_profile())
 
 
 def mend_loss(rmw: str, sender: str, largest: int) -> tuple[str, tuple[str, ...]]:
@@ -48,4 +56,4 @@ def mend_loss(rmw: str, sender: str, largest: int) -> tuple[str, tuple[str, ...]
         "Fast DDS loses large images by default, and it is the sender's profile that counts: in the terminal of "
         f"{sender}, choose the shipped one and start it again"
     )
-    return words, tuple(f"export {variable}={shlex.quote(shipped_profile())}" for variable in PROFILE_VARIABLES)
+    return words, tuple(f"export {variable}={shlex.quote(shipped_profile())}" for variable in _variables(os.environ))

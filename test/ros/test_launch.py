@@ -45,7 +45,7 @@ def description(name):
 
 
 def test_every_setting_is_a_described_argument(monkeypatch):
-    for name in PROFILE_VARIABLES:
+    for name in (*PROFILE_VARIABLES, "ROS_DISTRO"):
         monkeypatch.delenv(name, raising=False)
     entities = description("panoptic.launch.py").entities
     arguments = {entity.name: entity for entity in entities if isinstance(entity, DeclareLaunchArgument)}

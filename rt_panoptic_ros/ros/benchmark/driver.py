@@ -26,11 +26,11 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.frames.matching import StampMatcher
 from rt_panoptic_ros.frames.message_layout import stamp_ns
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg, output_classes
 from rt_panoptic_ros.ros.processes import exit_on_sigterm, local_environment
-from rt_panoptic_ros.ros.tools.recording import StampMatcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

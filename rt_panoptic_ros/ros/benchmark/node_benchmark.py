@@ -23,7 +23,7 @@ from rt_panoptic_ros.ros.node.frame_statistics import percentiles_ms
 from rt_panoptic_ros.ros.processes import running
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
 NOT_OWN = ("input", "network", "query_boxes", "masks", "fusion")
@@ -31,6 +31,7 @@ NOT_OWN = ("input", "network", "query_boxes", "masks", "fusion")
 
 _OF_THE_RELAY = ("age_at_turn_p50_ms", "age_at_turn_p95_ms", "frames_sent", "frames_answered")
 _OUTPUTS = ("semantic", "instance", "detections")
+_FEWER = {"few_outputs": {"enabled_outputs": ",".join(_OUTPUTS)}}
 _LEAST_ENDURANCE = 10
 
 
@@ -88,7 +89,7 @@ def compare_node_with_relay(benchmark: NodeBenchmark) -> Comparison:
     Raises:
         UnavailableError: A process failed or gave no outputs.
     """
-    node, relay = _measure(benchmark, (NODE_NAME, RELAY_NAME), benchmark.frames, benchmark.rounds)
+    node, relay = _measure(benchmark, {NODE_NAME: {}, RELAY_NAME: {}}, benchmark.frames, benchmark.rounds)
     return Comparison(
         f"node beside a bare relay, from an image's stamp to all outputs received: {benchmark.describe()}",
         node.median_ms,
@@ -105,6 +106,25 @@ def compare_node_with_relay(benchmark: NodeBenchmark) -> Comparison:
     )
 
 
+def compare_idle_outputs(benchmark: NodeBenchmark) -> Comparison:
+    """Measure the node that offers all outputs, and itself offering none but those that are listened to, in turn.
+
+    Its detail `all_over_few` is the ratio of their times from an image's stamp to all outputs received.
+
+    Raises:
+        UnavailableError: A process failed or gave no outputs.
+    """
+    every, few = _measure(benchmark, {NODE_NAME: {}, **_FEWER}, benchmark.frames, benchmark.rounds)
+    return Comparison(
+        f"all outputs offered (ours) beside {', '.join(_OUTPUTS)} alone: {benchmark.describe()}",
+        every.median_ms,
+        few.median_ms,
+        median_stages(every.stages_ms),
+        median_stages(few.stages_ms),
+        {"all_over_few": round(every.median_ms / few.median_ms, 3)},
+    )
+
+
 def endure(benchmark: NodeBenchmark, frames: int) -> Endurance:
     """Send frames to the node alone and return what became of them, and of its memory.
 
@@ -117,7 +137,7 @@ def endure(benchmark: NodeBenchmark, frames: int) -> Endurance:
             f"expected --endurance to be a number of frames from {_LEAST_ENDURANCE}, as memory is compared with that "
             f"after a tenth of them, got {frames}"
         )
-    (node,) = _measure(benchmark, (NODE_NAME,), frames, 1)
+    (node,) = _measure(benchmark, {NODE_NAME: {}}, frames, 1)
     figures = {
         **node.figures,
         "sent_rate_hz": round(node.sent_rate_hz, 2),
@@ -184,26 +204,29 @@ class Outcome:
         return (len(self._sent_ns) - 1) * 1e9 / (self._sent_ns[-1] - self._sent_ns[0])
 
 
-def _measure(benchmark: NodeBenchmark, names: Sequence[str], frames: int, rounds: int) -> list[Outcome]:
-    """Run the subjects as processes, play to each in turn, and return what came of it, in the order of `names`."""
+def _measure(
+    benchmark: NodeBenchmark, subjects: Mapping[str, Mapping[str, str]], frames: int, rounds: int
+) -> list[Outcome]:
+    """Run {subject: its parameters} as processes, play to each in turn, and return what came of it, in their order."""
     height, width = benchmark.size
-    parameters = {"camera_size": f"{height}x{width}"}
     noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
     with benchmark_folder("node") as folder:
-        logs = [folder / f"{name}.jsonl" for name in names]
+        logs = [folder / f"{name}.jsonl" for name in subjects]
         with ExitStack() as stack:
             cameras = []
-            for name, log in zip(names, logs, strict=True):
+            for name, log in zip(subjects, logs, strict=True):
                 namespace = f"/bench_{os.getpid()}_{name}"  # another benchmark at the same time is not disturbed
                 subject = SubjectSettings(
                     namespace, str(log), benchmark.size, benchmark.detections, benchmark.network_ms
                 )
-                arguments = (name, *astuple(subject))
+                kind = RELAY_NAME if name == RELAY_NAME else NODE_NAME
+                arguments = (kind, *astuple(subject))
+                parameters = {"camera_size": f"{height}x{width}", **subjects[name]}
                 process = stack.enter_context(running(name, run_subject, parameters, os.environ, folder, arguments))
-                cameras.append(Camera(name, f"{namespace}/image", f"{namespace}/{name}", process))
+                cameras.append(Camera(name, f"{namespace}/image", f"{namespace}/{kind}", process))
             driver = stack.enter_context(closing(FrameDriver(cameras, [noise], _OUTPUTS)))
-            for _ in range(rounds):
-                for camera in cameras:
+            for number in range(rounds):
+                for camera in cameras if number % 2 == 0 else cameras[::-1]:  # neither is always the first
                     driver.play({camera: benchmark.rate_hz}, frames=frames)
             for camera in cameras:
                 camera.resident_mb.append(memory_mb(camera.process, "VmRSS"))

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, first_line
 from rt_panoptic_ros.files import output_path
+from rt_panoptic_ros.frames.matching import StampMatcher
 from rt_panoptic_ros.frames.message_layout import decode_image, stamp_ns
 from rt_panoptic_ros.frames.pixel_encodings import to_rgb
 from rt_panoptic_ros.ros import qos
@@ -29,7 +30,7 @@ from rt_panoptic_ros.ros.node.frame_statistics import percentiles_ms
 from rt_panoptic_ros.ros.node.parameters import declare_settings
 from rt_panoptic_ros.ros.spinning import run_node
 from rt_panoptic_ros.ros.text_arguments import texts_kept
-from rt_panoptic_ros.ros.tools.recording import StampMatcher, write_pictures
+from rt_panoptic_ros.ros.tools.recording import write_pictures
 from rt_panoptic_ros.settings import Change, setting
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What the output recorder keeps: messages matched by stamp, a video in real time, and a few pictures of it."""
+"""What the output recorder keeps: a video in real time, and a few pictures of it."""
 
 from __future__ import annotations
 
@@ -13,48 +13,11 @@ from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.files import literal_name, write_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 _FALLBACK_RATE_HZ = 10.0  # of a video with a single frame
 _LONGEST_GAP_S = 5.0  # stamps further apart than this are no pause to show
-
-
-class StampMatcher:
-    """Collects the messages of one stamp until all topics have theirs.
-
-    Attributes:
-        incomplete: Sets given up, since others came after them; those of a bag that loops have old stamps again.
-    """
-
-    def __init__(self, topics: Sequence[str], capacity: int = 16) -> None:
-        """Prepare for sets of one message from each of `topics`, at most `capacity` sets waiting."""
-        self._topics = frozenset(topics)
-        self._capacity = capacity
-        self._waiting: dict[int, dict[str, Any]] = {}  # by stamp, ns; in the order in which they began
-        self.incomplete = 0
-
-    def add(self, topic: str, stamp_ns: int, message: Any) -> dict[str, Any] | None:
-        """Take a message; return {topic: message} when it was the last that its stamp waited for."""
-        if topic in self._waiting.get(stamp_ns, ()):
-            self._drop(stamp_ns)
-        parts = self._waiting.setdefault(stamp_ns, {})
-        parts[topic] = message
-        if parts.keys() == self._topics:
-            del self._waiting[stamp_ns]
-            return parts
-        if len(self._waiting) > self._capacity:
-            self._drop(next(iter(self._waiting)))
-        return None
-
-    def give_up(self) -> None:
-        """Count what still waits as incomplete."""
-        self.incomplete += len(self._waiting)
-        self._waiting.clear()
-
-    def _drop(self, stamp_ns: int) -> None:
-        del self._waiting[stamp_ns]
-        self.incomplete += 1
 
 
 def write_pictures(

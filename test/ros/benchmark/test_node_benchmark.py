@@ -69,6 +69,13 @@ def test_measures_node_and_relay_in_turn(bench):
 
 
 @pytest.mark.slow
+def test_measures_what_outputs_cost_that_nobody_listens_to(bench):
+    document = bench("--idle-outputs", "--rounds", "2", "--frames", "5", "--rate", "20", "--network-ms", "2")
+    assert list(document["stages_ms"]) == list(document["reference_stages_ms"]) == NODE_STAGES
+    assert document["all_over_few"] == pytest.approx(1 / document["ratio"], abs=1e-3)
+
+
+@pytest.mark.slow
 def test_endurance_runs_the_node_alone(bench):
     document = bench("--endurance", "20", "--rate", "20", "--network-ms", "2")
     assert_accounted_for(document, 20)

@@ -31,7 +31,7 @@ from rt_panoptic_ros.ros.doctor.node_rules import diagnose
 from rt_panoptic_ros.ros.doctor.observation import Waits, examine
 from rt_panoptic_ros.ros.doctor.verdicts import format_report
 from rt_panoptic_ros.ros.node.panoptic_node import PanopticNode
-from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES, shipped_profile
+from rt_panoptic_ros.ros.transport import PROFILE_VARIABLES, profile_environment
 
 TIMEOUT_S = 60.0
 SECONDS = 1.0
@@ -268,6 +268,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine
+from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.ros.node.panoptic_node import PanopticNode
 from rt_panoptic_ros.ros.spinning import run_node
 
@@ -283,7 +284,8 @@ def prepare(camera_size):
     identity = EngineIdentity("fake", "0", "64x96", "float16", "tensorrt", "10.3", "GPU", "8.9", "")
     cached_engine(identity, build, Path(sys.argv[1]))
 
-pipeline = lambda *_, **__: SimpleNamespace(prepare=prepare, close=lambda: None, describe=lambda: "fake")
+classes = load_class_table("camvid")
+pipeline = lambda *_, **__: SimpleNamespace(classes=classes, prepare=prepare, close=lambda: None, describe=lambda: "fake")
 run_node(lambda finished: PanopticNode(finished=finished, pipeline_factory=pipeline))
 """
 
@@ -503,7 +505,8 @@ def test_large_images_without_the_profile_are_lost(graph, programs, small_bundle
     lost = next(verdict for verdicts in looks for verdict in verdicts if "lost" in verdict.cause)
     assert lost.is_fault
     assert f"in the terminal of the {'node' if sender == '/panoptic_node' else 'camera'} {sender}" in lost.remedy
-    assert lost.commands[0] == f"export {PROFILE_VARIABLES[0]}={shipped_profile()}"
+    name, path = next(iter(profile_environment(without).items()))
+    assert lost.commands[0] == f"export {name}={path}"
 
 
 def test_a_rate_limit_that_lets_nothing_through(graph, fake_node):

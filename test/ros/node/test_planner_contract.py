@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from consumer_cases import Joined
 from node_cases import Camera, activated, picture
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -17,31 +16,10 @@ from std_msgs.msg import String
 
 from rt_panoptic_ros.frames.message_layout import decode_image
 from rt_panoptic_ros.model.class_table import load_class_table
-from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import detections_2d_to_msg, label_info_to_msg
-from rt_panoptic_ros.ros.node import outputs
 
+WANTED = "needs vision_msgs, of a ROS distribution or of scripts/make_environment --with-tests"
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-class ExactTime:
-    """Hands on sets of messages of one stamp, as message_filters' exact-time policy does."""
-
-    def __init__(self, node, topics):
-        self.sets = []
-        self._waiting = {}
-        self._wanted = set(topics)
-        for name, kind in topics.items():
-            node.create_subscription(
-                kind, f"/panoptic_node/{name}", lambda msg, name=name: self._add(name, msg), qos.stream("reliable")
-            )
-
-    def _add(self, name, msg):
-        stamp = (msg.header.stamp.sec, msg.header.stamp.nanosec)
-        parts = self._waiting.setdefault(stamp, {})
-        parts[name] = msg
-        if parts.keys() == self._wanted:
-            self.sets.append(self._waiting.pop(stamp))
 
 
 def costs(semantic, confidence, classes, cost_of, least_confidence=128):
@@ -57,9 +35,8 @@ def test_a_semantic_layer_joins_semantics_confidence_objects_and_the_class_table
     planner = graph.node("planner")
     tables = []
     planner.create_subscription(String, "/panoptic_node/class_names", tables.append, LATCHED)
-    joined = ExactTime(
-        planner, {"semantic": Image, "instance": Image, "confidence": Image, "detections": PanopticDetectionArray}
-    )
+    kinds = {"semantic": Image, "instance": Image, "confidence": Image, "detections": PanopticDetectionArray}
+    joined = Joined(planner, kinds, prefix="/panoptic_node/")
     camera = Camera(graph, ()).connected()
     graph.spin_until(lambda: tables, "for the latched class table")
     table = json.loads(tables[0].data)
@@ -86,15 +63,13 @@ def test_a_semantic_layer_joins_semantics_confidence_objects_and_the_class_table
 
 @pytest.mark.parametrize("tracking", [False, True])
 def test_vision_msgs_say_the_same(graph, fake_node, tracking):
-    vision_msgs = pytest.importorskip("vision_msgs.msg", reason="vision_msgs comes with a ROS distribution")
+    vision_msgs = pytest.importorskip("vision_msgs.msg", reason=WANTED)
     activated(fake_node(image_reliability="reliable", score_threshold=0.25, tracking=tracking))
     planner = graph.node("planner")
     infos = []
     planner.create_subscription(vision_msgs.LabelInfo, "/panoptic_node/label_info", infos.append, LATCHED)
-    joined = ExactTime(
-        planner,
-        {"instance": Image, "detections": PanopticDetectionArray, "detections_2d": vision_msgs.Detection2DArray},
-    )
+    kinds = {"instance": Image, "detections": PanopticDetectionArray, "detections_2d": vision_msgs.Detection2DArray}
+    joined = Joined(planner, kinds, prefix="/panoptic_node/")
     camera = Camera(graph, ()).connected()
     graph.spin_until(lambda: infos, "for the label info")
     assert infos[0].threshold == 0.25
@@ -112,25 +87,9 @@ def test_vision_msgs_say_the_same(graph, fake_node, tracking):
     assert (theirs.bbox.size_x, theirs.bbox.size_y) == (4.0, 6.0)
 
 
-class Fields(SimpleNamespace):
-    """Stands in for a class of vision_msgs: takes any fields, and gives those that weren't set."""
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        setattr(self, name, Fields())
-        return getattr(self, name)
-
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    names = ("BoundingBox2D", "Detection2D", "Detection2DArray", "LabelInfo", "ObjectHypothesisWithPose", "VisionClass")
-    monkeypatch.setitem(sys.modules, "vision_msgs.msg", SimpleNamespace(**dict.fromkeys(names, Fields)))
-    monkeypatch.setitem(sys.modules, "vision_msgs", SimpleNamespace(msg=sys.modules["vision_msgs.msg"]))
-
-
 @pytest.mark.parametrize("lasting", [False, True])
-def test_ids_say_what_vision_msgs_means_by_them(stand_in, lasting):
+def test_ids_say_what_vision_msgs_means_by_them(lasting):
+    pytest.importorskip("vision_msgs", reason=WANTED)
     classes = load_class_table("camvid")
     car = classes.names.index("car")
     box = RegionOfInterest(x_offset=2, y_offset=3, width=4, height=6)
@@ -152,21 +111,19 @@ def test_ids_say_what_vision_msgs_means_by_them(stand_in, lasting):
         ("front=/front/image,rear=/rear/image", {"label_info", "front/label_info", "rear/label_info"}),
     ],
 )
-def test_a_label_info_lies_beside_each_cameras_outputs(graph, fake_node, monkeypatch, cameras, topics):
-    # In place of vision_msgs' type, which isn't everywhere, one that can be sent here.
-    monkeypatch.setitem(outputs.MESSAGE_CLASSES, "label_info", String)
-    monkeypatch.setattr(
-        outputs, "label_info_to_msg", lambda classes, threshold: String(data=f"{classes.names[0]} {threshold}")
-    )
+def test_a_label_info_lies_beside_each_cameras_outputs(graph, fake_node, cameras, topics):
+    vision_msgs = pytest.importorskip("vision_msgs.msg", reason=WANTED)
     node = activated(fake_node(cameras=cameras, score_threshold=0.25))
     planner = graph.node("planner")
-    received = {}
+    kind, received = vision_msgs.LabelInfo, {}
     for topic in topics:
         planner.create_subscription(
-            String, f"/panoptic_node/{topic}", lambda msg, topic=topic: received.update({topic: msg.data}), LATCHED
+            kind, f"/panoptic_node/{topic}", lambda msg, topic=topic: received.update({topic: msg}), LATCHED
         )
     graph.spin_until(lambda: len(received) == len(topics), "for the latched label infos")
-    assert set(received.values()) == {f"{node.pipelines[0].classes.names[0]} 0.25"}
+    for info in received.values():
+        assert [entry.class_name for entry in info.class_map] == [*node.pipelines[0].classes.names]
+        assert info.threshold == 0.25
     assert {name for name, _ in planner.get_topic_names_and_types() if name.endswith("label_info")} == {
         f"/panoptic_node/{topic}" for topic in topics
     }

@@ -56,3 +56,14 @@ def test_the_users_own_domain_and_profile_are_kept():
     assert own.items() <= environment.items()
     assert PROFILE_VARIABLES[1] not in environment
     assert set(PROFILE_VARIABLES) <= local_environment({}, DOMAIN).keys()
+
+
+@pytest.mark.parametrize(("distribution", "read"), [("humble", 0), ("jazzy", 0), ("kilted", 1), ("lyrical", 1)])
+def test_a_distribution_is_given_the_name_of_the_profile_that_it_reads(distribution, read):
+    environment = local_environment({"ROS_DISTRO": distribution}, DOMAIN)
+    assert [name for name in PROFILE_VARIABLES if name in environment] == [PROFILE_VARIABLES[read]]
+
+
+def test_processes_stay_on_this_machine_on_humble_too():
+    assert local_environment({}, DOMAIN)["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert local_environment({"ROS_DISTRO": "humble"}, DOMAIN)["ROS_LOCALHOST_ONLY"] == "1"

@@ -1,0 +1,1 @@
+"""Results before eyes, with Rerun: what is shown of a frame, and the window, page or file. Knows no ROS."""
