@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warp as wp
 
+wp.set_module_options({"enable_backward": False})
+
 SAMPLES = 4096
 """Pixels of an object's mask box that are looked at, at most; of larger ones, every second row and column or fewer."""
 
@@ -42,7 +44,7 @@ class Frame:
     translation: wp.vec3
     places: wp.array2d(dtype=wp.int32)  # (n, SAMPLES): y << 16 | x of an object's pixels that still count
     depths: wp.array2d(dtype=wp.float32)  # (n, SAMPLES): their depth
-    values: wp.array2d(dtype=wp.float32)  # (n, SAMPLES): whatever a median or a quantile is wanted of
+    values: wp.array2d(dtype=wp.float32)  # (3 n, SAMPLES): whatever a median or quantiles are wanted of, by axis
     tail: wp.array2d(dtype=wp.float32)  # (n, SAMPLES): their smallest
     bins: wp.array2d(dtype=wp.int32)  # (n, BINS)
 
@@ -89,7 +91,7 @@ def _select(values: wp.array2d(dtype=wp.float32), row: wp.int32, count: wp.int32
 # C++, as the other: three quarters of the time would go into these two.
 @wp.func_native("""
 const float* v = (const float*)((const char*)values.data + (size_t)row * values.strides[0]);
-float* t = (float*)((char*)tail.data + (size_t)row * tail.strides[0]);
+float* t = (float*)((char*)tail.data + (size_t)n * tail.strides[0]);
 int found = 0;
 for (int i = 0; i < count; ++i) {
     const float value = sign * v[i];
@@ -99,10 +101,10 @@ for (int i = 0; i < count; ++i) {
 return found;
 """)
 def _collect(
-    values: wp.array2d(dtype=wp.float32), tail: wp.array2d(dtype=wp.float32), row: wp.int32, count: wp.int32,
-    sign: wp.float32, limit: wp.float32,
+    values: wp.array2d(dtype=wp.float32), row: wp.int32, tail: wp.array2d(dtype=wp.float32), n: wp.int32,
+    count: wp.int32, sign: wp.float32, limit: wp.float32,
 ) -> wp.int32:  # fmt: skip
-    """Put those of a row's first values, times the sign, that are at most a limit into `tail`; return how many."""
+    """Put those of a row's first values, times the sign, that are at most a limit into a row of `tail`; how many?"""
 
 
 @wp.func
@@ -125,18 +127,18 @@ def _jump(frame: Frame, n: wp.int32, count: wp.int32) -> wp.float32:
     """Return the change of depth from a pixel to the next, m, that is more than a surface's and its noise's."""
     some = (count + 3) / 4
     for i in range(some):
-        frame.values[n, i] = frame.depths[n, 4 * i]
-    distance = _select(frame.values, n, some, some / 2)
+        frame.values[3 * n, i] = frame.depths[n, 4 * i]
+    distance = _select(frame.values, 3 * n, some, some / 2)
     jump = _STEEPEST * distance / wp.min(frame.camera[0], frame.camera[1])
     changes = int(0)
     for i in range(0, count, 4):
         x, y = frame.places[n, i] & 0xFFFF, frame.places[n, i] >> 16
         change = wp.abs(_depth_at(frame.depth, frame.instance, frame.ids[n], x + 1, y) - frame.depths[n, i])
         if wp.isfinite(change):
-            frame.values[n, changes] = change
+            frame.values[3 * n, changes] = change
             changes += 1
     if changes > 0:
-        jump = wp.max(jump, _NOISIEST * _select(frame.values, n, changes, changes / 2))
+        jump = wp.max(jump, _NOISIEST * _select(frame.values, 3 * n, changes, changes / 2))
     return jump
 
 
@@ -207,11 +209,11 @@ def _noise(frame: Frame, n: wp.int32, count: wp.int32) -> wp.float32:
         after = _depth_at(frame.depth, frame.instance, frame.ids[n], x + 1, y)
         change = wp.abs(before - 2.0 * frame.depths[n, i] + after)
         if wp.isfinite(change):
-            frame.values[n, changes] = change
+            frame.values[3 * n, changes] = change
             changes += 1
     if changes == 0:
         return wp.float32(0.0)
-    return _SPREAD * _select(frame.values, n, changes, changes / 2)
+    return _SPREAD * _select(frame.values, 3 * n, changes, changes / 2)
 
 
 @wp.func
@@ -249,38 +251,40 @@ def _inside(near: wp.float32, far: wp.float32, noise: wp.float32) -> wp.float32:
 
 
 @wp.func
-def _end(frame: Frame, n: wp.int32, count: wp.int32, sign: wp.float32, noise: wp.float32) -> wp.float32:
-    """Return where the values of an object, times the sign, begin."""
+def _place_points(frame: Frame, n: wp.int32, count: wp.int32) -> wp.vec3:
+    """Put the coordinates of an object's points into its rows of values; return how far depth moves them along each."""
+    stride = float(frame.strides[n])
+    lean = wp.vec3(0.0)
+    for i in range(count):
+        reach = frame.rotation * _ray(frame.places[n, i], i, stride, frame.camera)
+        point = reach * float(frame.depths[n, i]) + frame.translation
+        frame.values[3 * n, i] = point[0]
+        frame.values[3 * n + 1, i] = point[1]
+        frame.values[3 * n + 2, i] = point[2]
+        lean += reach
+    return wp.vec3(wp.abs(lean[0]), wp.abs(lean[1]), wp.abs(lean[2])) / float(count)
+
+
+@wp.func
+def _begin(
+    values: wp.array2d(dtype=wp.float32), tail: wp.array2d(dtype=wp.float32), row: wp.int32, n: wp.int32,
+    count: wp.int32, sign: wp.float32, noise: wp.float32,
+) -> wp.float32:  # fmt: skip
+    """Return where a row of an object's values, times the sign, begin."""
     last = count - 1
     one, two, four = (last + 100) / 200, (last + 50) / 100, (last + 25) / 50  # of 0.5, 1 and 2 %
     # Every sixteenth value tells below which some more than those are.
     some = (count + 15) / 16
     for i in range(some):
-        frame.tail[n, i] = sign * frame.values[n, 16 * i]
-    limit = _select(frame.tail, n, some, wp.min(some - 1, four / 8 + 4))
-    found = _collect(frame.values, frame.tail, n, count, sign, limit)
+        tail[n, i] = sign * values[row, 16 * i]
+    limit = _select(tail, n, some, wp.min(some - 1, four / 8 + 4))
+    found = _collect(values, row, tail, n, count, sign, limit)
     if found <= four:
-        found = _collect(frame.values, frame.tail, n, count, sign, wp.float32(wp.inf))
-    at_four = _select(frame.tail, n, found, four)
-    at_two = _select(frame.tail, n, four + 1, two)
-    at_one = _select(frame.tail, n, two + 1, one)
+        found = _collect(values, row, tail, n, count, sign, wp.float32(wp.inf))
+    at_four = _select(tail, n, found, four)
+    at_two = _select(tail, n, four + 1, two)
+    at_one = _select(tail, n, two + 1, one)
     return at_one + _inside(at_two - at_one, at_four - at_two, noise)
-
-
-@wp.func
-def _ends_along(frame: Frame, n: wp.int32, count: wp.int32, axis: wp.int32, noise: wp.float32) -> wp.vec2:
-    """Return where an object begins and ends along an axis, m."""
-    along = frame.rotation[axis]
-    lean, stride = float(0.0), float(frame.strides[n])
-    for i in range(count):
-        reach = wp.dot(along, _ray(frame.places[n, i], i, stride, frame.camera))
-        frame.values[n, i] = reach * frame.depths[n, i] + frame.translation[axis]
-        lean += reach
-    tail = noise * wp.abs(lean) / float(count)
-    low = _end(frame, n, count, 1.0, tail)
-    high = -_end(frame, n, count, -1.0, tail)
-    middle = 0.5 * (low + high)
-    return wp.vec2(wp.min(low, middle), wp.max(high, middle))
 
 
 @wp.kernel
@@ -301,7 +305,10 @@ def find_ends(first: wp.int32, _band: wp.int32, frame: Frame, ends: wp.array3d(d
     if count < _LEAST:
         return
     noise = _noise(frame, n, count)
+    noises = noise * _place_points(frame, n, count)
     for axis in range(3):
-        found = _ends_along(frame, n, count, axis, noise)
-        ends[n, axis, 0] = found[0]
-        ends[n, axis, 1] = found[1]
+        low = _begin(frame.values, frame.tail, 3 * n + axis, n, count, 1.0, noises[axis])
+        high = -_begin(frame.values, frame.tail, 3 * n + axis, n, count, -1.0, noises[axis])
+        middle = 0.5 * (low + high)
+        ends[n, axis, 0] = wp.min(low, middle)
+        ends[n, axis, 1] = wp.max(high, middle)

@@ -108,8 +108,11 @@ class BoxFinder:
         if count > self._capacity:
             self._capacity = count
             samples, bins = box_kernel.SAMPLES, box_kernel.BINS
-            shapes = ((samples, wp.int32), *[(samples, wp.float32)] * 3, (bins, wp.int32))
-            self._buffers = tuple(wp.empty((count, size), dtype=dtype, device="cpu") for size, dtype in shapes)
+            shapes = (
+                ((count, samples), wp.int32), ((count, samples), wp.float32), ((3 * count, samples), wp.float32),
+                ((count, samples), wp.float32), ((count, bins), wp.int32),
+            )  # fmt: skip
+            self._buffers = tuple(wp.empty(shape, dtype=dtype, device="cpu") for shape, dtype in shapes)
         return self._buffers
 
 
