@@ -79,7 +79,7 @@ def object_box(
         return None
 
     z = at(places)
-    width = max(jump * np.float32(stride), np.ptp(z) / np.float32(box_kernel.BINS - 1))
+    width = max(jump * np.float32(stride), np.ptp(z) / np.float32(box_kernel.BINS - 1), np.float32(1e-6))
     bins = ((z - z.min()) / width).astype(int)
     counts = np.bincount(bins)
     groups, group = [], []

@@ -17,6 +17,7 @@ LEAST_PIXELS = 16
 
 _STEEPEST = wp.constant(wp.float32(20.0))  # change of a surface's depth from pixel to pixel, in widths of one: 87 deg
 _NOISIEST = wp.constant(wp.float32(8.0))  # in medians of that change
+_FINEST = wp.constant(wp.float32(1.0e-6))  # m, of a gap: depth may be any number
 _RARE = wp.constant(500)  # one pixel of so many is no part of a surface
 _SLOWEST = wp.constant(wp.float32(1.4142))  # growth of distances from an end with twice the quantile: at a corner
 _SPREAD = wp.constant(wp.float32(0.6053))  # of normal noise, in medians of its second differences
@@ -172,7 +173,7 @@ def _keep_largest_group(frame: Frame, n: wp.int32, count: wp.int32, gap: wp.floa
     for i in range(count):
         nearest = wp.min(nearest, frame.depths[n, i])
         farthest = wp.max(farthest, frame.depths[n, i])
-    width = wp.max(gap, (farthest - nearest) / float(_BINS - 1))
+    width = wp.max(wp.max(gap, (farthest - nearest) / float(_BINS - 1)), _FINEST)
     last = int((farthest - nearest) / width)
     for b in range(last + 1):
         frame.bins[n, b] = 0

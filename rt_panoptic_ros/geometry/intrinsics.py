@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+_MOST = 1e6  # px, of a focal length or a principal point
+
+
 @dataclass(frozen=True, slots=True)
 class Intrinsics:
     """A pinhole camera: the point (x, y, z) is seen at u = fx x / z + cx, v = fy y / z + cy, px."""
@@ -42,14 +45,14 @@ class Intrinsics:
             InvalidInputError: The camera is not calibrated, or the info is of images of another size.
         """
         matrix = info.p if info.p[0] > 0 else info.k
-        if not matrix[0] > 0:
-            raise InvalidInputError(
-                f"expected a camera_info with focal lengths, got one whose P and K begin with {info.p[0]:g} and "
-                f"{info.k[0]:g}: calibrate the camera, or have its driver load the calibration"
-            )
         columns = len(matrix) // 3
-        (scale_x, scale_y), (shift_x, shift_y) = _to_output(info, image_size, size)
         fx, fy, cx, cy = (float(matrix[place]) for place in (0, columns + 1, 2, columns + 2))
+        if not (0 < fx < _MOST and 0 < fy < _MOST and abs(cx) < _MOST and abs(cy) < _MOST):
+            raise InvalidInputError(
+                f"expected a camera_info with focal lengths above 0, got P with {info.p[0]:g} and {info.p[5]:g}, K with "
+                f"{info.k[0]:g} and {info.k[4]:g}: calibrate the camera, or have its driver load the calibration"
+            )
+        (scale_x, scale_y), (shift_x, shift_y) = _to_output(info, image_size, size)
         return cls(fx * scale_x, fy * scale_y, cx * scale_x + shift_x, cy * scale_y + shift_y)
 
     def seen_every(self, stride: int, left: int, top: int) -> Intrinsics:

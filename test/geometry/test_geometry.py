@@ -69,7 +69,8 @@ def test_pixels_of_another_size_see_in_the_directions_of_those_they_are_taken_fr
 @pytest.mark.parametrize(
     ("info", "words"),
     [
-        (info_of(480, 640, k=[0.0] * 9, p=[0.0] * 12), "P and K begin with 0 and 0: calibrate"),
+        (info_of(480, 640, k=[0.0] * 9, p=[0.0] * 12), "P with 0 and 0, K with 0 and 0: calibrate"),
+        (info_of(480, 640, p=[1.0, 0, 0, 0, 0, float("inf"), 0, 0, 0, 0, 1, 0]), "P with 1 and inf"),
         (info_of(480, 640, k=[float("nan")] * 9, p=[float("nan")] * 12), "calibrate"),
         (info_of(720, 1280), "480x640 px, got one for 720x1280"),
     ],
@@ -216,6 +217,14 @@ def test_objects_without_enough_depth_are_left_out(finder):
     assert found(finder, depth, scene.instance).rows.tolist() == [1]
     none = finder.find(depth, scene.instance, np.zeros(0, np.uint16), np.zeros((0, 4), np.int32), CAMERA)
     assert (none.centers.shape, none.sizes.shape) == ((0, 3), (0, 3))
+
+
+@given(SEEDS, st.sampled_from([1e-45, 1e-30, 1.0, 1e30, 3e38]))
+def test_no_depth_is_too_strange(finder, seed, scale):
+    random = np.random.default_rng(seed)
+    depth = (random.random((40, 40)) ** random.integers(0, 9) * scale).astype(np.float32)
+    boxes = found(finder, depth, np.ones((40, 40), np.uint16))
+    assert len(boxes.rows) <= 1
 
 
 def test_results_do_not_depend_on_bands_or_company(finder, monkeypatch):
