@@ -49,8 +49,8 @@ class Intrinsics:
         fx, fy, cx, cy = (float(matrix[place]) for place in (0, columns + 1, 2, columns + 2))
         if not (0 < fx < _MOST and 0 < fy < _MOST and abs(cx) < _MOST and abs(cy) < _MOST):
             raise InvalidInputError(
-                f"expected a camera_info with focal lengths above 0, got P with {info.p[0]:g} and {info.p[5]:g}, K with "
-                f"{info.k[0]:g} and {info.k[4]:g}: calibrate the camera, or have its driver load the calibration"
+                f"expected a camera_info with focal lengths above 0, got P with {info.p[0]:g} and {info.p[5]:g}, K "
+                f"with {info.k[0]:g} and {info.k[4]:g}: calibrate the camera, or have its driver load the calibration"
             )
         (scale_x, scale_y), (shift_x, shift_y) = _to_output(info, image_size, size)
         return cls(fx * scale_x, fy * scale_y, cx * scale_x + shift_x, cy * scale_y + shift_y)
