@@ -202,7 +202,9 @@ class DepthInput:
         """Have a turn wait for a transform, if no other does already that may still get its own."""
         now_s, other = time.monotonic(), self._waiting
         words = f"no detections_3d for want of a transform: {reason}"
-        if other is not None and now_s - other.waiting_since_s < _PATIENCE_S:
+        if other is turn:  # it came, but is of no use any more
+            self._waiting = None
+        if other is turn or (other is not None and now_s - other.waiting_since_s < _PATIENCE_S):
             self._count("untransformed", words)
             return
         if other is not None:
