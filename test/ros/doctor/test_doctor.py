@@ -285,7 +285,8 @@ def prepare(camera_size):
     cached_engine(identity, build, Path(sys.argv[1]))
 
 classes = load_class_table("camvid")
-pipeline = lambda *_, **__: SimpleNamespace(classes=classes, prepare=prepare, close=lambda: None, describe=lambda: "fake")
+fake = SimpleNamespace(classes=classes, prepare=prepare, close=lambda: None, describe=lambda: "fake")
+pipeline = lambda *_, **__: fake
 run_node(lambda finished: PanopticNode(finished=finished, pipeline_factory=pipeline))
 """
 
