@@ -1,3 +1,6 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
+
 # Caches and logs stay in the checkout, ROS traffic stays on this machine, and a sourced ROS installation stays out.
 RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_BOOTSTRAP_COMPLETE \
 	XDG_CACHE_HOME="$(CURDIR)/.cache" WARP_CACHE_PATH="$(CURDIR)/.cache/warp" ROS_LOG_DIR="$(CURDIR)/.cache/ros" \

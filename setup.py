@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Installs the Python half of the package, or with CMake's part all of it: what pyproject.toml cannot say."""
 
 import os

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Plays a video, a folder of images or a camera to the panoptic node, and shows it in rviz2 where that is installed.
 
 ros2 launch rt_panoptic_ros demo.launch.py source:=/path/to/video.mp4 model:=PATH; the arguments of panoptic.launch.py

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Launches the panoptic node.
 
 ros2 launch rt_panoptic_ros panoptic.launch.py image_topic:=/camera/image_raw model:=PATH

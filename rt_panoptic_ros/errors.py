@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The errors that a user can mend; each message says what was expected, what came, and what to do."""
 
 import importlib.util

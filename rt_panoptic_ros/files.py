@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Reading YAML files, and writing files so that a reader never sees half of one."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The one way from a camera image to its labels, which the node, bags and `predict` share.
 
 an image message ─ frames.message_layout.decode_message ─► CameraImage

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """One frame's way from camera pixels to labels: reads like the arrows of docs/architecture.md."""
 
 from __future__ import annotations

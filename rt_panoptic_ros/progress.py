@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What a long piece of work is busy with, told to whoever asked for it, who may call it off."""
 
 from __future__ import annotations

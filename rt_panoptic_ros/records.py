@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The frozen records that travel between the stages of a frame (see docs/architecture.md).
 
 Array fields state shape and dtype; `wp` arrays live on the pipeline's device, NumPy arrays on the host.

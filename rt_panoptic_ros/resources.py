@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Finds the files that lie beside the Python code: class tables, models, the Fast DDS profile."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What a setting is, and the settings of every stage: each default, range and description exists once.
 
 The command line (`--set NAME=VALUE`), the ROS parameters, the launch arguments, model cards and recipes derive from

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Starts Warp and loads its kernels, quietly, and without a cache where none can be written; why it has no GPU."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Table 3 of the paper in miniature, each row trained for equally many steps: `python -m scripts.ablation --help`."""
 
 from __future__ import annotations

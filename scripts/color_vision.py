@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What colour-blind people see of colours, and how far colours lie apart to them: for pictures and tests."""
 
 from __future__ import annotations

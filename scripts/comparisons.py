@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`python -m rt_panoptic_ros bench postprocess | network | pipeline`: what is timed, against which reference.
 
 The reference implementations lie in test/, so this runs in a checkout only.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Gives the documentation's site (mkdocs.yml) the repository's layout, so that links lead where they do there."""
 
 from __future__ import annotations

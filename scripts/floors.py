@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What a frame costs at least, counted from the graph: `python -m scripts.floors --model MODEL --size HxW`.
 
 That is the floating-point operations of the network and the bytes that post-processing must touch.

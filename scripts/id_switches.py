@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """How often objects change their id over a drive, with and without tracking: `python -m scripts.id_switches --help`.
 
 The dataset's images, in its order, are taken as one camera's. Its objects get identities by the tracker's own rules,

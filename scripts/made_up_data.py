@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """A made-up data set as labelling tools export them: balls, crates and cones on a floor before a wall.
 
     python -m scripts.made_up_data --out shapes

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Makes docs/topics_and_parameters.md from the declarations: `python -m scripts.reference_page`."""
 
 from __future__ import annotations

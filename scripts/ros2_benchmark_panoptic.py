@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Measures the node as NVIDIA's ros2_benchmark measures others: peak rate, fixed rates, latency, jitter, resources.
 
     launch_test scripts/ros2_benchmark_panoptic.py [bag_topic:=/camera/image_raw] [model:=PATH backend:=tensorrt ...]

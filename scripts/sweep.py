@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """How the time of post-processing grows with objects and image size: `python -m scripts.sweep PNG`."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`python -m scripts.three_dimensions`: how near objects are found to where they are, what cloud and boxes cost.
 
 The scenes, what a depth camera makes of them, and the plain implementation lie in test/.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Draws what a recipe's training sees: `python -m scripts.training_pictures --config RECIPE --root DIR --out PNG`.
 
 Each augmented image stands beside its labels: outlined objects, classes in their colours, boxes of objects that are

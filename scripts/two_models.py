@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Times whole frames of one model beside another's, in turn: `python -m scripts.two_models A B --source VIDEO`."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Takes a picture of a recording in Rerun's viewer: `python -m scripts.view_picture FILE.rrd FRAME PICTURE`.
 
 It needs no screen, but Vulkan: Mesa's in software (Debian's mesa-vulkan-drivers) will do, slowly.

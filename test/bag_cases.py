@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Makes and reads bags with `rosbags` alone, for the tests of labelling them."""
 
 from __future__ import annotations

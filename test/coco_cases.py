@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """COCO's formats in tests: the panoptic one read whole, as panopticapi does; the instances one written."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures shared by all tests; caches go to a folder of this test run."""
 
 from __future__ import annotations

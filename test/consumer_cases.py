@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of consumers share: how each is connected, a scene, a camera that shows it, and joining by stamps.
 
 docs/consumers.md shows what `CONSUMERS` says, held equal by test/ros/consumers/test_page.py.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Network outputs made for tests: random ones, and ideal ones of known objects."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Made-up scenes of boxes, balls and walls, with the depth of every pixel as a camera would measure it."""
 
 from __future__ import annotations

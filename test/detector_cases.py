@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Detectors made in a test: ONNX files of a few nodes, and their descriptions."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """TensorRT's place taken at its one module: a runtime whose engines are graphs that ONNX Runtime computes.
 
 What the backend does with it is the real thing: cache, buffers, addresses, staging, order of calls.

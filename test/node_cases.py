@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of the node share: cameras that play by command, and looks into the node."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What `geometry` computes, plainly: one object and one point after the other, in float64."""
 
 from __future__ import annotations

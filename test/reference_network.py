@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The reference implementation of the network, in torch: the five levels upsampled and concatenated as in the paper."""
 
 from __future__ import annotations

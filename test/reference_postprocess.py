@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The reference implementation of the post-processing: the dense algebra as written in the paper, in NumPy.
 
 The tests compare the kernels with it, the benchmarks their times. Vectorised and straightforward, nothing is made slow

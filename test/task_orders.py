@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Runs the tasks of kernels on the CPU as a GPU may: four at a time, or in other orders.
 
 In a process that has called `install`, g++ compiles kernels in place of Warp's own compiler, with ThreadSanitizer if

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Made-up scenes through all kernels in all orders: the same bits. Run with the variables of `task_orders.environment`.
 
 At the end, two kernels race: they must be among what ThreadSanitizer reports, and alone there.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The one way from an image to its labels: groups, filter, tracking, size; what outputs are made of them."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The import rules of docs/architecture.md, and that the command line answers without heavy modules."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The layouts for rviz2 and Foxglove or Lichtblick: their form, and that they show topics that there are.
 
 Neither program runs here: names are those of rviz2's and Lichtblick's sources.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The whole way of a frame without ROS, and `predict`'s files."""
 
 from __future__ import annotations

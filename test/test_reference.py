@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Exact agreement with the authors' published code on the reference case, through the command line."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What a release says of itself: versions in agreement, keys for rosdep, and what lies in a wheel."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """A first start, and a start where nothing can be kept: each in a process of its own, as a user's terminal sees it."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Recordings of `rt-panoptic view`, read back with Rerun's own reader and program."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Opens a bag: finds its files, whatever they are and however whole, and gives what they hold."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Several bags: each in a process of its own, on this machine or, with Ray, on several; one bad bag stops no other."""
 
 from __future__ import annotations

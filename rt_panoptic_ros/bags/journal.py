@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The journal of a bag's run: what each frame gave, on disk as soon as it is known, so that a killed run can go on.
 
 A file of records, each with its length and checksum. The first tells what the result depends on; those behind it are

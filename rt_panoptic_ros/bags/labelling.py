@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """One bag's run: label its frames into the journal, write the new bag, put it in place."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Outputs made with a bag's depth: frames wait in their order, each until its depth has come or can't come any more.
 
 What becomes of a frame depends on the order of the bag's messages alone, so a run that goes on from a journal has every

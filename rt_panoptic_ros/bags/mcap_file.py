@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Reads an MCAP file by walking from record to record, so that neither its index nor its end is needed."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The messages that go into a bag, made with `rosbags`' own message classes."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What a user asks of a run over bags, and the record of all that its result depends on."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What is in a bag for eyes: its cameras' images and a node's outputs, in the order in which they were recorded."""
 
 from __future__ import annotations

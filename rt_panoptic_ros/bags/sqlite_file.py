@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Reads a bag's SQLite file (.db3) row by row, so that a damaged row costs itself."""
 
 from __future__ import annotations

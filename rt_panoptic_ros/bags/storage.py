@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What bags consist of, whatever files hold them, and the record of what of them can't be read."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What a bag's topics are, and so what goes into the new one: cameras, recorded labels, what is copied."""
 
 from __future__ import annotations

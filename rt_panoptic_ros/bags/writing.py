@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Writes the new bag: what is copied, and behind each image what it gave, in one pass over the old bag."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`rt-panoptic gpu-check`: all that a GPU has to show, step by step, each in a process of its own.
 
 A failing kernel makes a process's GPU useless, and a graph that never ends would hang it; so no step can harm another.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The steps of `gpu_check`, each run as `python -m rt_panoptic_ros.benchmark.gpu_steps STEP PLAN FINDINGS`.
 
 PLAN is the JSON of a `Plan`; each line that FINDINGS gets is a JSON table of figures, or {"failure": what is wrong}.

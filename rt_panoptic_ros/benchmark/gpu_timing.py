@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The timing steps of `gpu_check`: post-processing by stage and kernel, and whole frames with the torch backend."""
 
 from __future__ import annotations

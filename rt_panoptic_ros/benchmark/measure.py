@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Times two ways of doing the same work in turn, and says how they compare; a GPU's time apart from the host's."""
 
 from __future__ import annotations

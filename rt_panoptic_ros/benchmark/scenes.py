@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Network outputs of a made-up street, with as many objects as a benchmark wants."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`rt-panoptic build-engine` and `verify`: TensorRT's engines made ahead of time, and whether backends agree."""
 
 from __future__ import annotations

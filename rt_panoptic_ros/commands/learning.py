@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`rt-panoptic train` and `pseudo-label`: learning, and making labels to learn from."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Labels the frames of an image, folder, video or camera and writes the results as files."""
 
 from __future__ import annotations

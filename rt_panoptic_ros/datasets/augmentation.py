@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Random views of labelled images for training (Section 5.3), alone or with parts of others.
 
 Everything is a pure function of samples and a NumPy generator, so that a training run can be resumed bit by bit.

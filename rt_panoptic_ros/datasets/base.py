@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What every dataset gives: images with a class for each pixel and an object for each pixel of a thing."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """CamVid in the layout of the SegNet split, with connected components as pseudo-instances.
 
     ROOT/train/images/NAME.jpg (or .png)    ROOT/train/labels/NAME.png    and the same for val and test

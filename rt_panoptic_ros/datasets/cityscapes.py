@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Cityscapes as it is distributed: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip unpacked in one folder.
 
     ROOT/leftImg8bit/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png

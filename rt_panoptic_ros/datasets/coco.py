@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """COCO panoptic as it is distributed, and any other data set in its layout, with categories of its own.
 
     ROOT/SPLIT/000000142238.jpg

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Any data set in COCO's instances format: objects as polygons, run lengths (RLE) or boxes alone.
 
 The JSON file is the first of these that is there; its images lie, as their `file_name` says, below one of the folders:

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What COCO's formats have in common: a JSON file that lists images, annotations and categories."""
 
 from __future__ import annotations

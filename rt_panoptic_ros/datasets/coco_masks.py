@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Masks and boxes of COCO's instances format, checked: polygons, run lengths as numbers or as text, and boxes."""
 
 from __future__ import annotations

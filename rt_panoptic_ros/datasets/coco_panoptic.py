@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The COCO-panoptic format: a PNG of segment ids for each image, and one JSON file that tells what the segments are.
 
 Described at https://cocodataset.org/#format-data; panopticapi reads what is written here and the other way round.

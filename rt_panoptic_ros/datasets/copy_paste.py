@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Copy-paste (Ghiasi et al., CVPR 2021): objects cut out of other images, pasted where they could be.
 
 What is pasted, how and where is a pure function of the sample, the cut-outs and a NumPy generator.

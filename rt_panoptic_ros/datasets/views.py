@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Data sets that show another one differently: a part of it, its labels in other classes, from memory."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Boxes with class and score: their overlaps, suppression, and what several detectors agree on."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What one must know of a detector's ONNX file to run it: config/detectors/NAME.yaml, checked entry by entry."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Runs a detector's ONNX file on images with ONNX Runtime, on the CPU."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Writes pictures of unlabelled sources and the boxes that detectors agree on, in COCO-instances format."""
 
 from __future__ import annotations

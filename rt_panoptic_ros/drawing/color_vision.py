@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """How colours look to people: luminance and CIELAB."""
 
 from __future__ import annotations

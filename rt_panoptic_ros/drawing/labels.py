@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The names written at objects: their size, their place, and text that can be read."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Pictures for people: a panoptic result drawn over its image, and contact sheets."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What colours the overlays show: the dataset's own, or ones that colour-blind people tell apart."""
 
 from __future__ import annotations

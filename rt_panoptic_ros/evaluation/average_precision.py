@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Average precision of object masks as COCO defines it (AP of Table 1), computed by pycocotools."""
 
 from __future__ import annotations

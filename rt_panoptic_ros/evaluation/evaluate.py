@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Runs a model over a dataset and measures it (Section 5.2): panoptic quality, mean IoU, average precision, time."""
 
 from __future__ import annotations

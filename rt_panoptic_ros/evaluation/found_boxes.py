@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Which objects are found, by their boxes alone: what can be measured where the ground truth has no masks."""
 
 from __future__ import annotations

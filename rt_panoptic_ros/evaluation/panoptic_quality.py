@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Panoptic quality (Eq. 20), by the rules of panopticapi, the metric's official code.
 
 A predicted and a true segment of one class match where their IoU is above 0.5; void pixels of the ground truth are left

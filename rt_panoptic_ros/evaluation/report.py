@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What is said of an evaluation: tables like the paper's, metrics.json, and a sheet of the best and worst images."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Intersection over union of the semantic image, by class and averaged (mIoU of Table 1)."""
 
 from __future__ import annotations

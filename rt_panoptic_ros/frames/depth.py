@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """How depth lies in messages, and which depth belongs to which image."""
 
 from __future__ import annotations

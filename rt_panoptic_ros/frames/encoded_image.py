@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Decodes image files from memory: only whole ones of a bearable size, alike with every OpenCV."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Puts together the messages of one frame, which have its stamp and come on several topics in any order."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """How camera images and results lie in messages, whoever's message classes hold them: rclpy's or those of `rosbags`.
 
 Fields have the same names in both; a message's data, a buffer of bytes, is an `array.array` there and an ndarray here.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The table of what the node publishes of its cameras' images and its model.
 
 Publishers, the messages in bags, parameters, recorder, benchmarks, doctor and the reference page derive from it; how to

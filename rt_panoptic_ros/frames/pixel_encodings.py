@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The encodings of sensor_msgs (image_encodings.hpp) and of drivers: what they name, and their pixels as RGB.
 
 Colours are cv_bridge's where it knows an encoding: 16 bits are scaled by 255/65535, YUV is BT.601 of limited range.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Frames with stamps from an image, a folder of images, a video or a camera; decoded one at a time, on demand."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The kernel that finds the ends of objects' boxes; `boxes` says how."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Where objects are: the box around the visible surface of each, from its own pixels' depth.
 
 A mask has pixels that aren't its object's: background seen through it or beside its outline, and flying pixels, which

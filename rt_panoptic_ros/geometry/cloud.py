@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Depth in metres, and the organised cloud: a point for every pixel, with its colour and labels."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """How pixels of the outputs lie in space: a sensor_msgs/CameraInfo, whoever's class holds it, for images of any size.
 
 As in image_geometry's PinholeCameraModel, P, K and the region of interest count pixels of the whole sensor, before

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """A labelled frame with its depth: the outputs that the node and bags make of the two."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The backends, which compute the network, behind one contract (see `base`)."""
 
 import os

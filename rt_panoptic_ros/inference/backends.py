@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Opens the backend that a user named, or the best one of this machine."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The contract of the backends, which compute the network: a uint8 image in, dense detections on the device out."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Ranges of the activations of a bundle's network over real frames: what its 8-bit graph is scaled by."""
 
 from __future__ import annotations

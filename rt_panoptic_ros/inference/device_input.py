@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Brings a camera's image to the network's input on the device, from the camera's own bytes.
 
 The host copies them into pinned memory and no more; colour order, resizing and padding are a kernel's, part of the

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Built TensorRT engines, kept in the user's cache: each is built once, and only what is surely right is loaded.
 
 Beside an engine of TensorRT-RTX lie the kernels that it compiled for one GPU, kept in the same way.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """A frame's work on the device as one graph: launched with a single call, once it has been captured."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Brings a camera's image to the network's input: resizing, padding, colour order."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Keeps the ONNX graphs made from bundles, one per content and size, in the user's cache."""
 
 from __future__ import annotations

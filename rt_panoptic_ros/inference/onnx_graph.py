@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The network as an ONNX graph for one input size, written directly from a bundle's weights; needs no torch.
 
 Equal to `network.PanopticNetwork` (a test compares them), with what is exact done beforehand: frozen batch norms, the

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The layers that `onnx_graph` writes its network with, in float32, float16 or 8 bits."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime on the CPU: the backend of machines without a GPU."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """OpenVINO on the CPU: a faster backend where it is installed, above all in int8."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`rt-panoptic verify`: one image through every backend and precision of this machine, and how far they differ."""
 
 from __future__ import annotations

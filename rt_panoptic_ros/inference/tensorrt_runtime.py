@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The one module that touches TensorRT: `tensorrt` 10 and 11, and `tensorrt_rtx`, which have one API.
 
 All is loaded lazily. Networks are strongly typed: what is float16 or 8 bits is written in the graph. TensorRT-RTX has

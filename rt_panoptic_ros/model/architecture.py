@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What network a bundle holds: its configuration and the names and shapes of its weights.
 
 Both executions of the network (torch for learning, the ONNX graph for running) are built from this, so weights can

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Model bundles: a folder with the card (`model.yaml`) and the weights; all that inference must know.
 
 The card says what network the weights belong to, the classes, the input's preprocessing, the post-processing

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The classes that a model tells apart: ids, names, thing or stuff, colours."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Label maps: YAML files that merge, rename and drop classes.
 
     name: street

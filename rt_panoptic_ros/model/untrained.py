@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Bundles with deterministic random weights: for tests, timing, and a first run before any training.
 
 The same numbers on every machine, scaled so that activations neither die nor explode and some detections appear. What

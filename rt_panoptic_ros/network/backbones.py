@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Encoders with frozen batch norm (Section 5.3): ResNets named as in torchvision, and EfficientNet-Lite0."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What follows a convolution in half precision, in one pass over its output: torch takes one for each step.
 
 And torch's group norm on a GPU wants channels first, so that it turns every tensor around twice. Tensors here are

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The unified panoptic head (Section 4.2): two towers, per-level boxes, global levelness and semantics."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The feature pyramid P3 to P7 (Lin et al., 2017, with RetinaNet's two extra levels; Section 4)."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch on the CPU or a CUDA GPU: the researcher's backend, the network itself without an export."""
 
 from __future__ import annotations

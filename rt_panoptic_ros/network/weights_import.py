@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Reads checkpoints of other programs into this package's layout, without running any pickled code."""
 
 from __future__ import annotations

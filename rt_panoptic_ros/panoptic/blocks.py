@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Kernels whose threads work together in blocks: what the threads of a block share.
 
 Such a kernel is launched by `launching.launch_blocks`; its threads stride over the work, `for i in range(thread, count,

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Only the objects of some classes, for those who don't want all; or all of them in other classes."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Panoptic fusion at the camera's resolution (Section 3.2, after Kirillov et al.): one label per pixel.
 
 Detections come by falling score. One whose mask is already claimed for more than the overlap threshold is dropped;

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The kernels of panoptic fusion (see `fusion`): masks between grid points, whose pixel is whose, the labels.
 
 A mask probability between grid points is bilinear, a convex combination of those at the cell's four corners. So where

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """How kernels are launched, what they take by address, and how their results come to the host."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What a frame's outputs say at a point of the stride-4 grid: its own box, and query boxes' mask probabilities (Eq. 5).
 
 What mask probabilities need of a point, its softmax normalizer and its box, is computed once for those that need it.

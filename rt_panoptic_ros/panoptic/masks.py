@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Mask construction (Eq. 5-7, 14): which query boxes each point of the stride-4 grid belongs to.
 
 At a grid point, the pixel's own box comes from the level that levelness picks; its agreement with a query box, times

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Where the camera's pixels lie on a stride-4 or stride-8 grid of the network's input, and filling those of a cell."""
 
 from __future__ import annotations

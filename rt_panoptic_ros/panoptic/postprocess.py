@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Everything behind the network, stage by stage: query boxes, masks, fusion."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Selection of the query boxes (Eq. 4): threshold, top-k per level, non-maximum suppression per class, then over all.
 
 Proposals are 64-bit keys, small for a high score, then for a low index (level, row, column, class), so every order and

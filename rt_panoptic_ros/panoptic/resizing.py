@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """A frame's labels at another size, such as a point cloud's."""
 
 from __future__ import annotations

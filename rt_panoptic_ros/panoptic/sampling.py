@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Device functions shared by the kernels: bilinear sampling, boxes and their overlap, sets of detections.
 
 Grids follow `align_corners=False`: cell i of a grid covers pixels around (i + 0.5) / scale, edges repeat.

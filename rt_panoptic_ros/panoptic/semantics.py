@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The class of every pixel, and how sure it is: the semantic logits and their best probability between grid points."""
 
 from __future__ import annotations

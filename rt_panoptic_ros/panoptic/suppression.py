@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Non-maximum suppression: of proposals by falling score, which are kept (Eq. 4).
 
 A proposal is removed from its class by a better one of that class that overlaps it by more than a threshold, and from

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Instance ids that stay: objects are matched from frame to frame by class and mask overlap.
 
 The rules:

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The only module that makes ROS messages of this package's records, as `message_layout` says they lie.
 
 An `array.array` is what a message's data can take and give without going through Python integers; anything else that

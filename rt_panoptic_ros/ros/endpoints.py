@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Who publishes on a camera's topic, and what keeps the images from the node, as the graph tells it. Knows no ROS.
 
 The node's log, its diagnostics and the doctor all say what is said here.

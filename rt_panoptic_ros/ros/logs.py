@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What the package says through Python's logging goes to ROS's log, which has a folder that can be written."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Runs the package's nodes as processes of their own on a graph of this machine. Knows no ROS itself."""
 
 from __future__ import annotations

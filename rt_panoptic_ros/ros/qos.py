@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The quality of service of every topic, in one place; each keeps its last messages, as many as `depth` says."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Runs one node as a process: until it has finished or a signal asks it to end, and always to an orderly end."""
 
 from __future__ import annotations

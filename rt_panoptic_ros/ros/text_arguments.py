@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Text parameters as they were written: ROS takes text that looks like a number, a truth or a list for one.
 
 rcl reads `-p source:=0016` as 14, `0x10` as 16, `1e3` as 1000.0 and `y` as true, in parameter files too, and what was

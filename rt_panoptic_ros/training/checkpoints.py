@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """A training run's state on disk: written atomically, read without running pickled code."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The losses of Section 4.2 and 4.3, named as in the paper, and their sum (Eq. 19)."""
 
 from __future__ import annotations

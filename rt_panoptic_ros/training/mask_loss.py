@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The explicit mask loss (Section 4.3): makes the dense boxes agree with query boxes inside masks, and only there."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Fine-tuning: the weights that a network starts with from a bundle, whose classes may be others."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Optimizers, learning rates and the moving average of the weights."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """One process or several that learn together (`torchrun`)."""
 
 from __future__ import annotations

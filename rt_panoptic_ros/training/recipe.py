@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Training recipes: config/train/NAME.yaml, checked entry by entry."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Opens what a recipe learns from, and what is looked at meanwhile, all in the same classes."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The endless stream of training images: which image comes when, and how it is changed, follows from seed and place.
 
 So a resumed run sees exactly what an uninterrupted one would have seen.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What the network should say at each location (Section 4.1), for full and for weak supervision (Section 5.6)."""
 
 from __future__ import annotations

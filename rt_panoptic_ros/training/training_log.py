@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What a training run tells about itself: losses for TensorBoard, pictures, figures, and the bundle."""
 
 from __future__ import annotations

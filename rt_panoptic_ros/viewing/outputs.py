@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """A node's outputs and its cameras' images, as messages hold them, put together to what is shown of a frame.
 
 The messages' classes may be rclpy's or those of `rosbags`, as for `frames.message_layout`.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What is shown of each frame, as Rerun has it: the only module that knows Rerun's archetypes.
 
 Entities, below each camera's name: image, semantic, instance, objects, ids, timings/STAGE, and points where there is

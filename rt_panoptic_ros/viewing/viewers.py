@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What shows a recording: Rerun's window, a page for a browser on this machine, or a file.
 
 Rerun's viewer listens on all of a machine's addresses and sends usage statistics, unless told otherwise; its page sends

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Runs over bags with a small network whose many objects mean nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Bags are read channel by channel: what can't be understood costs itself, and everything else of a bag is kept."""
 
 from __future__ import annotations

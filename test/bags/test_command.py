@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`rt-panoptic bag`: one bag, several, bad ones among them, and what it says when it can't."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Bags that are cut off, damaged or incomplete are read as far as they go, and the loss is told."""
 
 from __future__ import annotations

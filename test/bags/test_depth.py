@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Outputs made with a bag's depth: matched in the order of the bag, the same bytes wherever a run was stopped."""
 
 from __future__ import annotations

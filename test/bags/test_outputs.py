@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What a new bag holds: stamps and times bit for bit, labels as the pipeline gives them, definitions for any reader."""
 
 from __future__ import annotations

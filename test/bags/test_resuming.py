@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Runs that are stopped anywhere and go on give the same bytes; what belongs to another run is not touched."""
 
 from __future__ import annotations

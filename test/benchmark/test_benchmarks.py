@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The benchmarks: the reference does the same work, and what is printed holds together. Nothing asserts a time."""
 
 from __future__ import annotations

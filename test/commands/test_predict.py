@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What `predict` writes: a data set's split as its evaluators take it, some objects, lasting ids, one run a folder."""
 
 from __future__ import annotations

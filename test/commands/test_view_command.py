@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`rt-panoptic view` where Rerun is not installed; what it shows is in test/viewing/."""
 
 from __future__ import annotations

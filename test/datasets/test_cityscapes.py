@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Cityscapes' layout, label ids and groups."""
 
 from __future__ import annotations

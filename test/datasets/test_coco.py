@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """COCO's layout, its segments, and the real sample."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """COCO's instances format: layouts of three tools, four kinds of labels, overlaps, and one sentence for each fault."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The COCO-panoptic format: segments counted exactly, files read back, the real sample unchanged by a round trip."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Pasted objects bring their labels, and what lies below loses its pixels."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What detectors agree on, and suppression, for any boxes."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Detectors' input and decodings, on graphs made here and on the published ones where they are at hand."""
 
 from __future__ import annotations

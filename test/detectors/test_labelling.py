@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`rt-panoptic pseudo-label`: what it writes, which frames, and what it refuses."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Labels at objects: contrast, names, place and size."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The palettes: where their colours come from, and how well people tell them apart."""
 
 from __future__ import annotations

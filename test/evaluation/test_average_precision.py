@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Average precision by hand, and against pycocotools used as its own demo does."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """A whole evaluation: with a pipeline that knows the truth, and `rt-panoptic eval` with a network."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Panoptic quality: by hand, and exactly that of panopticapi on COCO's sample and on random labels."""
 
 from __future__ import annotations

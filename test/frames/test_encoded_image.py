@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Compressed images: whole ones of every format that image_transport writes, and nothing of those cut off."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Messages of one stamp are put together in any order, and never those of two."""
 
 from __future__ import annotations

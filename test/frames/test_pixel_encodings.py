@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Image messages of every encoding: the right colours at the right places, or one sentence that names the encoding."""
 
 from __future__ import annotations

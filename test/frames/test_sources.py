@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Frames from images, folders, videos and cameras, and what is said when there are none."""
 
 from __future__ import annotations

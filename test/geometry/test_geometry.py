@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Intrinsics, the organised cloud and the objects' boxes, beside plain implementations and on scenes of known depth."""
 
 from __future__ import annotations

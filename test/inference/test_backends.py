@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The contract of the backends, run over each; the graph against the network."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The input made on the device from the camera's bytes is that which OpenCV makes on the host."""
 
 from __future__ import annotations

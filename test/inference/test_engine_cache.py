@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The cache of built engines: only what is surely right is loaded, everything else is built again."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The whole frame as one graph, network included: what the pipeline does with a backend that can be captured.
 
 The backend is a small one in Warp; Warp records and replays graphs on the CPU as on a GPU.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Precision int8: the calibrated graph against the float one, its ranges in the bundle, and what is refused."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`rt-panoptic verify`: what it compares, and that a wrong backend doesn't pass."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The tensorrt backend as far as its contract goes without a GPU: all but the runtime and the GPU is real.
 
 That it gives what the contract asks for is shown in `test_backends.py`.

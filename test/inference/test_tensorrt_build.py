@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Engines really built by TensorRT-RTX, which needs no GPU for it: parsed, built, cached, refused."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What the narrow module asks of TensorRT 10 and 11, and what it makes of failures, over objects of their shape."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Bundles and weight import: round trips, and what is said of wrong ones."""
 
 from __future__ import annotations

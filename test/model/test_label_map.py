@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Label maps: merged, dropped and kept classes, their files, and the shipped one."""
 
 from __future__ import annotations

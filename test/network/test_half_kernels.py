@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What follows a convolution in half precision, against torch in float32."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The torch network: layout, the exact per-level rewrite, odd sizes."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The torch backend's half for GPUs, as far as a CPU can show it: what of CUDA it calls is replaced."""
 
 from __future__ import annotations

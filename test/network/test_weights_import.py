@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints as other programs write them: read, or refused in one sentence that tells what is different."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """A frame's post-processing as one captured graph, as on a GPU; Warp records and replays graphs on the CPU too."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What a frame costs on a GPU as far as it can be counted without one: a graph's nodes, a kernel's registers and stack.
 
 Warp brings NVRTC, which compiles kernels for CUDA also on machines without a GPU.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Mask construction and fusion: the kernels against the reference implementation, and what holds of any labelling."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Query-box selection: the kernels against the reference implementation, and what must always hold."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The kernels' tasks side by side under ThreadSanitizer, and in other orders: no races, and the same results.
 
 On the CPU Warp runs a kernel's tasks one by one, which hides what a GPU would show; `task_orders` runs them otherwise.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Ids that stay: matching, birth, loss, reset, the bound of 16 bits; and objects of some classes only."""
 
 from __future__ import annotations

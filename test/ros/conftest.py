@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What the ROS tests share: a graph of their own, a pipeline that computes nothing, and real processes.
 
 Nothing here sleeps: everything waits for a condition, and fails when it does not come true in time.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What `rt-panoptic bag` writes is what ROS reads: bytes and hashes are those of the generated messages."""
 
 from __future__ import annotations

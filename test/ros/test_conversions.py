@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Messages to records and back: bit for bit, without copies where promised, and with one sentence for what is unfit."""
 
 from __future__ import annotations

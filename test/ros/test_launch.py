@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The launch files, where `launch` is installed: it comes with a ROS distribution, not from PyPI."""
 
 from __future__ import annotations

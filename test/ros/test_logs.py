@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Where ROS writes its log, without which rclpy doesn't start."""
 
 from __future__ import annotations

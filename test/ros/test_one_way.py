@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Node, bag and `predict` give a frame the same labels; `test_predict.py` compares the latter two without ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The programs as processes of their own, as on a robot: player, node and recorder, on real frames."""
 
 from __future__ import annotations

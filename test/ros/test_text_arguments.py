@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What a user writes for a text parameter arrives as that text, whatever YAML or C would make of it."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Going on from a bundle: what is kept, what the encoder does, when training ends and what is shipped then."""
 
 from __future__ import annotations

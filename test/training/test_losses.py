@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The losses against hand-worked numbers and finite differences, and their sum on whole networks' outputs."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """docs/own_data.md, followed: its commands as they stand there, shortened by further options, on the data it makes."""
 
 from __future__ import annotations

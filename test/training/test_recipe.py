@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Recipes: the shipped ones hold the paper's numbers; wrong entries are named; the schedule that follows from them."""
 
 from __future__ import annotations

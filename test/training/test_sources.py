@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Several data sets learned together: which image comes when, in which classes, and what is refused."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Target assignment against the paper's definitions, written out pixel by pixel."""
 
 from __future__ import annotations

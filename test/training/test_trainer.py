@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Whole training runs: on a tiny tree with a tiny network, and overfitting two real frames."""
 
 from __future__ import annotations

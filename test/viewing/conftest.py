@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What is shown is read back; left out where Rerun is not installed."""
 
 from __future__ import annotations

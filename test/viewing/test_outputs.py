@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Messages of a node, whatever they hold, as they are shown."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What `rt-panoptic view` shows of pictures and of bags: the labels that `predict` and `bag` give, and their names."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The viewer sends no usage statistics, listens to this machine alone, and its page may ask nobody else."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`rt-panoptic bench cameras`: several cameras on one model, then one of them flooding.
 
 The node is real and runs as a process of its own. This process plays the cameras and listens to every camera's

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What the ROS benchmarks share: a driver that plays cameras to nodes of other processes and sees what they answer."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`rt-panoptic bench node`: what the ROS side of the node costs, beside a bare relay of messages of the same sizes.
 
 The node's network is a stand-in that takes a fixed time, none by default; all else of the node is real. Node and relay

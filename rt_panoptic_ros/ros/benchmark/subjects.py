@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What `rt-panoptic bench node` measures, each a process: the real node around a stand-in network, and a bare relay.
 
 Both write down which frames came and how long the stages of each answer took.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What may be wrong on the way from a camera through the node to those who listen to it. Knows no ROS."""
 
 from __future__ import annotations

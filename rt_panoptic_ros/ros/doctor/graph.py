@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What the doctor saw of a graph. Knows no ROS, so that every rule can be tried without."""
 
 from __future__ import annotations

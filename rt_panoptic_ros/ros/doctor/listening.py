@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What arrives on a camera's topic and on a node's outputs, as the doctor itself receives it."""
 
 from __future__ import annotations

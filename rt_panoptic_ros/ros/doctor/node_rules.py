@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What may be wrong with a node as a whole, the root cause alone; the cameras' rules follow. Knows no ROS.
 
 A rule is a function that is given a `Case` and yields its verdicts, none where it has nothing to say. A new one gets

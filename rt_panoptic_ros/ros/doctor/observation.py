@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Looks at a running graph for a bounded time: what nodes, services and topics tell, and what arrives here."""
 
 from __future__ import annotations

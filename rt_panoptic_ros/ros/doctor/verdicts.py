@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What the doctor concludes, and what its rules share: who is named, what to do, by which commands. Knows no ROS."""
 
 from __future__ import annotations

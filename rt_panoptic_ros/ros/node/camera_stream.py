@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """One camera of the node: its subscription, what becomes of its frames, its outputs."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """How a camera's topic is subscribed to: noticing loss, and with a gate that keeps the executor from fetching."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """One camera's depth and camera_info: received while an output needs them, and matched to its frames.
 
 The executor's thread stores the newest messages and matches stamps; the worker's thread does the rest. A frame's turn

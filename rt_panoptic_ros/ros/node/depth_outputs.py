@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What is made of labels and depth, for all cameras: the worker's thread makes one frame's at a time."""
 
 from __future__ import annotations

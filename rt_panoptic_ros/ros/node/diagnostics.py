@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What the node tells about its health on /diagnostics, after the conventions of diagnostic_updater.
 
 One status for the node, NODE: panoptic, and one for each camera, NODE: camera or NODE: camera NAME. The node's level

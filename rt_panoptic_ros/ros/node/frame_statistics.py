@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What became of a camera's frames, how long they took, and the camera's rhythm, for the node's diagnostics."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The thread that owns the pipeline: it does jobs one after the other and, between them, works on the newest frames.
 
 Opening and closing the backend are such jobs: `PanopticNode._acquire` and `_release` (see `LoadedModel`).

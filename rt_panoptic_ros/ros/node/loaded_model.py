@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The model that the node runs: loaded, warmed and closed as a whole."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The panoptic node's own settings (all but the post-processing's): each default, range and description exists once.
 
 Knows no ROS, so that the launch file derives its arguments from here; `parameters.py` declares them as ROS parameters.

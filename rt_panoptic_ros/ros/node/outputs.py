@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The node's output topics: each message is built only when someone listens to it."""
 
 from __future__ import annotations

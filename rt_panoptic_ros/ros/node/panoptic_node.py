@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The lifecycle node: camera images in, panoptic labels out.
 
 Configure loads and warms the model, activate subscribes, deactivate stops, cleanup frees. The executor's thread serves

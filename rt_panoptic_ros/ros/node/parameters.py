@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The node's ROS parameters: declared with description and range, changes checked and applied between frames."""
 
 from __future__ import annotations

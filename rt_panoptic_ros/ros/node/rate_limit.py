@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Lets at most so many frames per second pass."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Transforms to the node's target frame, from tf2; imported only where one is set."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Serves a lifecycle node's transitions from the thread that does their work, while the executor goes on."""
 
 from __future__ import annotations

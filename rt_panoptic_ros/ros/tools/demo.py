@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`make demo`: player, node and recorder as separate processes on a ROS graph, and a table of what they measured."""
 
 from __future__ import annotations

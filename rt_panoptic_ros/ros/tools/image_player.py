@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Plays a video, a folder of images or a camera device as a ROS image topic: `play_images`."""
 
 from __future__ import annotations

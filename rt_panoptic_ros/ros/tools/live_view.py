@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """A running node before eyes: subscribes to what its reports on /diagnostics say that it publishes, and shows that."""
 
 from __future__ import annotations

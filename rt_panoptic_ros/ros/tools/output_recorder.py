@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Records what a panoptic node publishes and measures it: `record_outputs` writes a video, a sheet and a summary."""
 
 from __future__ import annotations

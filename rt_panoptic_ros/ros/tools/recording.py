@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What the output recorder keeps: a video in real time, and a few pictures of it."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`rt-panoptic bench cameras`: the real node, played to by several cameras."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The benchmarks' driver, played to a node of this process that answers each image."""
 
 from __future__ import annotations

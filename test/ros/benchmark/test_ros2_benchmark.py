@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The script for NVIDIA's ros2_benchmark: its names are the node's, whether or not ros2_benchmark is installed."""
 
 from __future__ import annotations

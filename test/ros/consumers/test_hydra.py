@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Hydra's receivers of images, and Khronos's of instances, replayed on our messages.
 
 Read in MIT-SPARK's Hydra-ROS (hydra_ros/src/input/image_receiver.cpp), Hydra (src/input/input_conversion.cpp,

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Kimera-Semantics' clouds of class colours, and the lookup of their colours, replayed on our messages.
 
 Read in MIT-SPARK's Kimera-Semantics: kimera_semantics/src/color.cpp, csv_iterator.cpp and

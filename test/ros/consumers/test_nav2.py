@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Nav2's semantic_segmentation_layer, replayed on our messages.
 
 Read in ros-navigation's semantic_segmentation_layer: src/semantic_segmentation_layer.cpp, src/segmentation_buffer.cpp.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """nvblox with masks of people (use_segmentation), replayed on our messages.
 
 Read in isaac_ros_nvblox (nvblox_ros/src/lib/nvblox_node.cpp, conversions/image_conversions.cpp) and nvblox

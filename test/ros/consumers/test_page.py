@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """docs/consumers.md says what the contract tests show: the same launch lines, the same topics."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """RTAB-Map's synchronisation of colour and depth, and what it takes for depth, replayed on our messages.
 
 Read in introlab's rtabmap_ros: rtabmap_sync/src/nodelets/rgbd_sync.cpp, rtabmap_conversions/src/MsgConversion.cpp.

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The doctor on real graphs with real faults: the first thing it says is the cause, and how to mend it."""
 
 from __future__ import annotations

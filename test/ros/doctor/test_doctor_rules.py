@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The doctor's rules on made-up records: each fault is named with its remedy, and root causes come alone."""
 
 from __future__ import annotations

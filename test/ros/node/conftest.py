@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The node of these tests reports several times a second, as many of them wait for what it reports."""
 
 from __future__ import annotations

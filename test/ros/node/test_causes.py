@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What keeps images from the node is told by its true cause and by resolved names: in the log and on /diagnostics.
 
 The doctor says the same, by the same rule: `test_doctor.py`.

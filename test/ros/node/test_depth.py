@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Depth and camera_info beside the images: what the node makes of them, and what it says when they are missing."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The live node with a real model under messages of which every field is drawn: none ends it or goes uncounted."""
 
 from __future__ import annotations

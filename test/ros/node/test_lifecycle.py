@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Transitions of the node: what it answers while it loads, refuses, and gives up when it is told to end."""
 
 from __future__ import annotations

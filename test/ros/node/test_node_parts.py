@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The node's parts by themselves: worker, rate limit, statistics, diagnostics, settings."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The lifecycle node in this process, around a pipeline that computes nothing."""
 
 from __future__ import annotations

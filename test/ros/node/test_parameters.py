@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The node's parameters: described, checked with a reason, applied between frames, the model's own unless given."""
 
 from __future__ import annotations

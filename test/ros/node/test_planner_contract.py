@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The part of a planner: a semantic costmap layer, after Nav2's, that joins the outputs by their exact stamps."""
 
 from __future__ import annotations

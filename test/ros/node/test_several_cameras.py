@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """Several cameras, one pipeline: fair turns, newest frames, and none disturbs another."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """`make demo`'s own program: three processes on a real graph, and the table of what they measured."""
 
 from __future__ import annotations

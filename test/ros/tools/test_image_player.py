@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """When the player publishes what: at a recording's own times, or at a rate that is asked for; what it leaves out."""
 
 from __future__ import annotations

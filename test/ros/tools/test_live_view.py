@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """A running node is found by its reports, and its frames are shown."""
 
 from __future__ import annotations

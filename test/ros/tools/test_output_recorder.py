@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """The recorder as a node: bags that loop, overlays of mixed sizes, and messages that are none of a panoptic node."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
 """What the recorder keeps: a video in real time, evenly spread samples."""
 
 from __future__ import annotations
