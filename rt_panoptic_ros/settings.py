@@ -25,6 +25,9 @@ DEVICES = ("auto", "cpu", "cuda", "cuda:N")  # N: from 0, one of several GPUs
 PRECISIONS = ("float32", "float16", "int8")
 PALETTES = ("dataset", "colorblind")
 OVERLAY_OPACITY = 0.5
+
+MAX_SIZE_MEGAPIXELS = 64
+"""What a user's sizes may have at most, so that memory for the images is not out of reach."""
 DEPTH_SLACK_S = 0.02  # by which the stamps of an image and its depth may differ
 
 MAX_DETECTIONS = 128
@@ -304,13 +307,15 @@ def parse_size(name: str, text: str) -> tuple[int, int] | None:
         text: HEIGHTxWIDTH.
 
     Raises:
-        InvalidInputError: Neither of the two, or a side that no image can have.
+        InvalidInputError: Neither of the two, or more than any image has.
     """
     if not text:
         return None
     match = re.fullmatch(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})", text.strip())
-    if match is None:
+    size = (int(match.group(1)), int(match.group(2))) if match else (0, 0)
+    if not 0 < size[0] * size[1] <= MAX_SIZE_MEGAPIXELS * 10**6:
         raise InvalidInputError(
-            f"expected {name} as HEIGHTxWIDTH in px such as 512x1024, each from 1 to 99999, or empty, got '{text}'"
+            f"expected {name} as HEIGHTxWIDTH in px such as 512x1024, each from 1 to 99999 and at most "
+            f"{MAX_SIZE_MEGAPIXELS} megapixels, or empty, got '{text}'"
         )
-    return int(match.group(1)), int(match.group(2))
+    return size

@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.frames.pixel_encodings import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Frame = TypeVar("Frame")
 Depth = TypeVar("Depth")
@@ -50,16 +53,18 @@ def decode_depth(msg: Any) -> np.ndarray:
 
 
 class DepthMatcher(Generic[Frame, Depth]):
-    """Gives frames their depth by stamp, each in its turn, as soon as it is there.
+    """Gives frames their depth by stamp: the nearest one, if it is near enough.
 
-    Of the depths that are there when a frame comes it gets the one with the nearest stamp, if that is near enough; else
-    the first that comes and is. A frame goes without when a depth has come that is too late for it, or more frames
-    wait than are kept; stamps of depth rise.
+    A frame waits until no nearer depth can come, that is until one has its own stamp or a later one, as stamps of depth
+    rise; an urgent one only until any is near enough. When more frames wait than are kept, the oldest takes the nearest
+    that is there. A frame for which none is near enough goes without.
     """
 
-    def __init__(self, frames_kept: int = 1, depths_kept: int = 8) -> None:
+    def __init__(
+        self, frames_kept: int = 1, depths_kept: int = 8, is_urgent: Callable[[Frame], bool] = lambda _: False
+    ) -> None:
         """Begin without; at most so many of the newest are kept."""
-        self._frames_kept = frames_kept
+        self._frames_kept, self._is_urgent = frames_kept, is_urgent
         self._waiting: deque[tuple[int, int, Frame]] = deque()  # stamp and slack, ns
         self._depths: deque[tuple[int, Depth]] = deque(maxlen=depths_kept)
 
@@ -72,35 +77,44 @@ class DepthMatcher(Generic[Frame, Depth]):
             frame: It, or what stands for it.
         """
         self._waiting.append((stamp_ns, slack_ns, frame))
-        return self._settled()
+        return self.settled()
 
     def add_depth(self, stamp_ns: int, depth: Depth) -> list[tuple[Frame, Depth | None]]:
         """Take a depth; return the same."""
         self._depths.append((stamp_ns, depth))
-        return self._settled()
+        return self.settled()
+
+    def settled(self) -> list[tuple[Frame, Depth | None]]:
+        """Return the same, as frames may have become urgent."""
+        settled: list[tuple[Frame, Depth | None]] = []
+        still: deque[tuple[int, int, Frame]] = deque()
+        newest_ns = self.newest_ns()
+        for place, (stamp_ns, slack_ns, frame) in enumerate(self._waiting):
+            depth = self._nearest(stamp_ns, slack_ns)
+            is_final = newest_ns is not None and newest_ns >= stamp_ns
+            is_surplus = place < len(self._waiting) - self._frames_kept
+            if is_final or is_surplus or (depth is not None and self._is_urgent(frame)):
+                settled.append((frame, depth))
+            else:
+                still.append((stamp_ns, slack_ns, frame))
+        self._waiting = still
+        return settled
 
     def end(self) -> list[tuple[Frame, Depth | None]]:
-        """Forget all; return the frames that waited."""
-        waiting, self._waiting = self._waiting, deque()
+        """Forget all; return the frames that waited, with the nearest depth that is there."""
+        settled = [(frame, self._nearest(stamp_ns, slack_ns)) for stamp_ns, slack_ns, frame in self._waiting]
+        self._waiting.clear()
         self._depths.clear()
-        return [(frame, None) for _, _, frame in waiting]
+        return settled
 
     def offset_ns(self, stamp_ns: int) -> int | None:
         """Return by how much the stamp that is nearest to one is later, None without depth."""
         return min((stamp - stamp_ns for stamp, _ in self._depths), key=abs, default=None)
 
-    def _settled(self) -> list[tuple[Frame, Depth | None]]:
-        settled: list[tuple[Frame, Depth | None]] = []
-        still: deque[tuple[int, int, Frame]] = deque()
-        for place, (stamp_ns, slack_ns, frame) in enumerate(self._waiting):
-            nearest = min(self._depths, key=lambda known: abs(known[0] - stamp_ns), default=None)
-            if nearest is not None and abs(nearest[0] - stamp_ns) <= slack_ns:
-                settled.append((frame, nearest[1]))
-            elif (self._depths and self._depths[-1][0] > stamp_ns + slack_ns) or place < len(
-                self._waiting
-            ) - self._frames_kept:
-                settled.append((frame, None))
-            else:
-                still.append((stamp_ns, slack_ns, frame))
-        self._waiting = still
-        return settled
+    def newest_ns(self) -> int | None:
+        """Return the latest stamp of depth that is kept, None without depth."""
+        return max((stamp_ns for stamp_ns, _ in self._depths), default=None)
+
+    def _nearest(self, stamp_ns: int, slack_ns: int) -> Depth | None:
+        near = [known for known in self._depths if abs(known[0] - stamp_ns) <= slack_ns]
+        return min(near, key=lambda known: abs(known[0] - stamp_ns))[1] if near else None

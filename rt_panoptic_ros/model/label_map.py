@@ -64,7 +64,13 @@ class LabelMap:
         classes = [*self.listed.classes, *self._kept(source)]
         require(len(classes) <= VOID, f"at most {VOID} classes by label map '{self.name}'", len(classes))
         ids = list(self.ids or range(not self.void, len(self.listed) + (not self.void)))
-        ids += range(max(ids) + 1, max(ids) + 1 + len(classes) - len(ids))
+        kept = len(classes) - len(ids)
+        require(
+            max(ids) + kept <= VOID,
+            f"ids of label map '{self.name}' that leave {kept} above them, up to {VOID}, for the classes that stay",
+            f"one of {max(ids)}: give smaller ones, or say `unlisted: drop`",
+        )
+        ids += range(max(ids) + 1, max(ids) + 1 + kept)
         published = check_published(ids, self.void, f"label map '{self.name}'")
         numbered = (
             replace(entry, id=number, dataset_id=value)

@@ -54,13 +54,26 @@ def test_what_is_no_depth_is_one_sentence(change: dict[str, object], words: str)
         decode_depth(msg)
 
 
-def test_the_nearest_that_is_there_is_taken_and_else_the_first_that_comes() -> None:
+def test_the_nearest_is_taken_as_soon_as_no_nearer_one_can_come() -> None:
     matcher: DepthMatcher[str, str] = DepthMatcher()
     assert matcher.add_depth(90, "a") == matcher.add_depth(104, "b") == matcher.add_depth(106, "c") == []
     assert matcher.add_frame(105, 20, "there") == [("there", "b")]
-    assert matcher.add_frame(200, 20, "waits") == []
-    assert matcher.offset_ns(200) == -94
-    assert matcher.add_depth(185, "d") == [("waits", "d")]
+    assert matcher.add_depth(183, "before") == matcher.add_frame(200, 20, "its own comes") == []
+    assert matcher.offset_ns(200) == -17
+    assert matcher.add_depth(200, "own") == [("its own comes", "own")]
+    assert matcher.add_frame(299, 20, "earlier was nearer") == matcher.add_depth(296, "d") == []
+    assert matcher.add_depth(312, "e") == [("earlier was nearer", "d")]
+
+
+def test_an_urgent_frame_takes_the_first_that_is_near_enough() -> None:
+    urgent: set[str] = set()
+    matcher: DepthMatcher[str, str] = DepthMatcher(is_urgent=urgent.__contains__)
+    assert matcher.add_depth(90, "a") == matcher.add_frame(100, 20, "frame") == matcher.settled() == []
+    urgent.add("frame")
+    assert matcher.settled() == [("frame", "a")]
+    urgent.add("next")
+    assert matcher.add_frame(200, 20, "next") == []
+    assert matcher.add_depth(185, "b") == [("next", "b")]
 
 
 def test_frames_go_without_when_their_time_has_passed_or_others_take_their_place() -> None:
@@ -71,6 +84,15 @@ def test_frames_go_without_when_their_time_has_passed_or_others_take_their_place
     assert matcher.add_frame(300, 0, "last") == [("replaced", None)]
     assert matcher.end() == [("last", None)]
     assert matcher.add_frame(106, 0, "after the end") == []
+
+
+def test_depth_that_comes_later_than_the_next_images() -> None:
+    matcher: DepthMatcher[int, int] = DepthMatcher(frames_kept=4)
+    events = sorted([(33 * k, "frame", k) for k in range(60)] + [(33 * k + 50, "depth", k) for k in range(60)])
+    settled = []
+    for _, kind, k in events:
+        settled += matcher.add_frame(33 * k, 10, k) if kind == "frame" else matcher.add_depth(33 * k, k)
+    assert settled == [(k, k) for k in range(60)]
 
 
 EVENTS = st.lists(st.tuples(st.booleans(), st.integers(0, 40)), max_size=40)

@@ -11,9 +11,10 @@ newer frames go without for a while, since transforms may always be later than t
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sensor_msgs.msg import CameraInfo, Image
@@ -28,7 +29,7 @@ from rt_panoptic_ros.ros.conversions import camera_info_to_msg
 from rt_panoptic_ros.ros.endpoints import Endpoint, why_apart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from rclpy.lifecycle import LifecycleNode
     from rclpy.subscription import Subscription
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _KINDS = {"depth": Image, "camera_info": CameraInfo}
 _TYPES = {"depth": "sensor_msgs/msg/Image", "camera_info": "sensor_msgs/msg/CameraInfo"}
+_WAITING = 4  # frames at most: some drivers send depth later than the next image
 _PATIENCE_S = 0.5  # with a transform, before a newer frame takes a waiting one's place
 
 ALIGNED = (
@@ -60,6 +62,8 @@ class DepthTurn:
     frame: LabelledFrame | None = None
     style: OutputStyle | None = None
     depth: Image | None = None
+    info: CameraInfo | None = None  # as it was when the turn began
+    counted: set[str] = field(default_factory=set)  # the outcomes that it was counted by
     waiting_since_s: float = 0.0  # for a transform, monotonic
 
 
@@ -72,7 +76,7 @@ class DepthInput:
         stream: CameraStream,
         topics: dict[str, str],
         outputs: DepthOutputs,
-        deliver: Callable[[DepthTurn], object],
+        deliver: Callable[[DepthTurn], bool],
         silence_s: float,
     ) -> None:
         """Prepare to receive; `follow` subscribes.
@@ -82,7 +86,8 @@ class DepthInput:
             stream: The camera.
             topics: {depth, camera_info: topic}, which may be remapped.
             outputs: Makes and publishes what is made with depth.
-            deliver: Has the worker give a turn that can go on to `go_on`; called by any thread.
+            deliver: Has the worker give a turn that can go on to `go_on`, in place of another that waits for that, if
+                any, and returns whether there was one; called by any thread.
             silence_s: How long an input may be missing before it is told.
         """
         self._node, self._stream, self._outputs, self._deliver = node, stream, outputs, deliver
@@ -94,7 +99,9 @@ class DepthInput:
         self._since_s: dict[str, float] = {}  # of subscribing
         # Used by both threads, under the lock:
         self._lock = threading.Lock()
-        self._matcher: DepthMatcher[DepthTurn, Image] = DepthMatcher()
+        self._matcher: DepthMatcher[DepthTurn, Image] = DepthMatcher(
+            _WAITING, is_urgent=lambda turn: turn.frame is not None
+        )
         self._info: CameraInfo | None = None
         self._waiting: DepthTurn | None = None  # has its depth, but no transform yet
 
@@ -125,14 +132,13 @@ class DepthInput:
 
     def expect(self, header: Header, wanted: frozenset[str], settings: NodeSettings) -> DepthTurn:
         """Begin a frame's turn: keep its depth, which may come while it is labelled."""
-        turn = DepthTurn(self._stream, header, settings, wanted)
+        turn = DepthTurn(self._stream, header, settings, wanted, info=self._info)
         if "depth" in inputs_of(wanted):
             slack_s = settings.depth_slack_s if settings.depth_sync == "approximate" else 0.0
             with self._lock:
                 settled = self._matcher.add_frame(stamp_ns(header), round(slack_s * 1e9), turn)
-                for other, depth in settled:
-                    other.depth = depth
-            self._tell_of_missing([other for other, depth in settled if depth is None])
+                ready = _given(settled)
+            self._hand_over(ready, settled)
         return turn
 
     def publish(self, turn: DepthTurn, frame: LabelledFrame, style: OutputStyle) -> dict[str, float]:
@@ -142,12 +148,15 @@ class DepthInput:
             See `go_on`.
         """
         if "camera_info" in turn.wanted:
-            self._publish_info(turn.header, frame)
+            self._publish_info(turn, frame)
         if "depth" not in inputs_of(turn.wanted):
             return {}
         with self._lock:
             turn.frame, turn.style = frame, style
+            settled = self._matcher.settled()
+            ready = [other for other in _given(settled) if other is not turn]
             is_there = turn.depth is not None
+        self._hand_over(ready, settled)
         return self.go_on(turn) if is_there else {}
 
     def go_on(self, turn: DepthTurn) -> dict[str, float]:
@@ -167,7 +176,7 @@ class DepthInput:
             located = LocatedFrame.of(turn.frame, decode_depth(turn.depth))
         except InvalidInputError as error:
             outcome = "misaligned" if isinstance(error, MisalignedError) else "depth refused"
-            self._count(outcome, f"{self.topics['depth']}: {error}")
+            self._count(turn, outcome, f"{self.topics['depth']}: {error}")
             return False
         frames = turn.header.frame_id, turn.depth.header.frame_id
         if frames[0] != frames[1]:
@@ -180,13 +189,13 @@ class DepthInput:
             self._outputs.publish_filtered(turn, located)
         if not turn.wanted & {"points", "detections_3d"}:
             return True
-        if (info := self._info) is None:
-            self._tell_of_missing_info()
+        if (info := self._info or turn.info) is None:
+            self._tell_of_missing_info(turn)
             return False
         try:
             intrinsics = located.intrinsics(info)
         except InvalidInputError as error:
-            self._count("uncalibrated", f"{self.topics['camera_info']}: {error}")
+            self._count(turn, "uncalibrated", f"{self.topics['camera_info']}: {error}")
             return False
         if "points" in turn.wanted:
             self._outputs.publish_points(turn, located, intrinsics)
@@ -207,23 +216,23 @@ class DepthInput:
         if other is turn:  # it came, but is of no use any more
             self._waiting = None
         if other is turn or (other is not None and now_s - other.waiting_since_s < _PATIENCE_S):
-            self._count("untransformed", words)
+            self._count(turn, "untransformed", words)
             return
         if other is not None:
-            self._count("untransformed", words)
+            self._count(other, "untransformed", words)
         turn.wanted, turn.waiting_since_s = frozenset({"detections_3d"}), now_s
         self._waiting = turn
-        self._outputs.await_transform(turn.header, lambda: self._deliver(turn))
+        self._outputs.await_transform(turn, lambda: self._hand_over([turn]))
 
-    def _publish_info(self, header: Header, frame: LabelledFrame) -> None:
-        info = self._info
+    def _publish_info(self, turn: DepthTurn, frame: LabelledFrame) -> None:
+        info = self._info or turn.info
         if info is None:
-            self._tell_of_missing_info()
+            self._tell_of_missing_info(turn)
             return
         try:
-            msg = camera_info_to_msg(info, frame.image.pixels.shape[:2], frame.size, header)
+            msg = camera_info_to_msg(info, frame.image.pixels.shape[:2], frame.size, turn.header)
         except InvalidInputError as error:
-            self._count("uncalibrated", f"{self.topics['camera_info']}: {error}")
+            self._count(turn, "uncalibrated", f"{self.topics['camera_info']}: {error}")
         else:
             self._stream.outputs.publish_message("camera_info", msg)
 
@@ -232,15 +241,18 @@ class DepthInput:
     def _receive_depth(self, msg: Image) -> None:
         with self._lock:
             settled = self._matcher.add_depth(stamp_ns(msg.header), msg)
-            for turn, depth in settled:
-                turn.depth = depth
-            ready = [turn for turn, depth in settled if depth is not None and turn.frame is not None]
-        for turn in ready:
-            self._deliver(turn)
-        self._tell_of_missing([turn for turn, depth in settled if depth is None])
+            ready = _given(settled)
+        self._hand_over(ready, settled)
 
     def _receive_camera_info(self, msg: CameraInfo) -> None:
         self._info = msg
+
+    def _hand_over(self, ready: list[DepthTurn], settled: Sequence[tuple[DepthTurn, Image | None]] = ()) -> None:
+        """Have the worker go on with turns that can, and tell of those that are settled without depth; any thread."""
+        for turn in ready:
+            if self._deliver(turn):  # in place of an older one
+                self._statistics.count("without depth")
+        self._tell_of_missing([turn for turn, depth in settled if depth is None])
 
     # What is counted and told -----------------------------------------------------------------------------------------
 
@@ -255,6 +267,14 @@ class DepthInput:
                 self._stream.tell("depth", f"no depth arrives: {self._why_missing('depth')}")
                 continue
             settings = turn.settings
+            if offset_ns < 0 and abs(offset_ns) > 1e9 * settings.depth_slack_s and self._is_behind(turn):
+                self._stream.tell(
+                    "depth's delay",
+                    f"depth of {self.topics['depth']} arrives too late, or no more: the newest is "
+                    f"{-offset_ns / 1e6:.1f} ms older than an image after which {_WAITING} others have come. Have the "
+                    "driver send it sooner, or take fewer images (max_rate_hz)",
+                )
+                continue
             if settings.depth_sync == "exact":
                 taken = "depth_sync exact takes equal stamps alone: set it to approximate"
             else:
@@ -266,11 +286,17 @@ class DepthInput:
                 "enable_sync:=true)",
             )
 
-    def _tell_of_missing_info(self) -> None:
+    def _is_behind(self, turn: DepthTurn) -> bool:
+        """Return whether all depth that has come is of earlier images."""
+        with self._lock:
+            newest_ns = self._matcher.newest_ns()
+        return newest_ns is None or newest_ns < stamp_ns(turn.header)
+
+    def _tell_of_missing_info(self, turn: DepthTurn) -> None:
         words = ""
         if self._is_late("camera_info"):
             words = f"no camera_info arrives: {self._why_missing('camera_info')}"
-        self._count("uncalibrated", words)
+        self._count(turn, "uncalibrated", words)
 
     def _why_missing(self, name: str) -> str:
         topic = self.topics[name]
@@ -288,15 +314,26 @@ class DepthInput:
         """Return whether an input has been subscribed to for so long that it should be there."""
         return name in self._since_s and time.monotonic() - self._since_s[name] > self._silence_s
 
-    def _count(self, outcome: str, words: str) -> None:
-        self._statistics.count(outcome)
+    def _count(self, turn: DepthTurn, outcome: str, words: str) -> None:
+        """Count a turn by an outcome, once, and tell of it, once for each kind of trouble."""
+        if outcome not in turn.counted:
+            turn.counted.add(outcome)
+            self._statistics.count(outcome)
         if words:
-            self._stream.tell(outcome, words)
+            self._stream.tell(re.sub(r"[\d.+-]+", "", words), words)
 
     def _forget(self, name: str) -> None:
+        del self._since_s[name]
         with self._lock:
             if name == "depth":
                 self._matcher.end()
                 self._waiting = None
             else:
                 self._info = None
+
+
+def _given(settled: Sequence[tuple[DepthTurn, Image | None]]) -> list[DepthTurn]:
+    """Give turns their depths, and return those that have labels too."""
+    for turn, depth in settled:
+        turn.depth = depth
+    return [turn for turn, depth in settled if depth is not None and turn.frame is not None]

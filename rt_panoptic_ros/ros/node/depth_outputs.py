@@ -66,10 +66,10 @@ class DepthOutputs:
         """Return the transform to the frame along whose axes the boxes are, or why there is none."""
         return IDENTITY if self._target is None else self._target.transform(header)
 
-    def await_transform(self, header: Header, then: Callable[[], object]) -> None:
-        """Call `then` once that transform is there."""
+    def await_transform(self, turn: DepthTurn, then: Callable[[], object]) -> None:
+        """Call `then` once a turn's transform is there."""
         assert self._target is not None
-        self._target.when_there(header, then)
+        self._target.when_there(turn.stream.name, turn.header, then)
 
     def close(self) -> None:
         """Stop listening to transforms."""

@@ -369,8 +369,8 @@ class PanopticNode(LifecycleNode):
         image.stream.statistics.finish(since_arrival_ms, age_ms)
 
     def _check_settings(self, settings: NodeSettings) -> None:
-        """Check the settings that name classes, where there is a model."""
-        if (model := self._model) is not None:
+        """Check the settings that name classes, where their model is loaded; else activating does."""
+        if (model := self._model) is not None and model.fits(settings):
             model.check(settings)
 
     def _on_reset_tracking(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -39,7 +39,7 @@ class TargetFrame:
         self._missing: type[Exception] = tf2_ros.TransformException
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
-        self._future: Any = None
+        self._futures: dict[str, Any] = {}  # by camera
 
     def transform(self, header: Header) -> Transform | str:
         """Return the transform from a header's frame at its stamp, or why there is none."""
@@ -52,15 +52,16 @@ class TargetFrame:
             (rotation.x, rotation.y, rotation.z, rotation.w), np.array([translation.x, translation.y, translation.z])
         )
 
-    def when_there(self, header: Header, then: Callable[[], object]) -> None:
-        """Call `then` once the transform of a header is there; only for the last one that was asked for."""
-        if self._future is not None:
-            self._future.cancel()
-        self._future = self._buffer.wait_for_transform_async(self.name, header.frame_id, Time.from_msg(header.stamp))
-        self._future.add_done_callback(lambda future: None if future.cancelled() else then())
+    def when_there(self, camera: str, header: Header, then: Callable[[], object]) -> None:
+        """Call `then` once the transform of a header is there; only for the last one that a camera asked for."""
+        if (other := self._futures.pop(camera, None)) is not None:
+            other.cancel()
+        future = self._buffer.wait_for_transform_async(self.name, header.frame_id, Time.from_msg(header.stamp))
+        self._futures[camera] = future
+        future.add_done_callback(lambda future: None if future.cancelled() else then())
 
     def close(self) -> None:
         """Stop listening."""
-        if self._future is not None:
-            self._future.cancel()
+        for future in self._futures.values():
+            future.cancel()
         self._listener.unregister()

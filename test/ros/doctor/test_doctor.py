@@ -27,6 +27,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
 from rt_panoptic_ros.ros.doctor.node_rules import diagnose
@@ -269,6 +270,7 @@ import sys, threading
 from pathlib import Path
 from types import SimpleNamespace
 from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
 from rt_panoptic_ros.inference.engine_cache import EngineIdentity, cached_engine
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.ros.node.panoptic_node import PanopticNode
@@ -404,8 +406,7 @@ LISTENERS = {
     "all_off": (
         {"enabled_outputs": ""}, "detections", PanopticDetectionArray, BEST_EFFORT, "enabled_outputs is empty",
         "Name the outputs",
-        ["ros2 param set /all_off/panoptic_node enabled_outputs "
-         "semantic,instance,detections,detections_2d,confidence,overlay"],
+        [f"ros2 param set /all_off/panoptic_node enabled_outputs {','.join(FRAME_OUTPUTS)}"],
     ),
     "off": (
         {"enabled_outputs": "semantic"}, "detections", PanopticDetectionArray, BEST_EFFORT,
