@@ -1,14 +1,16 @@
 # Copyright 2026 rt_panoptic_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The one way from a camera image to its labels, which the node, bags and `predict` share.
+"""The one way from a camera image to its labels, which the node, bags, `predict` and `view` share.
 
 an image message ─ frames.message_layout.decode_message ─► CameraImage
   ─ FrameLabeller.label: pipeline, label groups, class filter, tracking, output size ─► LabelledFrame
-  ─► messages (`ros/node/outputs.py`, `bags/messages.py`) or files (`commands/predict.py`)
+  ─► messages (`ros/node/outputs.py`, `bags/messages.py`) or files (`commands/predict.py`), or
+      what a viewer shows (`commands/view.py`)
 """
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -96,7 +98,7 @@ class LabelledFrame:
         """Return the labels (both of their images) drawn over the image, (H, W, 3) uint8 RGB; see `render_overlay`."""
         image = np.ascontiguousarray(to_rgb(self.image))
         if image.shape[:2] != self.size:
-            method = cv2.INTER_AREA if self.size < image.shape[:2] else cv2.INTER_LINEAR
+            method = cv2.INTER_AREA if math.prod(self.size) < math.prod(image.shape[:2]) else cv2.INTER_LINEAR
             image = cv2.resize(image, self.size[::-1], interpolation=method)
         return render_overlay(image, self.result, self.classes, style.opacity, style.palette)
 

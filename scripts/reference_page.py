@@ -65,7 +65,8 @@ way is counted as dropped; one that gave way before is not counted: while the pi
 ## Published
 
 All outputs of an image carry its own stamp and frame id, bit for bit, so exact-time synchronisers work; each is made
-only while someone subscribes to it. With `cameras`, the first six are `~/NAME/semantic` and so on for each camera.
+only while someone subscribes to it. With `cameras`, all but the latched ones and `/diagnostics` are `~/NAME/semantic`
+and so on for each camera.
 
 """
 

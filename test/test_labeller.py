@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -185,6 +186,17 @@ def test_all_outputs_have_the_size_that_is_asked_for() -> None:
     assert labelling.ids((CAR, 0), (PERSON, 20), output_size=(8, 80)) == [1, 2]
     frame = labelling.frame((CAR, 0), output_size=(2, 20), images=frozenset())
     assert (frame.result.detections.areas.tolist(), frame.result.instance.size) == ([4], 0)
+
+
+@pytest.mark.parametrize(("size", "averaged"), [((2, 90), True), ((5, 60), True), ((3, 120), False), ((5, 80), False)])
+def test_the_picture_below_an_overlay_is_averaged_where_pixels_become_fewer(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], averaged: bool
+) -> None:
+    used, resize = [], cv2.resize
+    frame = Labelling().frame((CAR, 0), output_size=size)
+    monkeypatch.setattr(cv2, "resize", lambda *a, interpolation: used.append(interpolation) or resize(*a))
+    assert frame.pixels("overlay", OutputStyle()).shape[:2] == size
+    assert used == [cv2.INTER_AREA if averaged else cv2.INTER_LINEAR]
 
 
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 2**32 - 1))

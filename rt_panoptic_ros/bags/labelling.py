@@ -56,11 +56,20 @@ class BagSummary:
 
     @property
     def problem(self) -> str:
-        """What makes the run a failure: nothing of what was there could be labelled; empty for a success."""
-        if self.frames == 0 or self.skipped.total() < self.frames:
+        """What makes the run a failure: no frame could be labelled, or none has an output; empty for a success."""
+        if self.frames == 0:
             return ""
-        (topic, reason), _ = self.skipped.most_common(1)[0]
-        return f"expected frames that can be labelled, all {self.frames} were skipped: {reason} (on {topic})"
+        labelled = self.frames - self.skipped.total()
+        if not labelled:
+            (topic, reason), _ = self.skipped.most_common(1)[0]
+            return f"expected frames that can be labelled, all {self.frames} were skipped: {reason} (on {topic})"
+        lacking, reasons = Counter[str](), dict[str, str]()  # by output
+        for (topic, why), count in self.missing.most_common():
+            output, _, reason = why.partition(": ")
+            lacking[output] += count
+            reasons.setdefault(output, f"{reason} (on {topic})")
+        nowhere = [output for output, count in lacking.items() if count == labelled]
+        return "; ".join(f"expected {name}, none of {labelled} frames has it: {reasons[name]}" for name in nowhere)
 
     def format(self) -> str:
         """Return the summary for eyes."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +28,18 @@ from rt_panoptic_ros.geometry.intrinsics import scaled_info
 from rt_panoptic_ros.geometry.located import LocatedFrame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rt_panoptic_ros.bags.options import BagOptions
     from rt_panoptic_ros.geometry.boxes import BoxFinder
+    from rt_panoptic_ros.geometry.intrinsics import Intrinsics
     from rt_panoptic_ros.labeller import LabelledFrame
 
 DEPTH_IMAGE, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
 
 _WAITING = 8  # frames of a camera at most: some drivers send depth later than the next image
+_DEPTH_REMEDY = "name the topic of depth that is aligned to the images with --depth"
+_INFO_REMEDY = "name the topic of the images' calibration with --camera-info"
 
 
 @dataclass(slots=True)
@@ -150,7 +154,8 @@ class _Located:
         info, frame = self._info(), self._frame
         fields = {name: getattr(info, name) for name in info.__dataclass_fields__ if not name.startswith("__")}
         image_size = frame.image.pixels.shape[:2]
-        fields |= {"header": self._header, **scaled_info(info, image_size, frame.size)}
+        with _remedied(_INFO_REMEDY):
+            fields |= {"header": self._header, **scaled_info(info, image_size, frame.size)}
         if frame.size != image_size:
             region: Any = message_store().types["sensor_msgs/msg/RegionOfInterest"]
             fields["roi"] = region(x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
@@ -159,7 +164,7 @@ class _Located:
     def _points(self) -> memoryview:
         located = self._with_depth()
         cloud = np.empty(self._frame.size, POINT)
-        located.fill_cloud(cloud, located.intrinsics(self._info()))
+        located.fill_cloud(cloud, self._intrinsics(located))
         field: Any = message_store().types["sensor_msgs/msg/PointField"]
         layout = cloud_layout(self._frame.size)
         layout["fields"] = [field(**one) for one in layout["fields"]]
@@ -172,7 +177,7 @@ class _Located:
         point, vector = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Vector3"]
         upright = types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0)
         messages = []
-        for entry in located.detections(self._finder, located.intrinsics(self._info())):
+        for entry in located.detections(self._finder, self._intrinsics(located)):
             pose = types["geometry_msgs/msg/Pose"](point(*entry["center"].tolist()), upright)
             hypothesis = types["vision_msgs/msg/ObjectHypothesis"](class_id=entry["class_id"], score=entry["score"])
             uncertain = types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36))
@@ -190,21 +195,36 @@ class _Located:
             "depth_filtered", header=self._header, encoding=self._encoding, data=data, **image_layout(pixels)
         )
 
+    def _intrinsics(self, located: LocatedFrame) -> Intrinsics:
+        info = self._info()
+        with _remedied(_INFO_REMEDY):
+            return located.intrinsics(info)
+
     def _info(self) -> Any:
         if self._info_data is None:
-            raise InvalidInputError("expected a camera_info, the bag has none of the camera")
+            raise InvalidInputError(f"expected a camera_info, the bag has none of the camera: {_INFO_REMEDY}")
         return message_store().deserialize_cdr(self._info_data, CAMERA_INFO)
 
     def _with_depth(self) -> LocatedFrame:
         if self._depth_data is None:
             raise InvalidInputError(
                 f"expected depth within {1e3 * self._options.depth_slack_s:g} ms of the image's stamp, found none: a "
-                "larger --depth-slack takes more"
+                "larger --depth-slack takes more, and --depth another topic"
             )
         if self._located is None:
             message: Any = message_store().deserialize_cdr(self._depth_data, DEPTH_IMAGE)
-            self._located, self._encoding = LocatedFrame.of(self._frame, decode_depth(message)), message.encoding
+            with _remedied(_DEPTH_REMEDY):
+                self._located, self._encoding = LocatedFrame.of(self._frame, decode_depth(message)), message.encoding
         return self._located
+
+
+@contextmanager
+def _remedied(remedy: str) -> Iterator[None]:
+    """Have an error say what to do here, where nothing can be remapped and no driver be set."""
+    try:
+        yield
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{first_line(error).partition(': ')[0]}: {remedy}") from error
 
 
 def _stamp_ns(data: bytes) -> int:

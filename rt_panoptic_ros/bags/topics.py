@@ -35,7 +35,7 @@ NODE = "/panoptic_node"
 _LOGGER = logging.getLogger(__name__)
 _TRANSPORT = "compressed|compressedDepth|theora|zstd|ffmpeg"  # image_transport puts them behind a topic
 _OTHER_IMAGES = re.compile(r"(Image|Video)$|image_transport.*Packet$")  # types of images that can't be decoded
-_IMAGE_OUTPUTS = {name for name, output in OUTPUTS.items() if output.encoding}
+_IMAGE_OUTPUTS = {name for name, output in OUTPUTS.items() if output.type == IMAGE}
 _ONE_REGION = 0.9  # share of neighbours that are equal in images of ids, which no sensor reaches
 
 

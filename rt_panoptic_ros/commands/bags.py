@@ -14,6 +14,7 @@ from rt_panoptic_ros.commands.options import (
     add_pipeline,
     pipeline_arguments,
     positive,
+    share,
 )
 from rt_panoptic_ros.errors import InvalidInputError, require_package
 from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, DEFAULT_BAG_OUTPUTS
@@ -88,8 +89,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
             help=f"topics of {what}, one for each of --images (default: {name} beside each)",
         )  # fmt: skip
     command.add_argument(
-        "--depth-slack", type=float, default=DEPTH_SLACK_S, metavar="S",
-        help="by how much the stamps of an image and its depth may differ, s (default: %(default)s; 0 for not at all)",
+        "--depth-slack", type=share, default=DEPTH_SLACK_S, metavar="S",
+        help="by how much the stamps of an image and its depth may differ, 0 to 1 s (default: %(default)s)",
     )  # fmt: skip
     add_labels(command)
     add_mask(command)

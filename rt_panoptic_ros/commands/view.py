@@ -31,8 +31,11 @@ _BAG_ENDS = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 _RECORDING_END = ".rrd"
 _PAGE_PORT = 9090  # Rerun's own
 _CAMERA = "camera"  # what one is called that is alone
+_NODE = "panoptic_node"  # what the running node is called unless --node says otherwise
 _OF_LABELLING = ("model", "set", "label_map", "output_size", "tracking", "object_classes")
 """Options that are of no use where the labels are there already."""
+_OF_LIVE = ("node", "ros_args")
+"""Options that are of no use without --live."""
 
 
 def _view(options: argparse.Namespace) -> int:
@@ -47,6 +50,7 @@ def _view(options: argparse.Namespace) -> int:
     exit_on_sigterm()  # not before the viewer is stopped
     if options.live:
         return _view_live(options)
+    _refuse(options, _OF_LIVE, "they are for --live")
     if Path(options.source).suffix == _RECORDING_END:
         _view_recording(options)
     elif _is_bag(options.source):
@@ -62,7 +66,7 @@ def _view_recording(options: argparse.Namespace) -> None:
     path = Path(options.source)
     require(path.is_file(), "a recording that --out wrote", f"{path}, which is no file: check the path")
     require(options.out is None and options.web is None, f"a window for {path}", "--out or --web: leave it out")
-    _refuse_labelling(options, f"{path} is shown as it was recorded")
+    _refuse(options, (*_OF_LABELLING, "images"), f"{path} is shown as it was recorded")
     with open_window(path) as viewer:
         assert viewer.process is not None
         print(f"Look at {viewer.place}{viewer.ending}", flush=True)
@@ -73,6 +77,7 @@ def _view_source(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.frames.sources import open_source
     from rt_panoptic_ros.records import CameraImage
 
+    _refuse(options, ("images",), f"{options.source} is no bag, which alone has topics")
     with open_source(options.source) as source:
         source.on_broken = lambda error: _LOG.warning("left out: %s", error)
         labelling = _Labelling(options)
@@ -90,7 +95,8 @@ def _view_bag(options: argparse.Namespace) -> None:
 
     with open_playback(Path(options.source), options.images, _CAMERA) as playback:
         if playback.cameras and options.model is None:
-            _refuse_labelling(options, f"{options.source} has labels, which are shown; to label it anew, name --model")
+            why = f"{options.source} has labels, which are shown; to label it anew, name --model"
+            _refuse(options, _OF_LABELLING, why)
             _show_recorded(options, playback)
         else:
             _show_labelled(options, playback)
@@ -150,12 +156,13 @@ def _view_live(options: argparse.Namespace) -> int:
     from rt_panoptic_ros.ros.processes import require_ros
 
     require_ros("--live")
-    _refuse_labelling(options, "--live shows what the node does, by the node's parameters")
+    _refuse(options, (*_OF_LABELLING, "images"), "--live shows what the node does, by the node's parameters")
     from rt_panoptic_ros.ros.tools.live_view import view_node
 
-    with _recording(options, options.node, wait=False) as (viewer, recorder):
+    node = options.node or _NODE
+    with _recording(options, node, wait=False) as (viewer, recorder):
         arguments = [] if options.ros_args is None else ["--ros-args", *options.ros_args]
-        return view_node(options.node, recorder, viewer, _CAMERA, arguments)
+        return view_node(node, recorder, viewer, _CAMERA, arguments)
 
 
 class _Labelling:
@@ -201,7 +208,10 @@ class _Labelling:
 
 @contextmanager
 def _recording(options: argparse.Namespace, title: str, *, wait: bool = True) -> Iterator[tuple[Viewer, ViewRecorder]]:
-    """Give what shows frames, and what takes them; `wait`, at the end, until nobody looks any more."""
+    """Give what shows frames, and what takes them; `wait`, at the end, until nobody looks any more.
+
+    A file without a frame is deleted, so that its place is free for the next try.
+    """
     from rt_panoptic_ros.viewing import viewers
     from rt_panoptic_ros.viewing.recorder import ViewRecorder
 
@@ -212,16 +222,24 @@ def _recording(options: argparse.Namespace, title: str, *, wait: bool = True) ->
     with opened as viewer:
         if viewer.process is not None:
             print(f"Look at {viewer.place}", flush=True)
-        recorder = ViewRecorder(viewer.sink, title)
+        frames = 0
         try:
-            yield viewer, recorder
+            recorder = ViewRecorder(viewer.sink, title)
+            try:
+                yield viewer, recorder
+            finally:
+                frames = recorder.frames
+                if viewer.is_open:
+                    recorder.close()
         finally:
-            if viewer.is_open:
-                recorder.close()
+            if options.out is not None and frames == 0:
+                options.out.unlink(missing_ok=True)
         if viewer.process is None:
-            print(f"{recorder.frames} frames are in {viewer.place}")
+            print(
+                f"{frames} frames are in {viewer.place}" if frames else f"no frame came, so there is no {options.out}"
+            )
         elif wait and viewer.is_open:
-            print(f"{recorder.frames} frames are shown{viewer.ending}", flush=True)
+            print(f"{frames} frames are shown{viewer.ending}", flush=True)
             with suppress(KeyboardInterrupt):
                 viewer.process.wait()
 
@@ -236,8 +254,9 @@ def _until_closed(items: Iterable[Item], viewer: Viewer, count: int | None, unit
         yield item
 
 
-def _refuse_labelling(options: argparse.Namespace, why: str) -> None:
-    for name in _OF_LABELLING:
+def _refuse(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Refuse the options of some names, which would do nothing."""
+    for name in names:
         require(not getattr(options, name), f"no --{name.replace('_', '-')}, as {why}", "it: leave it out")
 
 
@@ -268,5 +287,5 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument(
         "--images", nargs="+", default=[], metavar="TOPIC", help="of a bag (default: all with a camera's images)"
     )
-    command.add_argument("--node", default="panoptic_node", help="name of the running node (default: %(default)s)")
+    command.add_argument("--node", help=f"name of the running node, for --live (default: {_NODE})")
     command.add_argument("--ros-args", nargs=argparse.REMAINDER, help="what follows is for ROS")

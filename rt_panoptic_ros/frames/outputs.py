@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of what the node publishes of its cameras' images and its model.
 
-Publishers, the messages in bags, parameters, recorder, benchmarks, doctor and the reference page derive from it; how to
-make an output's content is in `ros/node/outputs.py` and, for those in `BAG_OUTPUTS`, in `bags/messages.py`.
+Publishers, the messages in bags, parameters, recorder, benchmarks, doctor and the reference page derive from it. An
+image's content is made in `labeller.LabelledFrame.pixels`, that of outputs with depth in `geometry/located.py`; the
+messages in `ros/node/outputs.py` and `depth_outputs.py` and, for those in `BAG_OUTPUTS`, in `bags/messages.py` and
+`located.py`.
 """
 
 from __future__ import annotations

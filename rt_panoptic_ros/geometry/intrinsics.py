@@ -57,10 +57,6 @@ class Intrinsics:
         (scale_x, scale_y), (shift_x, shift_y) = _to_output(info, image_size, size)
         return cls(fx * scale_x, fy * scale_y, cx * scale_x + shift_x, cy * scale_y + shift_y)
 
-    def seen_every(self, stride: int, left: int, top: int) -> Intrinsics:
-        """Return those of every so many columns and rows, the first of which are `left` and `top`."""
-        return Intrinsics(self.fx / stride, self.fy / stride, (self.cx - left) / stride, (self.cy - top) / stride)
-
 
 def scaled_info(info: Any, image_size: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
     """Return the fields of a camera_info that differ for an output: none where it has the camera image's size.

@@ -76,6 +76,25 @@ def test_a_run_that_could_label_nothing_fails(
     assert said.out.count(" frames, ") == 1
 
 
+def test_an_output_that_no_frame_has_fails(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = make_bag(tmp_path / "drive", drive(2)), tmp_path / "out"
+    wanted = ["--outputs", "depth_filtered", "--depth", "/camera/image_raw"]
+    assert main(["bag", str(source), str(out), *arguments, *wanted]) == 1
+    said = capsys.readouterr()
+    reason = "expected depth as 16UC1 (mm) or 32FC1 (m), got 'rgb8': name the topic of depth that is aligned to the"
+    assert f"2 frames without depth_filtered: {reason} images with --depth (on /camera/image_raw)" in said.out
+    assert f"expected depth_filtered, none of 2 frames has it: {reason}" in said.err
+
+
+@pytest.mark.parametrize("slack", ["nan", "-1", "1.5", "soon"])
+def test_a_slack_is_some_part_of_a_second(slack: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bag", "in", "out", f"--depth-slack={slack}"])
+    assert f"--depth-slack: expected a number from 0 to 1, got '{slack}'" in capsys.readouterr().err
+
+
 def test_without_mcap(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,4 +140,5 @@ def test_what_does_not_fit_is_one_sentence(label: Label, tmp_path: Path) -> None
 def test_depth_of_another_size_is_told(label: Label, tmp_path: Path) -> None:
     source = recording(tmp_path / "in", {0: depth_message(0, size=(20, 120))})
     summary = label(source, tmp_path / "out", outputs=("semantic", "depth_filtered"), **TOPICS)
-    assert any("40x240 px, got 20x120" in why for _, why in summary.missing)
+    assert any("40x240 px, got 20x120" in why and why.endswith("with --depth") for _, why in summary.missing)
+    assert summary.problem.startswith(f"expected depth_filtered, none of {FRAMES} frames has it: expected depth within")

@@ -334,6 +334,7 @@ def test_depth_and_earlier_labels_are_no_cameras(label: Label, tmp_path: Path) -
         image_message(0, depth, "/depth/image_rect", "16UC1"),
         compressed_message(0, png, "16UC1; compressedDepth png", "/depth/image_rect/compressedDepth"),
         image_message(0, np.zeros((8, 10), np.uint8), f"{NODE}/semantic", "mono8"),
+        image_message(0, np.arange(80, dtype=np.uint16).reshape(8, 10), "/other/depth_filtered", "mono16"),
         Message("/note", STRING, bytes(note), 5),
     ]
     source = make_bag(tmp_path / "depth", messages)

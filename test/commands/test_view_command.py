@@ -7,6 +7,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from rt_panoptic_ros.cli import main
 
 
@@ -15,6 +17,20 @@ def test_without_rerun_one_sentence_says_so(monkeypatch, capsys):
     assert main(["view", "street.mp4"]) == 1
     said = capsys.readouterr().err
     assert "expected the package rerun for the viewer, it is not installed: `pip install 'rerun-sdk==0.41.*'`" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["street.mp4", "--images", "/x"], "expected no --images, as street.mp4 is no bag"),
+        (["street.mp4", "--node", "mine"], "expected no --node, as they are for --live"),
+        (["street.mp4", "--ros-args", "-r", "a:=b"], "expected no --ros-args, as they are for --live"),
+    ],
+)
+def test_options_of_no_use_are_refused(monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr("rt_panoptic_ros.commands.view.require_package", lambda *_: None)
+    assert main(["view", *arguments]) == 1
+    assert words in capsys.readouterr().err
 
 
 def test_help_loads_nothing_heavy():

@@ -147,6 +147,13 @@ def test_what_can_not_be_shown_is_said(
     out = tmp_path / "there.rrd"
     out.touch()
     assert "or --live (a running node), got neither" in said()
+    unwritten, broken = tmp_path / "unwritten.rrd", [image_message(0, picture(0), encoding="purple7")]
+    made = str(make_bag(tmp_path / "broken", broken))
+    for _ in range(2):  # nothing is left that the second try would find
+        assert "that can be labelled, got none" in said(made, "--out", str(unwritten), *labelling)
+        assert not unwritten.exists()
+    assert "expected no --images, as --live" in said("--live", "--images", "/x")
+    assert "expected no --images" in said(str(out), "--images", "/x")
     assert "or --live (a running node), got both" in said("--live", str(source))
     assert "expected no --tracking, as --live" in said("--live", "--tracking")
     assert "expected a new file" in said(str(source), "--out", str(out), *labelling)
