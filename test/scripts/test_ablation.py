@@ -14,6 +14,7 @@ from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.training.recipe import Recipe, read_recipe
 from rt_panoptic_ros.training.trainer import train
 from rt_panoptic_ros.training.training_log import TrainingLog
+from scripts import ablation
 from scripts.ablation import TABLE_3, ablate, format_table
 
 
@@ -47,6 +48,8 @@ def test_an_ablation_goes_on_where_it_was_stopped(
     tiny_camvid: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TrainingLog, "_show", lambda *_: None)  # pictures, which take most of the time
+    rows = (TABLE_3[0], TABLE_3[1], TABLE_3[3])  # the others differ from these as the test above has it
+    monkeypatch.setattr(ablation, "TABLE_3", rows)
     base = replace(tiny_recipe, validate_epochs=1, schedule=replace(tiny_recipe.schedule, steps=2))
     out = tmp_path / "ablation"
     started: list[tuple[str, bool]] = []
@@ -63,15 +66,14 @@ def test_an_ablation_goes_on_where_it_was_stopped(
     assert "one tower" in (out / "table.md").read_text()
     table = ablate(base, tiny_camvid, out, seeds=[1], device="cpu", workers=0, learn=stopped)
     assert started == [
-        ("one_tower_seed1", False), ("two_towers_seed1", False), ("two_towers_seed1", True), ("levelness_seed1", False),
-        ("mask_loss_seed1", False), ("weak_supervision_seed1", False),
+        ("one_tower_seed1", False), ("two_towers_seed1", False), ("two_towers_seed1", True), ("mask_loss_seed1", False),
     ]  # fmt: skip
     assert table == (out / "table.md").read_text()
-    assert len(table.splitlines()) == 2 + len(TABLE_3)
+    assert len(table.splitlines()) == 2 + len(rows)
     curves = cv2.imread(str(out / "curves.png"))
     assert curves.std() > 0
     assert ablate(base, tiny_camvid, out, seeds=[1], device="cpu", workers=0, learn=stopped) == table
-    assert len(started) == 6, "what is finished is not done again"
+    assert len(started) == 4, "what is finished is not done again"
     longer = replace(base, schedule=replace(base.schedule, steps=3))
     with pytest.raises(InvalidInputError, match="another schedule"):
         ablate(longer, tiny_camvid, out, seeds=[1], device="cpu", workers=0, learn=stopped)

@@ -399,7 +399,7 @@ def test_sizes(text, size):
     assert parse_size("network_size", text) == size
 
 
-@pytest.mark.parametrize("text", ["512", "0x4", "-1x5", "4x", "axb", "512x1024x3", "999999x1"])
+@pytest.mark.parametrize("text", ["512", "0x4", "-1x5", "4x", "axb", "512x1024x3", "999999x1", "9999x9999"])
 def test_wrong_sizes(text):
     with pytest.raises(InvalidInputError, match="network_size as HEIGHTxWIDTH"):
         parse_size("network_size", text)
