@@ -149,8 +149,8 @@ class FrameLabeller:
             InvalidInputError: Not an image that the model can take.
             UnavailableError: The backend can't be had here (only with the first image of a size).
         """
-        size = image.pixels.shape[:2]
-        is_resized = output_size not in (None, size)
+        size = output_size or image.pixels.shape[:2]
+        is_resized = size != image.pixels.shape[:2]
         # Objects are followed by their masks, and at another size have other ones; a class filter reads but the table.
         needed = images | {"instance"} if tracking or is_resized else images
         result = self._pipeline(image, settings=settings, images=needed)
@@ -167,8 +167,6 @@ class FrameLabeller:
         else:
             self._trackers.pop(camera, None)
         if is_resized:
-            assert output_size is not None
-            size = output_size
             result, kept = resized(result, size)
             ids = None if ids is None else ids[kept]
         if "instance" not in images:

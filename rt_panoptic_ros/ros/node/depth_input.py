@@ -312,7 +312,8 @@ class DepthInput:
 
     def _is_late(self, name: str) -> bool:
         """Return whether an input has been subscribed to for so long that it should be there."""
-        return name in self._since_s and time.monotonic() - self._since_s[name] > self._silence_s
+        since_s = self._since_s.get(name)  # the executor's thread may take it away at any moment
+        return since_s is not None and time.monotonic() - since_s > self._silence_s
 
     def _count(self, turn: DepthTurn, outcome: str, words: str) -> None:
         """Count a turn by an outcome, once, and tell of it, once for each kind of trouble."""

@@ -168,7 +168,7 @@ def test_a_frame_waits_for_depth_that_comes_after_the_next_image(graph, fake_nod
     camera.send_info(node)
     for number in (9, 8):  # of which the later stamp comes second
         camera.send(image(number))
-        graph.spin_until(lambda: node.statistics[""].counts()["processed"] > 9 - number, "for the labels")  # noqa: B023
+        graph.spin_until(lambda number=number: counts(node).processed > 9 - number, "for the labels")
     for number in (9, 8):
         camera.depth.publish(depth_of(number, np.full(SIZE, 100 * number, np.uint16)))
         camera.await_outputs(10 - number)
