@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.model.untrained import make_untrained_bundle
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rt_panoptic_ros.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,8 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    yield
+    # Up to 1.5 GB of graphs and engines, and what NVRTC leaves in a process that ends at once, as pytest-xdist's do.
+    for left in (folder, *Path("/tmp").glob(f"__nvrtc_auto_pch_{os.getpid()}_*")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
