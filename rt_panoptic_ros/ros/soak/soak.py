@@ -81,7 +81,8 @@ def soak(task: Soak) -> Record:
     record, seconds = Record(), 60 * task.minutes
     label_map = task.out / "label_map.yaml"
     things = [model.classes.names[number] for number in model.classes.thing_ids]
-    document = {"name": "soak", "unlisted": "drop", "classes": {"mover": {"thing": True, "color": [220, 20, 60], "of": things}}}
+    mapped = {"thing": {"thing": True, "color": [220, 20, 60], "of": things}}
+    document = {"name": "soak", "unlisted": "drop", "classes": mapped}
     label_map.write_text(json.dumps(document), encoding="utf-8")  # which is YAML too
     with ExitStack() as stack:
         samples = stack.enter_context(closing(SampleFile(task.out / "samples.csv")))
