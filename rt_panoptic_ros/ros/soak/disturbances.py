@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STRETCH_S = 18.0
 """How long it is disturbed, at least: what has begun is brought to its end."""
 SETTLE_S, CALM_S = 2.0, 10.0
-"""How long the node is left alone before its calm counts, and how long it counts."""
+"""How long the node is left alone before its calm counts, and how long it counts; a short soak has less."""
 
 _FLOOD_HZ = 200.0
 _LEAST_S, _MOST_S = 0.5, 2.5  # of one disturbance, and of the pause behind it
@@ -148,13 +148,13 @@ def node_disturbances(
 
 
 def soak_script(graph: SoakGraph, random: Random, model: ModelBundle, label_map: Path, seconds: float) -> Script:
-    """Disturb the cameras and the node at once, then leave all in calm, and so on for some seconds."""
-    end_s = time.monotonic() + seconds
-    yield from graph.wait_for_node(seconds)
+    """Disturb the cameras and the node at once, then leave all in calm, and so on for some seconds from its start on."""
+    yield from graph.wait_for_node()
     graph.listen()
     graph.enabled = graph.published = True
     yield from graph.change("configure")
     yield from graph.change("activate")
+    end_s = time.monotonic() + seconds
     tables = camera_disturbances(graph, random), node_disturbances(graph, random, model, label_map)
     decks = [_shuffled(table, random) for table in tables]
     while (left_s := end_s - time.monotonic()) > 0:
@@ -162,7 +162,7 @@ def soak_script(graph: SoakGraph, random: Random, model: ModelBundle, label_map:
         yield from _together(*(_disturb(graph, random, deck, until_s) for deck in decks))
         yield SETTLE_S
         graph.begin_calm()
-        yield CALM_S
+        yield min(CALM_S, 0.2 * seconds)
         graph.calm = False
 
 

@@ -93,6 +93,7 @@ class SoakCamera:
         if self._participant is None:
             self._participant = Participant(f"camera_{self.name}")
             self._publisher = self._participant.node.create_publisher(Image, self.topic, qos.stream("reliable"))
+            self._joined_s: float | None = time.monotonic()
         self.pace()
 
     def pace(self) -> None:
@@ -100,10 +101,17 @@ class SoakCamera:
         period_s, now_s = 1 / self.rate_hz, time.monotonic()
         self.due_s = (now_s // period_s + 1 + self._phase) * period_s
 
+    def discovery_s(self) -> float | None:
+        """Return, once, how long after it joined the graph the middleware had it matched with a subscription."""
+        if self._participant is None or self._joined_s is None or not self._publisher.get_subscription_count():
+            return None
+        seconds, self._joined_s = time.monotonic() - self._joined_s, None
+        return seconds
+
     @property
     def sends_whole(self) -> bool:
-        """Whether what it sends now can be labelled."""
-        return self._participant is not None and self.rate_hz > 0 and self.kind in WHOLE
+        """Whether what it sends now can be labelled: images that are whole, to someone whom the middleware has found."""
+        return self._participant is not None and self._joined_s is None and self.rate_hz > 0 and self.kind in WHOLE
 
     def leave(self) -> None:
         """Leave the graph, as a driver that ends does; `reset` lets it come back."""
@@ -222,6 +230,8 @@ class SoakGraph:
         """Keep since when each camera's frames ought to be labelled; what takes for ever counts as a long time."""
         ready = self.active and self.enabled and self.published and bool(self._listeners)
         for camera in self.cameras:
+            if (discovery_s := camera.discovery_s()) is not None and ready:
+                self.record.discoveries_s.append(discovery_s)
             if not (ready and camera.sends_whole):
                 self._owed_s[camera.name] = -1.0  # not yet
             elif self._owed_s.get(camera.name) == -1.0:
@@ -231,6 +241,7 @@ class SoakGraph:
 
     def _recover(self, camera: SoakCamera, now_s: float) -> None:
         seconds = now_s - self._owed_s.pop(camera.name)
+        self.log(f"{camera.name} is labelled again after {seconds:.2f} s")
         self.record.recoveries_s.append((f"{self.hindrance} ({camera.name})", seconds))
 
     def begin_calm(self) -> None:
@@ -283,9 +294,9 @@ class SoakGraph:
 
     # What is asked of the node ----------------------------------------------------------------------------------------
 
-    def wait_for_node(self, seconds: float) -> Script:
-        """Wait until its services can be asked; at most that long, then the first request is lost."""
-        deadline_s = time.monotonic() + seconds
+    def wait_for_node(self) -> Script:
+        """Wait until its services can be asked; not for ever, then the first request is lost."""
+        deadline_s = time.monotonic() + _ANSWER_S
         while not self._change.service_is_ready() and time.monotonic() < deadline_s:
             yield TICK_S
 

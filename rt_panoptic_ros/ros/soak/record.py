@@ -21,7 +21,10 @@ MOST_COUNT_GROWTH = 1.0
 MOST_LATENCY_SPREAD = 3.0
 """The 99th percentile of the latencies in calm over their median."""
 MOST_RECOVERY_S = 1.0
-"""From the moment when all that hindered a camera's frames is gone until one that it sent then is labelled."""
+"""From the moment when all that hindered a camera's frames is gone until one that it sent then is labelled.
+
+Where the camera's process started anew, that is when the middleware has brought it and the node together.
+"""
 
 _WARM_UP_SHARE, _WARM_UP_MOST_S = 0.25, 900.0  # of a soak, in which memory may grow
 _LEAST_POINTS = 5  # stretches of calm that a line through them needs
@@ -64,6 +67,7 @@ class Record:
     samples: list[Sample] = field(default_factory=list)
     calm_ms: list[float] = field(default_factory=list)  # latency of each frame that was sent in calm
     recoveries_s: list[tuple[str, float]] = field(default_factory=list)  # camera and what had hindered it; how long
+    discoveries_s: list[float] = field(default_factory=list)  # until the middleware had a restarted camera matched
     requests: int = 0  # transitions, parameters, services
     lost: list[str] = field(default_factory=list)  # requests that were not answered, or not as they should be
     transitions: int = 0
@@ -137,6 +141,8 @@ class Record:
             "recovery_p50_s": round(recovery_p50, 3),
             "recovery_p99_s": round(recovery_p99, 3),
             "recovery_longest_s": round(max(seconds, default=0.0), 3),
+            "discovery_p50_s": round(percentiles(self.discoveries_s, 50)[0], 3),
+            "discovery_longest_s": round(max(self.discoveries_s, default=0.0), 3),
             "transitions": self.transitions,
             "requests": self.requests,
             "disturbances": self.disturbances,
