@@ -22,7 +22,7 @@ from rt_panoptic_ros.panoptic.postprocess import Postprocessor
 from rt_panoptic_ros.records import IMAGES, DenseDetections
 from rt_panoptic_ros.settings import PostprocessSettings
 
-SIZE = (96, 160)
+SIZE = (64, 128)
 
 
 def street() -> DenseDetections:
