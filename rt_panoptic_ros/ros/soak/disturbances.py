@@ -148,7 +148,7 @@ def node_disturbances(
 
 
 def soak_script(graph: SoakGraph, random: Random, model: ModelBundle, label_map: Path, seconds: float) -> Script:
-    """Disturb the cameras and the node at once, then leave all in calm, and so on for some seconds from its start on."""
+    """Start the node; then disturb it and its cameras, leave all in calm, and so on for some seconds."""
     yield from graph.wait_for_node()
     graph.listen()
     graph.enabled = graph.published = True

@@ -101,16 +101,24 @@ class SoakCamera:
         period_s, now_s = 1 / self.rate_hz, time.monotonic()
         self.due_s = (now_s // period_s + 1 + self._phase) * period_s
 
-    def discovery_s(self) -> float | None:
-        """Return, once, how long after it joined the graph the middleware had it matched with a subscription."""
-        if self._participant is None or self._joined_s is None or not self._publisher.get_subscription_count():
+    def discovery_s(self, *, wanted: bool) -> float | None:
+        """Return, once, how long the middleware took to bring a camera that has joined the graph and the node together.
+
+        Args:
+            wanted: Whether the node wants its images now: it counts from then on.
+        """
+        if self._joined_s is None or self._participant is None:
             return None
-        seconds, self._joined_s = time.monotonic() - self._joined_s, None
-        return seconds
+        if not wanted:
+            self._joined_s = time.monotonic()
+        elif self._publisher.get_subscription_count():
+            seconds, self._joined_s = time.monotonic() - self._joined_s, None
+            return seconds
+        return None
 
     @property
     def sends_whole(self) -> bool:
-        """Whether what it sends now can be labelled: images that are whole, to someone whom the middleware has found."""
+        """Whether what it sends now can be labelled: whole images, to a node that the middleware has found."""
         return self._participant is not None and self._joined_s is None and self.rate_hz > 0 and self.kind in WHOLE
 
     def leave(self) -> None:
@@ -230,7 +238,8 @@ class SoakGraph:
         """Keep since when each camera's frames ought to be labelled; what takes for ever counts as a long time."""
         ready = self.active and self.enabled and self.published and bool(self._listeners)
         for camera in self.cameras:
-            if (discovery_s := camera.discovery_s()) is not None and ready:
+            if (discovery_s := camera.discovery_s(wanted=ready)) is not None:
+                self.log(f"{camera.name} and the node found each other after {discovery_s:.2f} s")
                 self.record.discoveries_s.append(discovery_s)
             if not (ready and camera.sends_whole):
                 self._owed_s[camera.name] = -1.0  # not yet
