@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import closing
 from functools import partial
@@ -89,17 +90,21 @@ class SoakCamera:
 
     def reset(self) -> None:
         """Be as in calm."""
-        self.kind, self.rate_hz = "rgb8", self.calm_hz
+        self.send("rgb8")
         if self._participant is None:
             self._participant = Participant(f"camera_{self.name}")
             self._publisher = self._participant.node.create_publisher(Image, self.topic, qos.stream("reliable"))
             self._joined_s: float | None = time.monotonic()
-        self.pace()
+        self.pace(self.calm_hz)
 
-    def pace(self) -> None:
-        """Have the next image due in the rhythm of the present rate."""
-        period_s, now_s = 1 / self.rate_hz, time.monotonic()
-        self.due_s = (now_s // period_s + 1 + self._phase) * period_s
+    def send(self, kind: str) -> None:
+        """Send messages of another kind from now on."""
+        self._kind = kind
+
+    def pace(self, rate_hz: float) -> None:
+        """Send at another rate from now on; 0 is silence."""
+        self._period_s = 1 / rate_hz if rate_hz else math.inf
+        self.due_s = (time.monotonic() // self._period_s + 1 + self._phase) * self._period_s
 
     def discovery_s(self, *, wanted: bool) -> float | None:
         """Return, once, how long the middleware took to bring a camera that has joined the graph and the node together.
@@ -119,24 +124,26 @@ class SoakCamera:
     @property
     def sends_whole(self) -> bool:
         """Whether what it sends now can be labelled: whole images, to a node that the middleware has found."""
-        return self._participant is not None and self._joined_s is None and self.rate_hz > 0 and self.kind in WHOLE
+        found = self._participant is not None and self._joined_s is None
+        return found and self.due_s < math.inf and self._kind in WHOLE
 
     def leave(self) -> None:
         """Leave the graph, as a driver that ends does; `reset` lets it come back."""
         if self._participant is not None:
             self._participant.close()
             self._participant = None
+            self.pace(0.0)
 
     def play(self, now_s: float) -> None:
         """Send an image if one is due."""
-        if now_s < self.due_s or self._participant is None or self.rate_hz <= 0:
+        if now_s < self.due_s or self._participant is None:
             return
         messages = self._messages[self._sent % len(self._messages)]
         self._sent += 1
-        self._publisher.publish(stamped(messages[self.kind], self._participant.node.get_clock().now()))
-        self.due_s += 1 / self.rate_hz
-        if self.due_s < now_s:  # missed ones are left out
-            self.pace()
+        self._publisher.publish(stamped(messages[self._kind], self._participant.node.get_clock().now()))
+        self.due_s += (
+            max(1, math.ceil((now_s - self.due_s) / self._period_s)) * self._period_s
+        )  # missed ones are left out
 
 
 def messages_of(image: np.ndarray) -> dict[str, bytearray]:
