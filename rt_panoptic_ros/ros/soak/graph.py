@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     """What is done beside playing cameras; it gives for how many seconds it is to be left alone, again and again."""
 
 TICK_S = 0.01
-_ANSWER_S = 30.0  # for a request, which was lost if it takes longer: a model is loaded in less
+_ANSWER_S = 120.0  # for a request, which was lost if it takes longer: a model is loaded in less on a busy machine too
 _GIVE_UP_S = 10.0  # for labels after a fault
 _OUTPUTS = output_classes()
 _TRANSITIONS = {

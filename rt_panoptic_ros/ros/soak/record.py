@@ -179,7 +179,7 @@ def _stretches(samples: Iterable[Sample]) -> list[list[Sample]]:
     return [run for run in runs if run]
 
 
-def process_figures(pid: int) -> dict[str, float]:
+def process_figures(pid: int) -> dict[str, Any]:
     """Return what Linux tells of a process: its fields of `Sample`.
 
     Raises:
@@ -187,6 +187,8 @@ def process_figures(pid: int) -> dict[str, float]:
     """
     process = Path(f"/proc/{pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text(encoding="utf-8").splitlines())
+    if "VmRSS" not in status:
+        raise ProcessLookupError(f"expected a process {pid} that runs, got one that has ended")
     paths = {line.split(maxsplit=5)[-1] for line in (process / "maps").read_text(encoding="utf-8").splitlines()}
     return {
         "resident_mb": int(status["VmRSS"].split()[0]) * 1024 / 1e6,

@@ -102,12 +102,16 @@ def soak(task: Soak) -> Record:
         graph = stack.enter_context(closing(SoakGraph(process, "/panoptic_node", cameras, record, log)))
 
         def sample() -> None:
+            try:
+                figures = process_figures(process.popen.pid)
+            except OSError:  # it ends at this moment, and then cannot but be noticed
+                return
             ages_ms, graph.ages_ms = graph.ages_ms, []
             p50, p99 = percentiles(ages_ms, 50, 99) if ages_ms else (math.nan, math.nan)
             record.samples.append(
                 Sample(
                     time_s=time.monotonic() - begin_s, calm=graph.calm, answered=len(ages_ms), p50_ms=p50, p99_ms=p99,
-                    python_blocks=graph.python_blocks, **process_figures(process.popen.pid),
+                    python_blocks=graph.python_blocks, **figures,
                 )
             )  # fmt: skip
             samples.add(record.samples[-1])
