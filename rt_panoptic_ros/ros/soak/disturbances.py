@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
 from rt_panoptic_ros.ros.conversions import output_classes
-from rt_panoptic_ros.ros.soak.graph import BROKEN, TICK_S, WHOLE, SoakCamera
+from rt_panoptic_ros.ros.soak.cameras import BROKEN, WHOLE, SoakCamera
+from rt_panoptic_ros.ros.soak.graph import TICK_S
 from rt_panoptic_ros.settings import OVERLAY_OPACITY
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-import csv
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,21 +195,3 @@ def process_figures(pid: int) -> dict[str, Any]:
         "handles": sum(1 for _ in (process / "fd").iterdir()),
         "segments": sum(path.startswith("/dev/shm/") for path in paths),
     }
-
-
-class SampleFile:
-    """A CSV file that every sample goes to at once, so that a soak that is stopped leaves them."""
-
-    def __init__(self, path: Path) -> None:
-        """Begin the file."""
-        self._file = path.open("w", encoding="utf-8", buffering=1, newline="")
-        self._writer = csv.writer(self._file)
-        self._writer.writerow([item.name for item in fields(Sample)])
-
-    def add(self, sample: Sample) -> None:
-        """Write a line."""
-        self._writer.writerow([f"{value:.2f}" if isinstance(value, float) else value for value in astuple(sample)])
-
-    def close(self) -> None:
-        """End the file."""
-        self._file.close()
