@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MOST_MEMORY_GROWTH_MB = 1.0
-"""An hour, resident."""
+"""An hour, of what is resident and the process's own."""
 MOST_COUNT_GROWTH = 1.0
 """An hour, of threads, file handles and shared memory segments."""
 MOST_LATENCY_SPREAD = 3.0
@@ -39,7 +39,7 @@ class Sample:
     answered: int  # frames
     p50_ms: float  # latency of these, from a frame's stamp to its labels' arrival; not a number where there were none
     p99_ms: float
-    resident_mb: float
+    resident_mb: float  # without pages of files, such as libraries, which the kernel drops and reads again as it likes
     python_blocks: int  # pieces of memory that Python's own allocator has given out (sys.getallocatedblocks)
     threads: int
     handles: int  # open files and sockets
@@ -186,11 +186,11 @@ def process_figures(pid: int) -> dict[str, Any]:
     """
     process = Path(f"/proc/{pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text(encoding="utf-8").splitlines())
-    if "VmRSS" not in status:
+    if "RssAnon" not in status:
         raise ProcessLookupError(f"expected a process {pid} that runs, got one that has ended")
     paths = {line.split(maxsplit=5)[-1] for line in (process / "maps").read_text(encoding="utf-8").splitlines()}
     return {
-        "resident_mb": int(status["VmRSS"].split()[0]) * 1024 / 1e6,
+        "resident_mb": sum(int(status[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024 / 1e6,
         "threads": int(status["Threads"]),
         "handles": sum(1 for _ in (process / "fd").iterdir()),
         "segments": sum(path.startswith("/dev/shm/") for path in paths),
