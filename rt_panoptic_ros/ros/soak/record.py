@@ -54,6 +54,9 @@ class Trend:
     per_hour: float
     margin: float  # to each side, an hour: 95 % confidence
 
+    def __str__(self) -> str:
+        return f"{self.per_hour:+.2f} ± {self.margin:.2f} an hour from {self.at_begin:.1f}"
+
     def exceeds(self, bound_per_hour: float) -> bool:
         """Return whether the figure surely grows faster than that: what is left to chance is no finding."""
         return self.per_hour - self.margin > bound_per_hour
@@ -107,8 +110,7 @@ class Record:
             trend = trends[name]
             yield (
                 not trend.exceeds(bound),
-                f"expected {name} to grow by less than {bound:g} an hour, got {trend.per_hour:+.2f} ± "
-                f"{trend.margin:.2f} from {trend.at_begin:.1f}",
+                f"expected {name} to grow by less than {bound:g} an hour, got {trend}",
             )
         for lost in self.lost:
             yield False, lost
@@ -149,6 +151,14 @@ class Record:
             "trends": {name: asdict(trend) for name, trend in self.trends().items()},
             "failures": self.failures(),
         }
+
+    def format(self) -> str:
+        """Return it as text for a terminal, without the failures."""
+        figures = {name: value for name, value in self.summary().items() if name not in ("trends", "failures")}
+        figures["disturbances"] = sum(self.disturbances.values())
+        lines = [f"{name}: {value}" for name, value in figures.items()]
+        lines += [f"{name}: {trend}" for name, trend in self.trends().items()]
+        return "\n".join(lines)
 
 
 def fit_trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
