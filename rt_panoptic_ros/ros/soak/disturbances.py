@@ -166,7 +166,7 @@ def _send_the_largest(graph: SoakGraph) -> Script:
     """
     for camera in graph.cameras:
         camera.send("larger")
-    yield from graph.visit(_VISITED, 2 * qos.stream("reliable").depth / graph.cameras[0].calm_hz)
+    yield from graph.want(_VISITED, 2 * qos.stream("reliable").depth / graph.cameras[0].calm_hz)
     for camera in graph.cameras:
         camera.reset()
 
