@@ -95,12 +95,6 @@ def node_disturbances(
         yield _while(random)
         yield from graph.change("activate")
 
-    def reload() -> Script:
-        yield from graph.change("deactivate")
-        yield from graph.change("cleanup")
-        yield from graph.change("configure")
-        yield from graph.change("activate")
-
     def labels_mapped() -> Script:
         for value in (str(label_map), ""):
             yield from graph.change("deactivate")
@@ -128,7 +122,7 @@ def node_disturbances(
         "settings change": settings,
         "wrong settings are refused": wrong_settings,
         "deactivated and activated": deactivation,
-        "cleaned up and configured": reload,
+        "cleaned up and configured": partial(_reload, graph),
         "a label map comes and goes": labels_mapped,
         "a wrong transition is refused": refused_transition,
         "disabled and enabled": pause,
@@ -151,24 +145,30 @@ def soak_script(graph: SoakGraph, random: Random, model: ModelBundle, label_map:
     while (left_s := end_s - time.monotonic()) > 0:
         until_s = time.monotonic() + min(STRETCH_S, 0.6 * left_s)
         yield from _together(*(_disturb(graph, random, deck, until_s) for deck in decks))
-        yield from _send_the_largest(graph)
+        yield from _fill_and_free(graph)
         yield SETTLE_S
         graph.begin_calm()
         yield min(CALM_S, 0.2 * seconds)
         graph.calm = False
 
 
-def _send_the_largest(graph: SoakGraph) -> Script:
-    """Have every output of every camera's largest images published, as many as a topic keeps.
+def _fill_and_free(graph: SoakGraph) -> Script:
+    """Have every output of every camera's largest images published, as many as a topic keeps, then load the model anew.
 
-    A topic's history keeps room for its largest messages until the model is unloaded. Without this, it would be
-    chance what all of them hold in calm, and memory would waver by more than a leak in an hour.
+    A topic's history keeps room for its largest messages until it is destroyed. Without this, it would be chance what
+    all of them hold in calm, and memory would waver by more than a leak in an hour.
     """
     for camera in graph.cameras:
         camera.send("larger")
     yield from graph.want(_VISITED, 2 * qos.stream("reliable").depth / graph.cameras[0].calm_hz)
     for camera in graph.cameras:
         camera.reset()
+    yield from _reload(graph)
+
+
+def _reload(graph: SoakGraph) -> Script:
+    for transition in ("deactivate", "cleanup", "configure", "activate"):
+        yield from graph.change(transition)
 
 
 def _shuffled(table: Mapping[str, Callable[[], Script]], random: Random) -> Iterator[tuple[str, Callable[[], Script]]]:
