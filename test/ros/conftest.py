@@ -261,6 +261,14 @@ def graph() -> Iterator[Graph]:
     graph.close()
 
 
+@pytest.fixture(scope="module")
+def shared_graph() -> Iterator[Graph]:
+    """One graph for a module's tests that share a node."""
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Programs]:
     programs = Programs(tmp_path)
