@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rclpy.subscription import Subscription
     from std_msgs.msg import Header
 
+    from rt_panoptic_ros.errors import RtPanopticError
     from rt_panoptic_ros.ros.node.depth_input import DepthTurn
     from rt_panoptic_ros.ros.node.depth_outputs import DepthOutputs
     from rt_panoptic_ros.ros.node.diagnostics import Finding
@@ -94,7 +95,7 @@ class CameraStream:
         self._silence_s = periods.silence_s
         self._deliver = deliver
         self._rate_limit = RateLimit()
-        self._watch = CameraWatch(periods.silence_s)
+        self._watch = CameraWatch(periods)
         reliability, compressed = settings().image_reliability, settings().image_transport == "compressed"
         try:
             # As image_transport names it: where the base topic is remapped, what follows stays; the whole may be, too.
@@ -119,6 +120,7 @@ class CameraStream:
         self._any_received = False
         self._largest = 0  # bytes
         self._told: set[str] = set()
+        self._reasons: dict[str, str] = {}  # {outcome: why the last frame had it}
 
     @property
     def subscribed(self) -> bool:
@@ -166,8 +168,8 @@ class CameraStream:
             now_s = self._note_arrival(msg)
             admitted = self._rate_limit.admits(now_s, self._settings().max_rate_hz)
             replaced = self._deliver(ArrivedImage(self, msg, now_s, self._taken_before), not admitted)
-        except Exception:
-            self.fail()
+        except Exception as error:
+            self.fail(error)
         else:
             if replaced:
                 self.statistics.count("dropped")
@@ -200,9 +202,19 @@ class CameraStream:
         """Return how long ago a stamp was, by the node's clock; any stamp, before 1970 as well."""
         return float(self._node.get_clock().now().nanoseconds - stamp_ns(header)) / 1e6
 
-    def fail(self) -> None:
-        """Count a frame that met the error being handled, and tell of it."""
-        self.statistics.count("failed")
+    def count(self, outcome: str, reason: str) -> None:
+        """Count a frame by an outcome, and keep why it had that."""
+        self._reasons[outcome] = reason
+        self.statistics.count(outcome)
+
+    def refuse(self, error: RtPanopticError) -> None:
+        """Count a frame that can't be used, and tell why."""
+        self.count("refused", str(error))
+        self._node.get_logger().warning(f"frame refused: {error}", throttle_duration_sec=LOG_PERIOD_S)
+
+    def fail(self, error: Exception) -> None:
+        """Count a frame that met an error, which is being handled, and tell of it."""
+        self.count("failed", f"{type(error).__name__}: {first_line(error)}")
         self._node.get_logger().error(
             f"frame of {self.topic} failed with an unexpected error:\n{traceback.format_exc()}",
             throttle_duration_sec=LOG_PERIOD_S,
@@ -218,6 +230,7 @@ class CameraStream:
             silence_s=self._silent_s(),
             report=self.statistics.report(now_s),
             obstacle=self._warn_of_silence(),
+            reasons=dict(self._reasons),
             outputs=self.outputs.topics(),
             inputs=self.depth.wanted(),
         )
@@ -230,8 +243,8 @@ class CameraStream:
     def notice_loss(self, event: Any) -> None:
         """Count and tell of images that the middleware found missing: `total_count`, and `total_count_change` now."""
         self.statistics.count("lost", event.total_count_change)
-        symptom = f"images of {self.topic} are lost in transport ({event.total_count} so far)"
-        self.tell("loss", f"{symptom}. {self._mend_loss()}")
+        self._reasons["lost"] = remedy = self._mend_loss()
+        self.tell("loss", f"images of {self.topic} are lost in transport ({event.total_count} so far). {remedy}")
 
     def _unsubscribe(self) -> None:
         if self._subscription is not None:

@@ -60,6 +60,7 @@ class FrameReport:
 
     counts: FrameCounts
     since_last: FrameCounts
+    elapsed_s: float  # since the report before
     input_hz: float  # frames received since the report before
     rate_hz: float  # frames processed since the report before
     period_ms: float | None  # between arrivals, as far as it is known
@@ -142,7 +143,8 @@ class FrameStatistics:
         input_hz, rate_hz = (
             since_last[outcome] / elapsed_s if elapsed_s > 0 else 0.0 for outcome in ("received", "processed")
         )
-        return FrameReport(counts, since_last, input_hz, rate_hz, self._period_ms(), self._latencies.percentiles())
+        period_ms, latencies_ms = self._period_ms(), self._latencies.percentiles()
+        return FrameReport(counts, since_last, elapsed_s, input_hz, rate_hz, period_ms, latencies_ms)
 
     def _period_ms(self) -> float | None:
         with self._lock:

@@ -182,6 +182,7 @@ class Periods:
     diagnostics_s: float = 1.0  # between reports
     demand_s: float = 0.2  # between looks for subscribers: events that tell of them exist only since Iron
     silence_s: float = 5.0  # without an image, after which a camera counts as silent
+    lasting_s: float = 30.0  # that a trouble has kept all results away, after which its warning is an error
     rest_s: float = 0.04  # at most that a camera which is faster than the pipeline is left alone after an image
     end_s: float = 0.5  # at most that an end waits for the work at hand: no library's call can be interrupted
 

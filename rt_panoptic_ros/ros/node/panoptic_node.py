@@ -80,7 +80,8 @@ class PanopticNode(LifecycleNode):
         self.ending = threading.Event()
         """Set when the node is told to end."""
         self.health = NodeHealth()
-        self._worker = FrameWorker(self._process, "panoptic worker", lambda image, _: image.stream.fail())
+        self._alone_s = time.monotonic()  # when no other node had this one's name, the last time
+        self._worker = FrameWorker(self._process, "panoptic worker", lambda item, error: item.stream.fail(error))
         # Of the worker thread, which opens and closes all of it:
         self._acquired = ExitStack()
         self._model: LoadedModel | None = None
@@ -125,6 +126,7 @@ class PanopticNode(LifecycleNode):
     def outlive(self, error: Exception) -> None:
         """Count an error that a callback met, and tell of it."""
         self.health.callback_errors += 1
+        self.health.callback_error = f"{type(error).__name__}: {first_line(error)}"
         words = "".join(traceback.format_exception(error))
         self.get_logger().error(f"a callback failed:\n{words}", throttle_duration_sec=LOG_PERIOD_S)
 
@@ -327,9 +329,7 @@ class PanopticNode(LifecycleNode):
             with observing(self._tell_step):  # the first image of a size may have a backend loaded
                 self._label(image)
         except RtPanopticError as error:
-            image.stream.statistics.count("refused")
-            self.get_logger().warning(f"frame refused: {error}", throttle_duration_sec=LOG_PERIOD_S)
-            return
+            image.stream.refuse(error)
         finally:
             self.health.busy_with = ""
 
@@ -390,6 +390,9 @@ class PanopticNode(LifecycleNode):
         now_s = time.monotonic()
         with self._lock:
             cameras = [stream.health(now_s, active=self.health.active) for stream in self.streams]
+        names = self.get_node_names_and_namespaces()
+        self._alone_s = self._alone_s if names.count((self.get_name(), self.get_namespace())) > 1 else now_s
+        self.health.shared_name_s = now_s - self._alone_s
         name, stamp = self.get_fully_qualified_name().lstrip("/"), self.get_clock().now().to_msg()
         self._diagnostics_publisher.publish(diagnostic_array(name, state_of(self), stamp, self.health, cameras))
 
