@@ -99,6 +99,16 @@ class Labelling:
         self.graph.spin_until(lambda: got and got[-1].header == message.header, "for the image's labels")
         return got[-1]
 
+    def send_until(self, make, condition):
+        """Send one message after the other until a report's status of the node fits."""
+        self.camera.reports.clear()
+
+        def fits():
+            self.camera.send(make())
+            return any(condition(report.status[0]) for report in self.camera.reports)
+
+        self.graph.spin_until(fits, "for a report")
+
 
 def value(status, key):
     return next(item.value for item in status.values if item.key == key)

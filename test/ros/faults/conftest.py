@@ -41,7 +41,7 @@ def recovery(request, record_property):
 
 @pytest.fixture(scope="module")
 def labelling(shared_graph, small_bundle):
-    """One node that a module's faults share, as all of a robot's do; half a second without an image is silence."""
+    """One node that a module's faults share, as all of a robot's do; silence begins soon here, and lasts soon."""
     from node_cases import Camera, Labelling, activated, picture
     from rclpy.parameter import Parameter
 
@@ -50,7 +50,7 @@ def labelling(shared_graph, small_bundle):
 
     parameters = {"model": str(small_bundle.path), "network_size": "32x64", "image_reliability": "reliable"}
     node = PanopticNode(
-        periods=Periods(diagnostics_s=0.2, silence_s=0.5), context=shared_graph.context,
+        periods=Periods(diagnostics_s=0.1, silence_s=0.3, lasting_s=0.4), context=shared_graph.context,
         parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()],
     )  # fmt: skip
     activated(shared_graph.add(node))
