@@ -38,6 +38,7 @@ INPUT_PUBLISHERS = " publishers"
 """What follows an input's name in the key whose value says how many publish it; that of its topic ends in ` input`."""
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+_SEE_LOG = "see the node's log"
 _CALM = 3  # reports without new trouble after which a warning or error ends
 _LATE_ENDS, _LATE_REPORTS = 0.2, 3  # share of late frames again, in so many reports one after the other
 _NO_STAMP_MS = 1e12  # some 30 years: the stamp is zero, or counts from the robot's start
@@ -60,11 +61,12 @@ class Trouble:
         self._number = 0
         self._calm = _CALM
 
-    def judge(self, number: int) -> Finding | None:
-        """Return what is to be told now, given the number of new cases; called once for every report."""
+    def judge(self, number: int, cause: str = "") -> Finding | None:
+        """Return what is to be told now, given the number of new cases and their cause; called for every report."""
         self._number = number or self._number
         self._calm = 0 if number else self._calm + 1
-        return Finding(self._level, self._words.format(self._number)) if self._calm < _CALM else None
+        words = f"{self._words.format(self._number)}: {cause or _SEE_LOG}"
+        return Finding(self._level, words) if self._calm < _CALM else None
 
 
 @dataclass
@@ -77,12 +79,12 @@ class NodeHealth:
     busy_with: str = ""  # what is loaded, built or waited for, empty when nothing is
     fallback: str = ""  # why it runs on the CPU where a GPU was to be preferred, empty if none was
     problem: str = ""  # why the node cannot do its work, empty if it can
+    stuck: str = ""  # in which work on a frame, and for how long by now; empty as long as that is no trouble
+    fatal: str = ""  # why only a new process can do the work, empty if this one can
     callback_errors: int = 0  # since the node was started
     stages: Latencies = field(default_factory=Latencies)  # of the work on a frame
     _told_errors: int = 0
-    _failing: Trouble = field(
-        default_factory=lambda: Trouble(_ERROR, "{} callbacks failed with an unexpected error: see the node's log")
-    )
+    _failing: Trouble = field(default_factory=lambda: Trouble(_ERROR, "{} callbacks failed with an unexpected error"))
 
     def judge(self, state: str, cameras: Sequence[tuple[CameraHealth, Finding]], rate_hz: float) -> Finding:
         """Return the worst that is to be told now, its own before the cameras'; called once for every report.
@@ -97,6 +99,8 @@ class NodeHealth:
         camera, worst = max(cameras, key=lambda judged: judged[1].level, default=(None, Finding(_OK, state)))
         named = f"{camera.name}: " if camera and camera.name else ""
         cases = (
+            (bool(self.fatal), _ERROR, self.fatal),
+            (bool(self.stuck), _ERROR, self.stuck),
             (bool(self.busy_with), _WARN, self.busy_with),
             (bool(self.problem), _ERROR, self.problem),
             *([(True, failing.level, failing.message)] if failing else []),
@@ -135,14 +139,10 @@ class CameraWatch:
         """Begin without trouble; `silence_s` without an image are silence."""
         self._silence_s = silence_s
         self._troubles = {
-            "failed": Trouble(_ERROR, "{} frames failed with an unexpected error: see the node's log"),
-            "refused": Trouble(_WARN, "{} frames refused: see the node's log"),
-            "lost": Trouble(_WARN, "{} frames lost in transport: see the node's log"),
-            **{
-                outcome: Trouble(_WARN, f"{{}} frames {outcome}: see the node's log")
-                for outcome in DEPTH_OUTCOMES
-                if outcome != "located"
-            },
+            "failed": Trouble(_ERROR, "{} frames failed with an unexpected error"),
+            "refused": Trouble(_WARN, "{} frames refused"),
+            "lost": Trouble(_WARN, "{} frames lost in transport"),
+            **{outcome: Trouble(_WARN, f"{{}} frames {outcome}") for outcome in DEPTH_OUTCOMES if outcome != "located"},
         }
         self._late = False
         self._turning = 0  # reports that speak for the other state
@@ -150,7 +150,10 @@ class CameraWatch:
     def judge(self, camera: CameraHealth, *, active: bool) -> Finding:
         """Return the worst that is to be told now; called once for every report."""
         report = camera.report
-        troubles = [trouble.judge(report.since_last[outcome]) for outcome, trouble in self._troubles.items()]
+        troubles = [
+            trouble.judge(report.since_last[outcome], report.causes.get(outcome, ""))
+            for outcome, trouble in self._troubles.items()
+        ]
         late = self._judge_lateness(report.since_last)
         age_ms = report.latencies_ms.get("age at arrival", (0.0, 0.0))[0]
         cases = (
