@@ -122,6 +122,10 @@ class FakePipeline:
         return replace(result, **absent, confidence=255 - result.semantic if "confidence" in images else None)
 
     fallback = ""
+    stage = "network"
+
+    def lost(self) -> str:
+        return ""
 
     def describe(self) -> str:
         return f"fake {self.model}"

@@ -14,7 +14,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
-from rt_panoptic_ros.errors import InvalidInputError, first_line
+from rt_panoptic_ros.errors import InvalidInputError, explained, first_line
 from rt_panoptic_ros.frames.message_layout import stamp_ns
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, find_obstacle
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from rclpy.subscription import Subscription
     from std_msgs.msg import Header
 
-    from rt_panoptic_ros.errors import RtPanopticError
     from rt_panoptic_ros.ros.node.depth_input import DepthTurn
     from rt_panoptic_ros.ros.node.depth_outputs import DepthOutputs
     from rt_panoptic_ros.ros.node.diagnostics import Finding
@@ -120,7 +119,6 @@ class CameraStream:
         self._any_received = False
         self._largest = 0  # bytes
         self._told: set[str] = set()
-        self._reasons: dict[str, str] = {}  # {outcome: why the last frame had it}
 
     @property
     def subscribed(self) -> bool:
@@ -202,23 +200,18 @@ class CameraStream:
         """Return how long ago a stamp was, by the node's clock; any stamp, before 1970 as well."""
         return float(self._node.get_clock().now().nanoseconds - stamp_ns(header)) / 1e6
 
-    def count(self, outcome: str, reason: str) -> None:
-        """Count a frame by an outcome, and keep why it had that."""
-        self._reasons[outcome] = reason
-        self.statistics.count(outcome)
-
-    def refuse(self, error: RtPanopticError) -> None:
-        """Count a frame that can't be used, and tell why."""
-        self.count("refused", str(error))
-        self._node.get_logger().warning(f"frame refused: {error}", throttle_duration_sec=LOG_PERIOD_S)
-
-    def fail(self, error: Exception) -> None:
-        """Count a frame that met an error, which is being handled, and tell of it."""
-        self.count("failed", f"{type(error).__name__}: {first_line(error)}")
+    def fail(self, error: BaseException) -> None:
+        """Count a frame that met an unexpected error, and tell of it."""
+        self.statistics.count("failed", cause=f"{type(error).__name__}: {first_line(error)}")
         self._node.get_logger().error(
-            f"frame of {self.topic} failed with an unexpected error:\n{traceback.format_exc()}",
+            f"frame of {self.topic} failed with an unexpected error:\n{''.join(traceback.format_exception(error))}",
             throttle_duration_sec=LOG_PERIOD_S,
         )
+
+    def refuse(self, error: Exception) -> None:
+        """Count a frame that can't be labelled, and tell why."""
+        self.statistics.count("refused", cause=explained(error))
+        self._node.get_logger().warning(f"frame refused: {explained(error)}", throttle_duration_sec=LOG_PERIOD_S)
 
     def health(self, now_s: float, *, active: bool) -> tuple[CameraHealth, Finding]:
         """Return the camera's state for one report, and what is to be told of it."""
@@ -230,7 +223,6 @@ class CameraStream:
             silence_s=self._silent_s(),
             report=self.statistics.report(now_s),
             obstacle=self._warn_of_silence(),
-            reasons=dict(self._reasons),
             outputs=self.outputs.topics(),
             inputs=self.depth.wanted(),
         )
@@ -242,8 +234,8 @@ class CameraStream:
 
     def notice_loss(self, event: Any) -> None:
         """Count and tell of images that the middleware found missing: `total_count`, and `total_count_change` now."""
-        self.statistics.count("lost", event.total_count_change)
-        self._reasons["lost"] = remedy = self._mend_loss()
+        remedy = self._mend_loss()
+        self.statistics.count("lost", event.total_count_change, remedy)
         self.tell("loss", f"images of {self.topic} are lost in transport ({event.total_count} so far). {remedy}")
 
     def _unsubscribe(self) -> None:

@@ -8,6 +8,7 @@ and message are the worst of all. A warning is an error once it has kept all res
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ INPUT_PUBLISHERS = " publishers"
 """What follows an input's name in the key whose value says how many publish it; that of its topic ends in ` input`."""
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-_LOG = "see the node's log"
+_SEE_LOG = "see the node's log"
 _CALM = 3  # reports without new trouble after which a warning or error ends
 _LATE_ENDS, _LATE_REPORTS = 0.2, 3  # share of late frames again, in so many reports one after the other
 _NO_STAMP_MS = 1e12  # some 30 years: the stamp, or else the node's time, is zero, or counts from the robot's start
@@ -62,11 +63,11 @@ class Trouble:
         self._number = 0
         self._calm = _CALM
 
-    def judge(self, number: int, reason: str = "") -> Finding | None:
-        """Return what is to be told now, given the number of new cases; called once for every report."""
+    def judge(self, number: int, cause: str = "") -> Finding | None:
+        """Return what is to be told now, given the number of new cases and their cause; called for every report."""
         self._number = number or self._number
         self._calm = 0 if number else self._calm + 1
-        words = f"{self._words.format(self._number)}: {reason or _LOG}"
+        words = f"{self._words.format(self._number)}: {cause or _SEE_LOG}"
         return Finding(self._level, words) if self._calm < _CALM else None
 
 
@@ -80,12 +81,20 @@ class NodeHealth:
     busy_with: str = ""  # what is loaded, built or waited for, empty when nothing is
     fallback: str = ""  # why it runs on the CPU where a GPU was to be preferred, empty if none was
     problem: str = ""  # why the node cannot do its work, empty if it can
+    stuck: str = ""  # in which work on a frame, and for how long by now; empty as long as that is no trouble
+    fatal: str = ""  # why only a new process can do the work, empty if this one can
     callback_errors: int = 0  # since the node was started
     callback_error: str = ""  # the last one
     shared_name_s: float = 0.0  # for how long another node has had this one's name, 0 if none has
     stages: Latencies = field(default_factory=Latencies)  # of the work on a frame
     _told_errors: int = 0
+    _alone_s: float = field(default_factory=time.monotonic)  # when no other node had the name, the last time
     _failing: Trouble = field(default_factory=lambda: Trouble(_ERROR, "{} callbacks failed with an unexpected error"))
+
+    def note_name(self, now_s: float, *, shared: bool) -> None:
+        """Keep for how long another node has had this one's name."""
+        self._alone_s = self._alone_s if shared else now_s
+        self.shared_name_s = now_s - self._alone_s
 
     def judge(self, state: str, cameras: Sequence[tuple[CameraHealth, Finding]], rate_hz: float) -> Finding:
         """Return the worst that is to be told now, its own before the cameras'; called once for every report.
@@ -100,6 +109,8 @@ class NodeHealth:
         camera, worst = max(cameras, key=lambda judged: judged[1].level, default=(None, Finding(_OK, state)))
         named = f"{camera.name}: " if camera and camera.name else ""
         cases = (
+            (bool(self.fatal), _ERROR, self.fatal),
+            (bool(self.stuck), _ERROR, self.stuck),
             (bool(self.busy_with), _WARN, self.busy_with),
             (bool(self.problem), _ERROR, self.problem),
             *([(True, failing.level, failing.message)] if failing else []),
@@ -130,7 +141,6 @@ class CameraHealth:
     silence_s: float  # since the last frame arrived, or since subscribing if none has
     report: FrameReport
     obstacle: str = ""  # what the graph says that keeps all images away
-    reasons: Mapping[str, str] = field(default_factory=dict)  # {outcome: why the last frame had it}
     outputs: Mapping[str, str] = field(default_factory=dict)  # {name: topic}
     inputs: Mapping[str, tuple[str, int]] = field(
         default_factory=dict
@@ -164,7 +174,7 @@ class CameraWatch:
     def _judge(self, camera: CameraHealth, *, active: bool) -> Finding:
         report = camera.report
         troubles = [
-            trouble.judge(report.since_last[outcome], camera.reasons.get(outcome, ""))
+            trouble.judge(report.since_last[outcome], report.causes.get(outcome, ""))
             for outcome, trouble in self._troubles.items()
         ]
         late = self._judge_lateness(report.since_last)

@@ -336,8 +336,8 @@ def test_a_warning_is_an_error_once_it_has_kept_all_results_away_for_long():
 
     def level(now_s, **frames):
         for outcome, number in frames.items():
-            statistics.count(outcome, number)
-        return watch.judge(camera_health(statistics, now_s, reasons={"refused": "expected a"}), active=True)
+            statistics.count(outcome, number, "expected a")
+        return watch.judge(camera_health(statistics, now_s), active=True)
 
     assert [level(now_s, refused=1).level for now_s in (1, 2, 3, 4)] == [WARN, WARN, ERROR, ERROR]
     assert level(5, refused=2).message == "2 frames refused: expected a"
