@@ -38,7 +38,7 @@ from rt_panoptic_ros.ros.node.loaded_model import LoadedModel
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings, Periods, parse_cameras, parse_outputs
 from rt_panoptic_ros.ros.node.outputs import ModelTopics
 from rt_panoptic_ros.ros.node.parameters import NodeParameters
-from rt_panoptic_ros.ros.node.transitions import attempt, has_namesake, serve_transitions, state_of
+from rt_panoptic_ros.ros.node.transitions import attempt, has_namesake, serve_transitions, shut_down, state_of
 from rt_panoptic_ros.ros.node.watchdog import Watchdog
 from rt_panoptic_ros.ros.spinning import run_node
 from rt_panoptic_ros.ros.text_arguments import texts_kept
@@ -126,7 +126,7 @@ class PanopticNode(LifecycleNode):
         if self.settings.build_only or self.settings.autostart:
             self._worker.submit(self._start)
 
-    def outlive(self, error: Exception) -> None:
+    def outlive(self, error: BaseException) -> None:
         """Count an error that a callback met, and tell of it."""
         self.health.callback_errors += 1
         self.health.callback_error = f"{type(error).__name__}: {first_line(error)}"
@@ -141,14 +141,15 @@ class PanopticNode(LifecycleNode):
         if not self._worker.alive:  # it was finished before
             return self._exit_status
         self.ending.set()
-        ended = self._worker.submit(self._finish)
+        ended = self._worker.submit(lambda: shut_down(self, self._release))
         if not self._worker.stop(self._periods.end_s / 8):
             self.get_logger().info(f"ending: waiting for {self.health.busy_with or 'the work at hand'}")
             if not self._worker.stop(self._periods.end_s * 7 / 8):
                 self.get_logger().warning("ended without waiting any longer, since that call can't be interrupted")
                 return self._exit_status
         ended.result()
-        self._publish_diagnostics()
+        if self.context.ok():
+            self._publish_diagnostics()
         return self._exit_status
 
     def _start(self) -> None:
@@ -163,10 +164,6 @@ class PanopticNode(LifecycleNode):
             self._exit_status = int(not configured)
             if self._finished is not None:
                 self._finished.set()
-
-    def _finish(self) -> None:
-        if state_of(self) != "finalized":
-            self.trigger_shutdown()
 
     # Transitions, all done by the worker thread -----------------------------------------------------------------------
 

@@ -28,6 +28,14 @@ def state_of(node: LifecycleNode) -> str:
     return str(node._state_machine.current_state[1])
 
 
+def shut_down(node: LifecycleNode, release: Callable[[], None]) -> None:
+    """Finalize a node, whatever its state; once ROS is shut down no transition can be, so only release what it has."""
+    if not node.context.ok():
+        release()
+    elif state_of(node) != "finalized":
+        node.trigger_shutdown()
+
+
 def has_namesake(node: LifecycleNode) -> bool:
     """Return whether another node has a node's name, as far as the graph is known."""
     return bool(node.get_node_names_and_namespaces().count((node.get_name(), node.get_namespace())) > 1)
