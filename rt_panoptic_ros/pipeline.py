@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from contextlib import contextmanager
@@ -35,6 +36,13 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.panoptic.postprocess import Stage
+
+_LOG = logging.getLogger(__name__)
+
+UNDEFINED = (
+    "the network gave values that are no finite numbers, where labels are void and objects missing: take precision "
+    "float32 or another backend, or mend the weights"
+)
 
 _NETWORKS_KEPT = 4
 """Input sizes that stay loaded at once, for cameras or folders of images of mixed sizes."""
@@ -159,6 +167,7 @@ class PanopticPipeline:
         check_choice(backend, device, precision)
         self.settings = settings
         self.timings_ms: dict[str, float] = {}  # of the last frame, by stage
+        self._undefined = False  # whether the last frame was, in parts
         self.stage = ""  # of the frame that is being labelled; any thread may look
         self._bundle = bundle
         self._open_backend = backend_opener
@@ -219,6 +228,9 @@ class PanopticPipeline:
         timed = partial(self._timed, timings, network.backend.device)
         with made_current(network.backend.device):
             result = network.run(image, geometry, settings, timed, images=images)
+        if result.undefined and not self._undefined:
+            _LOG.warning("%s", UNDEFINED)
+        self._undefined = result.undefined
         self.timings_ms, self._last = timings, (network, geometry, settings)
         return result
 

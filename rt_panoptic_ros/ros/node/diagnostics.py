@@ -155,6 +155,7 @@ class CameraWatch:
         self._periods = periods or Periods()
         self._troubles = {
             "failed": Trouble(_ERROR, "{} frames failed with an unexpected error"),
+            "undefined": Trouble(_ERROR, "{} frames labelled in parts only"),
             "refused": Trouble(_WARN, "{} frames refused"),
             "lost": Trouble(_WARN, "{} frames lost in transport"),
             **{outcome: Trouble(_WARN, f"{{}} frames {outcome}") for outcome in DEPTH_OUTCOMES if outcome != "located"},

@@ -27,6 +27,7 @@ OUTCOMES = (
     "received",  # arrived here; those that gave way to newer ones in the middleware are not counted
     "processed",  # labelled; outputs published to whoever listens
     "late",  # of those, labelled later after arrival than the next image of the camera comes
+    "undefined",  # of those, labelled in parts only, as the network gave values that are no finite numbers
     "dropped",  # replaced by a newer frame before their turn
     "skipped",  # beyond max_rate_hz
     "refused",  # not an image that the node can use

@@ -25,7 +25,7 @@ from std_srvs.srv import SetBool, Trigger
 from rt_panoptic_ros.errors import CancelledError, InvalidInputError, RtPanopticError, first_line, is_out_of_memory
 from rt_panoptic_ros.frames.message_layout import decode_message, stamp_ns
 from rt_panoptic_ros.frames.outputs import images_of
-from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
+from rt_panoptic_ros.pipeline import UNDEFINED, PanopticPipeline, open_pipeline
 from rt_panoptic_ros.progress import observing
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.node.camera_stream import LOG_PERIOD_S, ArrivedImage, CameraStream
@@ -342,6 +342,8 @@ class PanopticNode(LifecycleNode):
             output_size=parse_size("output_size", settings.output_size),
             settings=stages,
         )
+        if frame.result.undefined:
+            stream.statistics.count("undefined", cause=UNDEFINED)
         self.health.model = model.pipeline.describe()
         self.health.fallback = model.pipeline.fallback
         labelled_s = time.perf_counter()
