@@ -4,6 +4,11 @@
 
 import importlib.util
 
+_OUT_OF_MEMORY = (
+    "out of memory", "not enough memory", "insufficient memory", "cannot allocate memory", "can't allocate memory",
+    "failed to allocate", "bad_alloc", "bad allocation",
+)  # fmt: skip
+
 
 class RtPanopticError(Exception):
     """Base of all errors of this package that carry one clear sentence for the user."""
@@ -19,6 +24,24 @@ class UnavailableError(RtPanopticError, RuntimeError):
 
 class CancelledError(RtPanopticError):
     """Work was called off, by what `progress.observing` was given, before it was done."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, for which NumPy, OpenCV, Warp and each backend have their own.
+
+    What has been allocated for the work that met it is free again once the error has been handled.
+    """
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def explained(error: BaseException) -> str:
+    """Return the sentence that says what to do about an error: its own, or one where memory ran out."""
+    if isinstance(error, RtPanopticError) or not is_out_of_memory(error):
+        return str(error)
+    return (
+        f"expected more memory to be free, got '{first_line(error)}': take smaller images or a smaller network_size, "
+        "or end other programs"
+    )
 
 
 def first_line(error: BaseException) -> str:

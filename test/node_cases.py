@@ -85,6 +85,31 @@ class Camera:
         return fitting()[0]
 
 
+class Labelling:
+    """A node with a real model, active, and a camera whose images it labels."""
+
+    def __init__(self, graph, node, camera):
+        self.graph, self.node, self.camera = graph, node, camera
+
+    def label(self, message):
+        """Send an image and return its labels, once they are here."""
+        got = self.camera.received["semantic"]
+        got.clear()
+        self.camera.send(message)
+        self.graph.spin_until(lambda: got and got[-1].header == message.header, "for the image's labels")
+        return got[-1]
+
+    def send_until(self, make, condition):
+        """Send one message after the other until a report's status of the node fits."""
+        self.camera.reports.clear()
+
+        def fits():
+            self.camera.send(make())
+            return any(condition(report.status[0]) for report in self.camera.reports)
+
+        self.graph.spin_until(fits, "for a report")
+
+
 def value(status, key):
     return next(item.value for item in status.values if item.key == key)
 

@@ -60,6 +60,8 @@ def test_every_setting_is_a_described_argument(monkeypatch):
         "namespace",
         "params_file",
         "log_level",
+        "respawn",
+        "respawn_delay",
     } == set(arguments)
     assert all(argument.description.endswith(".") for argument in arguments.values())
     assert sum(isinstance(entity, SetEnvironmentVariable) for entity in entities) == len(PROFILE_VARIABLES)

@@ -155,6 +155,12 @@ class NodeSettings:
         "Colours of the overlay: the dataset's own, or colorblind for ones that colour-blind people tell apart.",
         choices=PALETTES,
     )
+    watchdog_s: float = setting(
+        30.0,
+        "Time after which a frame whose work doesn't end has the process end with status 75, so that whatever started "
+        "it (the launch argument respawn) starts it anew; loading is not counted. 0 to only tell of it.",
+        minimum=0.0, maximum=3600.0,
+    )  # fmt: skip
     build_only: bool = setting(
         False, "Load the network (tensorrt: build its engine), then end: for provisioning a robot.", Change.STARTUP
     )
@@ -182,7 +188,9 @@ class Periods:
     diagnostics_s: float = 1.0  # between reports
     demand_s: float = 0.2  # between looks for subscribers: events that tell of them exist only since Iron
     silence_s: float = 5.0  # without an image, after which a camera counts as silent
+    lasting_s: float = 30.0  # that a trouble has kept all results away, after which its warning is an error
     rest_s: float = 0.04  # at most that a camera which is faster than the pipeline is left alone after an image
+    stuck_s: float = 5.0  # at the same frame, from which on it is told as an error
     end_s: float = 0.5  # at most that an end waits for the work at hand: no library's call can be interrupted
 
 

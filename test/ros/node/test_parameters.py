@@ -108,6 +108,7 @@ ANOTHER = {
     "depth_sync": "exact", "depth_slack_s": 0.5,  # value of each live parameter of the node that isn't its default
     "max_rate_hz": 1000.0, "enabled_outputs": "semantic", "lazy": False, "object_classes": "pedestrian",
     "tracking": True, "overlay_opacity": 0.25, "palette": "colorblind", "mask_classes": "road", "output_size": "12x16",
+    "watchdog_s": 60.0,
 }  # fmt: skip
 
 

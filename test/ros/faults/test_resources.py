@@ -1,0 +1,222 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Faults of what surrounds the node's process, started as its users start it: disks, memory, the model's folder.
+
+All but the hang befall one process, one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import Programs
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from node_cases import Camera, Labelling, picture, requested
+
+from rt_panoptic_ros.model.class_table import load_class_table
+from rt_panoptic_ros.model.untrained import make_untrained_bundle
+from rt_panoptic_ros.ros.node.watchdog import RESTART
+
+BROKEN = Path(__file__).parent / "broken"
+
+
+class Robot:
+    """A node's process, with a model of its own and two small disks: for its caches and for its log."""
+
+    def __init__(self, graph, folder, bundle):
+        self.graph, self.folder = graph, folder
+        self.model, self.cache, self.logs = folder / "model", folder / "cache", folder / "log"
+        shutil.copytree(bundle.path, self.model)
+        self.programs = Programs(folder)
+        self.programs.environment |= {"XDG_CACHE_HOME": str(self.cache), "ROS_LOG_DIR": str(self.logs)}
+        self.camera = Camera(graph)
+        self.labelling = Labelling(graph, None, self.camera)
+        self.sizes = iter((32, 32 * width) for width in range(2, 99))  # each has a graph of its own
+
+    def start(self):
+        self.process = self.programs.start("panoptic_node", model=self.model, image_reliability="reliable")
+        self.camera.connected()
+        self.labelling.label(picture(1))
+
+    def new_size(self):
+        return picture(1, next(self.sizes))
+
+    def said(self, words):
+        return words in self.programs.log("panoptic_node")
+
+    def change(self, transition):
+        answer = requested(self.graph, self.camera.node, transition)
+        self.graph.spin_until(answer.done, "for the transition")
+        return answer.result().success
+
+    @contextmanager
+    def short_of_memory(self, spare):
+        """Let the process have no more than `spare` bytes beyond what it has."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        size = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmSize"))
+        before = resource.prlimit(self.process.pid, resource.RLIMIT_AS, (size + spare, resource.RLIM_INFINITY))
+        try:
+            yield
+        finally:
+            resource.prlimit(self.process.pid, resource.RLIMIT_AS, before)
+
+
+def mount(folder, size):
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("small disks are mounted by root only")
+
+
+@pytest.fixture(scope="module")
+def robot(shared_graph, small_bundle, tmp_path_factory):
+    robot = Robot(shared_graph, tmp_path_factory.mktemp("robot"), small_bundle)
+    disks = [(robot.cache, "64m"), (robot.logs, "1m")]
+    try:
+        for folder, size in disks:
+            mount(folder, size)
+        robot.start()
+        yield robot
+    finally:
+        robot.programs.close()
+        for folder, _ in disks:
+            subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)
+
+
+@pytest.mark.fault("cache's disk is full", "WARN in the log that names folder and reason; labels of every size")
+def test_a_full_cache(robot, recovery):
+    (robot.cache / "rest").write_bytes(bytes(shutil.disk_usage(robot.cache).free))
+    with recovery("result"):
+        robot.labelling.label(robot.new_size())
+    assert robot.said("(No space left on device), so the next start makes it again")
+    (robot.cache / "rest").unlink()
+
+
+@pytest.mark.fault("cache becomes read-only", "likewise")
+def test_a_cache_that_becomes_read_only(robot, recovery):
+    subprocess.run(["mount", "-o", "remount,ro", str(robot.cache)], check=True)
+    with recovery("result"):
+        robot.labelling.label(robot.new_size())
+    assert robot.said("(Read-only file system), so the next start makes it again")
+    subprocess.run(["mount", "-o", "remount,rw", str(robot.cache)], check=True)
+
+
+@pytest.mark.fault("cache is removed while the node runs", "labels; the folder is made again with the next graph")
+def test_a_cache_that_is_removed(robot, recovery):
+    shutil.rmtree(robot.cache / "rt_panoptic_ros")
+    robot.labelling.label(picture(2))
+    with recovery("result"):
+        robot.labelling.label(robot.new_size())
+    assert list((robot.cache / "rt_panoptic_ros" / "onnx").glob("*.onnx"))
+
+
+@pytest.mark.fault("log's disk is full", "labels, and what is told on /diagnostics and /rosout; the file ends there")
+def test_a_full_log(robot, recovery):
+    (robot.logs / "rest").write_bytes(bytes(shutil.disk_usage(robot.logs).free))
+    for number in range(3):
+        robot.camera.send(picture(number, encoding="purple7"))
+    robot.camera.await_report(lambda status: "frames refused" in status.message)
+    with recovery("result"):
+        robot.labelling.label(picture(3))
+    (robot.logs / "rest").unlink()
+
+
+@pytest.mark.fault("memory is short for a larger image", "that frame is refused with one sentence; others are labelled")
+def test_an_image_that_needs_more_memory_than_there_is(robot, recovery):
+    with robot.short_of_memory(48 << 20):
+        robot.camera.send(picture(1, (1024, 1024)))
+        robot.camera.await_report(lambda status: "frames refused: expected more memory to be free" in status.message)
+        with recovery("result"):
+            robot.labelling.label(picture(2))
+    with recovery("result"):
+        robot.labelling.label(robot.new_size())
+
+
+@pytest.mark.fault(
+    "model's folder is removed while the node runs", "labels; an image of a new size is refused with one sentence"
+)
+def test_a_model_that_is_removed(robot, recovery):
+    robot.model.rename(robot.folder / "away")
+    with recovery("result"):
+        robot.labelling.label(picture(4))
+    robot.camera.send(robot.new_size())
+    robot.camera.await_report(lambda status: "frames refused: expected weights in" in status.message)
+    (robot.folder / "away").rename(robot.model)
+    with recovery("result"):
+        robot.labelling.label(robot.new_size())
+
+
+@pytest.mark.fault(
+    "model is replaced while the node runs", "labels of the old one alone; the next configure takes the new one"
+)
+def test_a_model_that_is_replaced(robot, recovery, small_network):
+    shutil.rmtree(robot.model)
+    make_untrained_bundle(robot.model, network=small_network, classes=load_class_table("cityscapes"), size=None, seed=2)
+    with recovery("result"):
+        robot.labelling.label(picture(5))
+    robot.camera.send(robot.new_size())  # the new weights are not the old card's
+    robot.camera.await_report(lambda status: "to have the SHA-256 of its card" in status.message)
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        assert robot.change(transition)
+    weights = (robot.model / "weights.safetensors").read_bytes()
+    (robot.model / "weights.safetensors").write_bytes(weights[:-1])
+    assert robot.change(Transition.TRANSITION_CONFIGURE) == robot.said("to have the SHA-256 of its card")
+    (robot.model / "weights.safetensors").write_bytes(weights)
+    robot.change(Transition.TRANSITION_CONFIGURE)
+    assert robot.change(Transition.TRANSITION_ACTIVATE)
+    with recovery("result"):
+        robot.labelling.label(robot.new_size())
+
+
+@pytest.mark.fault(
+    "memory is short while loading", "configure fails with one sentence; it succeeds once there is enough"
+)
+def test_a_model_that_needs_more_memory_than_there_is(robot, recovery):
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        assert robot.change(transition)
+    cards = robot.camera
+    with robot.short_of_memory(16 << 20):
+        assert not robot.change(Transition.TRANSITION_CONFIGURE)
+        with recovery("ERROR"):
+            cards.await_report(lambda status: status.message.startswith("cannot configure: expected more memory"))
+    assert robot.change(Transition.TRANSITION_CONFIGURE)
+    assert robot.change(Transition.TRANSITION_ACTIVATE)
+    with recovery("result"):
+        robot.labelling.label(picture(6))
+
+
+@pytest.fixture
+def broken(programs):
+    programs.environment["PYTHONPATH"] = os.pathsep.join([str(BROKEN), programs.environment["PYTHONPATH"]])
+    return programs
+
+
+@pytest.mark.fault(
+    "backend hangs", "ERROR with stage and seconds; after watchdog_s the process ends with status 75; a new one labels"
+)
+def test_a_hung_backend_ends_the_process_and_a_new_one_labels(graph, broken, small_bundle, recovery):
+    camera = Camera(graph)
+    for run in range(2):
+        process = broken.start(
+            "panoptic_node", model=small_bundle.path, network_size="32x64", image_reliability="reliable", watchdog_s=2.0
+        )
+        labelling = Labelling(graph, None, camera.connected())
+        labelling.label(picture(1))
+        if run == 0:
+            camera.send(picture(255))
+            with recovery("ERROR"):
+                camera.await_report(lambda status: status.level == DiagnosticStatus.ERROR and "stuck" in status.message)
+            told = camera.reports[-1].status[0].message
+            assert "in the stage network of an image of /image" in told
+            assert broken.wait("panoptic_node") == RESTART
+            log = broken.log("panoptic_node")
+            assert "this process ends with status 75" in log
+            assert "_hang_at_white" in log  # where it is
+    assert process.poll() is None
