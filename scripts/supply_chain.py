@@ -30,7 +30,7 @@ from xml.etree import ElementTree
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "scripts" / "demo.lock"
@@ -50,11 +50,13 @@ _SPDX = {  # what packages write in their own words
     "3-clause bsd license": "BSD-3-Clause",
     "apache 2.0": "Apache-2.0",
     "apache license 2.0": "Apache-2.0",
+    "apache license version 2.0": "Apache-2.0",
     "apache license, version 2.0": "Apache-2.0",
     "freebsd": "BSD-2-Clause",
     "mit license": "MIT",
     "mozilla public license 2.0 (mpl 2.0)": "MPL-2.0",
 }
+_LICENCE_IN_TEXT = re.compile(r"<license[^>]*>([^<]+)</license>|\A\s*(Apache License\s+Version 2\.0|MIT License)")
 _PERMISSIVE = re.compile(
     r"(?i)\b(0BSD|any-OSI|Apache|Boost|BSD|BSL|CC0|HPND|ISC|LLVM|MIT|PSF|Public Domain|Python|Unlicense|Zlib)\b"
 )
@@ -122,22 +124,22 @@ def write_lock(path: Path) -> None:
     path.write_text(lock, encoding="utf-8")
 
 
-def licence_of(described: Mapping[str, str], classifiers: Iterable[str], manifest: Path | None = None) -> str:
+def licence_of(described: Mapping[str, str], classifiers: Iterable[str] = (), texts: Iterable[str] = ()) -> str:
     """Return the licence that a package names, "" for none: SPDX where it says so or the words leave no doubt.
 
     Args:
         described: Its metadata, of which License-Expression and License are read.
         classifiers: Those of its metadata.
-        manifest: ROS 2's package.xml, for packages whose metadata says nothing.
+        texts: Its licence files and, of a ROS 2 package, package.xml: looked into where the metadata says nothing.
     """
-    text = described.get("License-Expression") or (described.get("License") or "").strip()
-    if "\n" in text or len(text) > 80 or text == "UNKNOWN":  # all of its wording, or none
-        text = ""
-    named = [entry.rpartition(" :: ")[2] for entry in classifiers if entry.startswith("License :: ")]
-    if not (text or named) and manifest is not None:
-        named = [(entry.text or "").strip() for entry in ElementTree.parse(manifest).iter("license")]
-    names = [text.rpartition(" :: ")[2]] if text else named
-    return " AND ".join(_SPDX.get(name.lower(), name) for name in names)
+    if expression := described.get("License-Expression"):
+        return expression
+    text = (described.get("License") or "").strip().rpartition(" :: ")[2]
+    names = [text]
+    if not text or text == "UNKNOWN" or "\n" in text or len(text) > 80:  # none, or all of its wording
+        names = [entry.rpartition(" :: ")[2] for entry in classifiers if entry.startswith("License :: ")]
+        names = names or [name for text in texts for found in _LICENCE_IN_TEXT.findall(text) for name in found if name]
+    return " AND ".join(dict.fromkeys(_SPDX.get(name.lower(), name) for name in map(" ".join, map(str.split, names))))
 
 
 def remark_on(licence: str) -> str:
@@ -160,17 +162,23 @@ def remark_on(licence: str) -> str:
     return ranks[min(max(map(rank, one.split(" AND "))) for one in alternatives)]
 
 
+def _licence_texts(package: metadata.Distribution, name: str) -> Iterator[str]:
+    ros_name = re.sub("^ros-((jazzy|kilted)-)?", "", name).replace("-", "_")
+    files = [Path(str(file.locate())) for file in package.files or () if file.name.startswith(("LICEN", "COPYING"))]
+    for path in (*files, Path(sys.prefix, "share", ros_name, "package.xml")):
+        if path.is_file():
+            yield path.read_text(encoding="utf-8", errors="replace")
+
+
 def installed_licences() -> dict[tuple[str, str], str]:
     """Return the licence of each package that is installed where this runs, by name (`normalized`) and version."""
     licences = {}
-    for found in metadata.distributions():
-        name = normalized(found.metadata["Name"])
-        ros_name = re.sub("^ros-((jazzy|kilted)-)?", "", name).replace("-", "_")
-        manifest = Path(sys.prefix, "share", ros_name, "package.xml")
-        fields = {key: found.metadata[key] for key in ("License", "License-Expression") if key in found.metadata}
-        licences[name, found.version] = licence_of(
-            fields, found.metadata.get_all("Classifier") or (), manifest if manifest.is_file() else None
-        )
+    for package in metadata.distributions():
+        told = package.metadata  # read anew each time
+        name = normalized(told["Name"])
+        described = {key: told[key] for key in ("License", "License-Expression") if key in told}
+        licence = licence_of(described, told.get_all("Classifier") or (), _licence_texts(package, name))
+        licences[name, told["Version"]] = licence
     return licences
 
 
