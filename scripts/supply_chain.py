@@ -52,11 +52,14 @@ _SPDX = {  # what packages write in their own words
     "apache license 2.0": "Apache-2.0",
     "apache license version 2.0": "Apache-2.0",
     "apache license, version 2.0": "Apache-2.0",
+    "apache software license 2.0": "Apache-2.0",
     "freebsd": "BSD-2-Clause",
     "mit license": "MIT",
     "mozilla public license 2.0 (mpl 2.0)": "MPL-2.0",
 }
-_LICENCE_IN_TEXT = re.compile(r"<license[^>]*>([^<]+)</license>|\A\s*(Apache License\s+Version 2\.0|MIT License)")
+_LICENCE_IN_TEXT = re.compile(
+    r"<license[^>]*>([^<]+)</license>|\A\s*(Apache(?: Software)? License\s+(?:Version )?2\.0|MIT License)"
+)
 _PERMISSIVE = re.compile(
     r"(?i)\b(0BSD|any-OSI|Apache|Boost|BSD|BSL|CC0|HPND|ISC|LLVM|MIT|PSF|Public Domain|Python|Unlicense|Zlib)\b"
 )

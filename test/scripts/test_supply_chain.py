@@ -106,6 +106,7 @@ def test_what_has_no_digest_is_no_lock(line: str) -> None:
         ({"License": "Copyright 2026\nAll rights"}, ["License :: OSI Approved :: BSD License"], [], "BSD License", ""),
         ({}, [], ['<license file="L">Apache License 2.0</license><license>zlib</license>'], "Apache-2.0 AND zlib", ""),
         ({}, [], ["\n   Apache License\n   Version 2.0, January 2004\n"], "Apache-2.0", ""),
+        ({}, [], ["Apache Software License 2.0\n\nCopyright"], "Apache-2.0", ""),
         ({"License": "MPL-2.0 AND MIT"}, [], [], "MPL-2.0 AND MIT", "weak copyleft"),
         ({"License-Expression": "LGPL-2.1-or-later"}, [], [], "LGPL-2.1-or-later", "weak copyleft"),
         ({"License-Expression": "MIT AND (GPL-3.0-only OR Apache-2.0)"}, [], [], None, ""),
