@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-CUDA_12_WARP = "warp-lang>=1.14,<1.18"
+CUDA_12_WARP = "warp-lang>=1.15,<1.18"
 """PyPI's last Warp for drivers of CUDA 12, such as JetPack 6's; the extra jetpack6 has it too."""
 
 _SIGNS_OF_DRIVER = ("/proc/driver/nvidia/version", "/etc/nv_tegra_release", "/dev/nvhost-gpu")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +135,10 @@ def test_command_line_import_and_its_errors(
     small_bundle: ModelBundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--backbone", "resnet18", "--classes", "camvid", "--out", str(tmp_path / "out")]
-    for name, content in (("w.npz", b"nonsense"), ("w.safetensors", b"\x10"), ("w.txt", b""), ("w.pth", b"junk")):
+    bad = {"w.npz": b"nonsense", "w.safetensors": b"\x10", "w.txt": b"", "w.pth": b"junk"}
+    if find_spec("torch") is None:
+        del bad["w.pth"]  # which torch reads
+    for name, content in bad.items():
         (tmp_path / name).write_bytes(content)
         assert main(["import-weights", str(tmp_path / name), *arguments]) == 1
         assert name in capsys.readouterr().err
