@@ -13,7 +13,7 @@ import re
 import shutil
 import stat
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _ROOM_BYTES = 16 << 20
 """What a process should find room for in a cache: for all kernels many times over."""
+_OTHERS = "other users may write there, and what is in it is run: have it belong to this one alone (chmod 700)"
 MOST_TEXT_BYTES = 1 << 20
 """Of a card, a class table, a label map, a recipe, ranges: a hundred times what the package's own have."""
 
@@ -208,12 +209,30 @@ def _default_cache() -> Path:
 
 
 def cache_directory() -> Path:
-    """Return this package's folder in `user_cache`."""
-    return user_cache() / "rt_panoptic_ros"
+    """Return this package's folder in `user_cache`, or where others could write there one of this process."""
+    folder = user_cache() / "rt_panoptic_ros"
+    return folder if is_private(folder) else _instead_of(folder)
+
+
+def is_private(folder: Path) -> bool:
+    """Make a cache's folder for this user alone; return whether nobody but root can have written what is in it."""
+    with suppress(OSError):  # then nothing is there to be believed
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        return found.st_uid in (os.geteuid(), 0) and not found.st_mode & stat.S_IWOTH
+    return True
+
+
+@functools.cache
+def _instead_of(folder: Path) -> Path:
+    _LOG.warning("the cache %s is not used, as %s: every start makes graphs and engines again", folder, _OTHERS)
+    return process_folder("own-cache")
 
 
 def why_unwritable(folder: Path) -> str | None:
     """Return what hinders files of some megabytes in `folder`, which is made where it is missing; None for nothing."""
+    if not is_private(folder):
+        return _OTHERS
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -230,7 +249,7 @@ def process_folder(name: str) -> Path:
         UnavailableError: No temporary folder can be written.
     """
     folder = _process_folder() / name
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 

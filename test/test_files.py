@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from rt_panoptic_ros.datasets.coco_json import read_json
 from rt_panoptic_ros.detectors.description import read_description
@@ -19,7 +23,7 @@ from rt_panoptic_ros.model.bundle import ModelBundle, read_bundle
 from rt_panoptic_ros.model.label_map import read_label_map
 from rt_panoptic_ros.training.recipe import read_recipe
 
-pytestmark = pytest.mark.timeout(20)  # what opens a pipe waits for ever
+pytestmark = pytest.mark.timeout(120)  # what opens a pipe waits for ever
 
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
@@ -82,3 +86,62 @@ def test_a_bundle_of_other_things_than_files(tmp_path: Path, small_bundle: Model
 
     with pytest.raises(InvalidInputError, match=r"^expected "):
         load()
+
+
+PRIVATE = """
+import os, sys
+os.umask(0)
+from rt_panoptic_ros.files import cache_directory, process_folder
+from rt_panoptic_ros.inference.onnx_export import exported_onnx
+from rt_panoptic_ros.model.bundle import read_bundle
+from rt_panoptic_ros.warp_runtime import load_kernels
+
+load_kernels([], "cpu")
+exported_onnx(read_bundle(sys.argv[1]), (40, 48), "float32")
+print(cache_directory(), process_folder("scratch").parent, process_folder("scratch").parent.stat().st_mode & 0o777)
+"""
+
+
+def test_caches_are_the_users_own(tmp_path: Path, small_bundle: ModelBundle) -> None:
+    """Where others could have put it, nothing is read from a cache; what is made there is for this user alone."""
+
+    def run(cache: Path) -> tuple[list[str], str]:
+        environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "TMPDIR": str(tmp_path)}
+        environment.pop("WARP_CACHE_PATH", None)
+        command = [sys.executable, "-c", PRIVATE, str(small_bundle.path)]
+        ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, encoding="utf-8")
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.split(), ended.stderr
+
+    place, said = run(tmp_path / "cache")
+    assert place[0] == f"{tmp_path}/cache/rt_panoptic_ros"
+    assert int(place[2]) == 0o700
+    assert said == ""
+    for name in ("rt_panoptic_ros", "warp"):
+        assert (tmp_path / "cache" / name).stat().st_mode & 0o777 == 0o700
+    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert kept
+    assert not any(path.stat().st_mode & 0o022 for path in kept)
+
+    (tmp_path / "open" / "rt_panoptic_ros").mkdir(parents=True)
+    (tmp_path / "open" / "warp").mkdir()
+    for name in ("rt_panoptic_ros", "warp"):
+        (tmp_path / "open" / name).chmod(0o777)
+    place, said = run(tmp_path / "open")
+    assert place[0].startswith(place[1])
+    assert said.count("other users may write there") == 2
+    assert not any(path.is_file() for path in (tmp_path / "open").rglob("*"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "open"]  # nothing temporary is left
+
+
+def test_no_temporary_file_has_a_name_that_others_can_foresee() -> None:
+    """They come from `tempfile`: names are random, folders 0700 and files 0600."""
+    sources = [path for folder in ("rt_panoptic_ros", "scripts", "launch") for path in (ROOT / folder).rglob("*")]
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for path in [*sources, ROOT / "Makefile"]
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert len(texts) > 200
+    foreseen = re.compile(r"gettempdir|mktemp\(|[\"'= (]/(var/)?tmp/|mkdir .*/tmp")
+    assert [path for path, text in texts.items() if foreseen.search(text)] == []

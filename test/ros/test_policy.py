@@ -1,13 +1,14 @@
 # Copyright 2026 rt_panoptic_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The SROS 2 policy grants each program what it has on a real graph, no less and no more."""
+"""The programs are on the graph as the SROS 2 policy says, no less and no more, and open nothing beyond the graph."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -125,13 +126,39 @@ def test_doctor(graph, fake_node, programs):
             process.terminate()
 
 
-def test_player_and_recorder(graph, programs, real_frames, tmp_path):
+def sockets(pid):
+    """Count the sockets of a process by kind and state, as the kernel lists them; a TCP socket that listens has 0A."""
+    held = {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    states = Counter()
+    for kind, inode, state in [*((name, 9, 3) for name in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6")),
+                               ("unix", 6, 5), ("packet", 8, 4)]:  # fmt: skip
+        _, *rows = map(str.split, Path(f"/proc/{pid}/net/{kind}").read_text().splitlines())
+        states.update((kind, row[state]) for row in rows if f"socket:[{row[inode]}]" in held)
+    return states
+
+
+@pytest.mark.slow
+def test_processes_open_what_any_node_opens(graph, programs, small_bundle, real_frames, tmp_path):
+    """Player and recorder are held equal to the policy; the sockets of all three are those of an empty node."""
     watcher = graph.node("watcher")
-    programs.start("play_images", "-r", AS_LAUNCHED[0], source=real_frames, use_sim_time=True, wait_for_subscribers=99)
-    programs.start("record_outputs", out=tmp_path / "recording", use_sim_time=True)
-    for name in ("image_player", "output_recorder"):
-        graph.spin_until(lambda: name in watcher.get_node_names(), f"for {name}")  # noqa: B023
-        held_equal(graph, watcher, f"/panoptic/{name}", name)
+    command = [sys.executable, "-c", "import rclpy; rclpy.init(); node = rclpy.create_node('empty_node'); input()"]
+    started = {
+        "panoptic_node": programs.start("panoptic_node", "-r", AS_LAUNCHED[0], model=small_bundle.path, lazy=False),
+        "image_player": programs.start(
+            "play_images", "-r", AS_LAUNCHED[0], source=real_frames, use_sim_time=True, wait_for_subscribers=99
+        ),
+        "output_recorder": programs.start("record_outputs", out=tmp_path / "recording", use_sim_time=True),
+    }
+    with subprocess.Popen(command, env=programs.environment, stdin=subprocess.PIPE) as empty:
+        for name in (*started, "empty_node"):
+            graph.spin_until(lambda: name in watcher.get_node_names(), f"for {name}")  # noqa: B023
+        for name in ("image_player", "output_recorder"):
+            held_equal(graph, watcher, f"/panoptic/{name}", name)
+        graph.spin_until(lambda: watcher.count_subscribers(IMAGE), "for the node to be active")
+        expected = sockets(empty.pid)
+        assert {kind for kind, _ in expected} == {"udp"}
+        assert {name: sockets(process.pid) for name, process in started.items()} == dict.fromkeys(started, expected)
+        empty.communicate(b"\n")
 
 
 def test_compressed_images_are_asked_for_under_their_own_name(graph, fake_node):
