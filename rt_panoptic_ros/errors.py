@@ -5,8 +5,21 @@
 import importlib.util
 
 
+_MOST_CHARACTERS = 2000  # of a sentence: the names of all of COCO's classes are some of it
+
+
 class RtPanopticError(Exception):
-    """Base of all errors of this package that carry one clear sentence for the user."""
+    """Base of all errors of this package that carry one clear sentence for the user.
+
+    It stays one line of bearable length, whatever the texts of files and messages in it hold.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        """Take the sentence."""
+        if len(sentence) > _MOST_CHARACTERS:
+            half = _MOST_CHARACTERS // 2
+            sentence = f"{sentence[:half]}[...]{sentence[-half:]}"
+        super().__init__("".join(one if one.isprintable() else repr(one)[1:-1] for one in sentence))
 
 
 class InvalidInputError(RtPanopticError, ValueError):

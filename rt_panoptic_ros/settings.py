@@ -209,6 +209,8 @@ class PostprocessSettings:
             InvalidInputError: An unknown name, a wrong type, or a value outside its range; nothing is changed.
         """
         known = {one.name: one for one in settings_of(PostprocessSettings)}
+        if not isinstance(values, Mapping):
+            raise InvalidInputError(f"expected settings as a table of names and values, got {values!r:.80}")
         for name in values:
             if name not in known:
                 raise InvalidInputError(
@@ -293,7 +295,7 @@ def check_device(name: str) -> None:
     Raises:
         InvalidInputError: It is not.
     """
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
+    if re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", name) is None:
         raise InvalidInputError(
             f"expected device to be one of {', '.join(DEVICES)} (such as cuda:1 for the second GPU), got '{name}'"
         )

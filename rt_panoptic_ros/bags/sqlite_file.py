@@ -102,11 +102,12 @@ class SqliteFile(StorageFile):
         name = full_type_name(row["type"])
         schema = self._definitions.get(name) or _known_schema(name)
         problem = "" if schema else f"the bag has no definition of {name}"
-        metadata = {QOS: row[QOS]} if row.get(QOS) else {}
-        channel = Channel(
-            row["name"], row["serialization_format"], schema or Schema(name, "", b""), metadata,
-            row.get("type_description_hash") or "", problem,
-        )  # fmt: skip
+        texts = [row["name"], row["serialization_format"], row.get(QOS) or "", row.get("type_description_hash") or ""]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"{row['name']!r:.40} with an entry that is no text")
+        topic, encoding, qos, type_hash = texts
+        metadata = {QOS: qos} if qos else {}
+        channel = Channel(topic, encoding, schema or Schema(name, "", b""), metadata, type_hash, problem)
         self._numbers[row["id"]] = self._bag.add_channel(channel)
 
     def _note_metadata(self, row: dict[str, Any]) -> None:
@@ -132,7 +133,7 @@ class SqliteFile(StorageFile):
                 yield from self._usable(*row)
 
     def _usable(self, id_: int, topic: int, time_ns: int) -> Iterator[tuple[int, int, int]]:
-        if topic in self._numbers and isinstance(time_ns, int) and time_ns >= 0:
+        if topic in self._numbers and isinstance(id_, int) and isinstance(time_ns, int) and time_ns >= 0:
             yield id_, self._numbers[topic], time_ns
         else:
             self._lose("a message whose topic is listed nowhere, or time is none, is left out", id_)
