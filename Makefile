@@ -7,7 +7,7 @@ RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_
 	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 BIN := .venv/bin
 
-.PHONY: help demo test test-kilted lint docs bench gpu-check wheel clean environment compiled
+.PHONY: help demo test test-kilted fuzz lint docs bench gpu-check wheel clean environment compiled
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
@@ -25,6 +25,11 @@ test:  ## Run linters, type checks and tests
 test-kilted:  ## Run the ROS tests on ROS 2 Kilted instead of Jazzy
 	@scripts/make_environment --with-tests --kilted
 	@$(RUN) .venv-kilted/bin/python -m pytest -n 2 test/ros
+
+fuzz: environment  ## Feed all that reads files, messages and texts with a million broken ones: out/fuzz (FUZZ="--runs N --target NAME")
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps atheris || \
+		echo "atheris can't be installed for this Python" >&2
+	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m scripts.fuzz $(FUZZ)
 
 lint: environment  ## Run the linters, the type checks and the documentation's links alone
 	@$(BIN)/ruff check .

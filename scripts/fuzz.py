@@ -10,6 +10,7 @@ installed, by random changes of the same kinds. What no user should see is writt
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import logging
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -98,7 +100,7 @@ def _fuzz(name: str, module: str, runs: int, options: argparse.Namespace) -> dic
             before = {key: row[key] for key in ("inputs", "taken", "finds")}
             with subprocess.Popen(
                 [sys.executable, "-m", "scripts.fuzz", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                env={**os.environ, "TMPDIR": folder}, encoding="utf-8", errors="replace",
+                env={**os.environ, "TMPDIR": folder, "OPENCV_LOG_LEVEL": "OFF"}, encoding="utf-8", errors="replace",
             ) as process:  # fmt: skip
                 assert process.stdout is not None
                 said = _follow(process.stdout, row, before, bar)
@@ -154,7 +156,9 @@ class _Child:
         """Import the target, by atheris with counters in the package's code."""
         self._options, self._module = options, options.child
         logging.disable()
+        warnings.simplefilter("ignore")
         self._fuzzing: Any = import_module("fuzz.fuzzing")
+        signal.signal(signal.SIGVTALRM, self._on_hang)  # of CPU time, as the machine may be busy
         (self._name,) = options.target
         if options.engine == "atheris":
             import atheris
@@ -167,12 +171,9 @@ class _Child:
         self._longest_s, self._told_s = 0.0, time.monotonic()
         self._met: set[tuple[str, ...]] = set()
         self._last = self._opened_last()
-        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     def run(self) -> int:
         """Feed the target."""
-        signal.signal(signal.SIGVTALRM, self._on_hang)  # of CPU time, as the machine may be busy
         if self._options.engine == "atheris":
             self._run_atheris()
         else:
@@ -183,11 +184,10 @@ class _Child:
     def _prepare(self) -> None:
         import_module(self._module)
         self._target = self._fuzzing.TARGETS[self._name]
-        for seed in self._target.seeds:  # imports what is imported late
-            try:
-                self._target.run(seed)
-            except Exception as error:
-                logging.debug("%s", error)  # it comes again, as an input
+        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        with contextlib.suppress(Exception):  # that input comes again; this one imports what is imported late
+            self._target.run(self._target.seeds[0])
 
     def _opened_last(self) -> mmap.mmap:
         path = Path(os.environ.get("TMPDIR", "/tmp")) / "last"

@@ -110,8 +110,10 @@ class ModelBundle:
         path = self.path / WEIGHTS
         try:
             weights: dict[str, np.ndarray] = load_file(path)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, AttributeError, LookupError, TypeError, ValueError) as error:  # NumPy's too
             raise InvalidInputError(f"expected weights in {path}, got {error}: restore the file") from None
+        other = next((name for name, value in weights.items() if value.dtype != np.float32), None)
+        require(other is None, f"float32 weights in {path}", f"others, such as {other}: import the weights again")
         return checked_weights(weights, self.layout, str(path))
 
     def load_ranges(self) -> dict[str, tuple[float, float]]:
