@@ -16,10 +16,7 @@ class RtPanopticError(Exception):
 
     def __init__(self, sentence: str) -> None:
         """Take the sentence."""
-        if len(sentence) > _MOST_CHARACTERS:
-            half = _MOST_CHARACTERS // 2
-            sentence = f"{sentence[:half]}[...]{sentence[-half:]}"
-        super().__init__("".join(one if one.isprintable() else repr(one)[1:-1] for one in sentence))
+        super().__init__(one_line(sentence))
 
 
 class InvalidInputError(RtPanopticError, ValueError):
@@ -32,6 +29,13 @@ class UnavailableError(RtPanopticError, RuntimeError):
 
 class CancelledError(RtPanopticError):
     """Work was called off, by what `progress.observing` was given, before it was done."""
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that can be printed, of bearable length."""
+    if len(text) > _MOST_CHARACTERS:
+        text = f"{text[: _MOST_CHARACTERS // 2]}[...]{text[-_MOST_CHARACTERS // 2 :]}"
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def first_line(error: BaseException) -> str:

@@ -215,14 +215,11 @@ def changed_bytes(data: bytes, draw: random.Random) -> bytes:
 def _changed_document(data: bytes, draw: random.Random) -> bytes | None:
     """Return an input with one change of its document, be it all of it or its first line; None where it has none."""
     head, line, content = data.partition(b"\n")
-    document = _parsed(head) if data[:1] in (b"{", b"[") else None
-    if document is None:
+    if data[:1] in (b"{", b"["):
+        document = _parsed(head)
+    else:
         document, line, content = _parsed(data), b"", b""
     if not isinstance(document, dict | list):
-        return None
-    try:
-        document = copy.deepcopy(document)
-    except RecursionError:
         return None
     places = list(_places(document, 0))
     if not places:
@@ -258,15 +255,17 @@ def _parsed(text: bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
+    if len(text) > 8000 or b"\0" in text or text[:1] in (b"{", b"[") or b"&" in text:  # with aliases it may be endless
+        return None
     try:
-        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if len(text) < 20000 else None
+        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except Exception:  # of a text that was changed already
         return None
 
 
 def _places(holder: Any, depth: int) -> Iterator[tuple[Any, Any]]:
     """Give (table or list, key) of all values in a document."""
-    if depth > 20:
+    if depth > 10:
         return
     pairs = list(holder.items()) if isinstance(holder, dict) else list(enumerate(holder))
     for key, value in pairs[:200]:
