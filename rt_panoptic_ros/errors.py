@@ -4,7 +4,6 @@
 
 import importlib.util
 
-
 _MOST_CHARACTERS = 2000  # of a sentence: the names of all of COCO's classes are some of it
 
 

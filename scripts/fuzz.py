@@ -1,6 +1,6 @@
 # Copyright 2026 rt_panoptic_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Feeds the targets of test/fuzz/ with changed files, messages and texts: `python -m scripts.fuzz` (docs/reliability.md).
+"""Feeds the targets of test/fuzz/ with changed files, messages and texts: `make fuzz`, docs/reliability.md.
 
 Each target runs in a process of its own, by atheris, which looks for inputs that reach new lines, or, where that isn't
 installed, by random changes of the same kinds. What no user should see is written to --out: an error that is not one of
@@ -34,7 +34,6 @@ from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "test"))
 
-MODULES = ("fuzz.frame_targets", "fuzz.text_targets", "fuzz.file_targets")
 HANG_S, MEMORY_BYTES = 10, 2 << 30
 """More than this for one input is a find; the memory is what comes on top of the process's own."""
 
@@ -49,7 +48,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1_000_000, help="inputs in all (default: %(default)s)")
     parser.add_argument("--target", action="append", help="one of those in test/fuzz/; may be repeated (default: all)")
     parser.add_argument("--seed", type=int, default=1, help="another one gives other inputs (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/fuzz"), help="finds and the summary (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/fuzz"), help="finds and the summary (default: %(default)s)"
+    )
     parser.add_argument("--engine", choices=("atheris", "random"), help="(default: atheris where it is installed)")
     parser.add_argument("--child", help=argparse.SUPPRESS)  # the module of the only target, which is run here
     options = parser.parse_args()
@@ -62,7 +63,7 @@ def main() -> int:
                 "atheris is not installed (PyPI has it for some versions of Python): inputs are changed at random, "
                 "without a look at what they reach", file=sys.stderr,
             )  # fmt: skip
-    places = {name: module for module in MODULES for name in _names(module)}
+    places = {name: module for module in import_module("fuzz.fuzzing").MODULES for name in _names(module)}
     shares = {name: one.share for name, one in _targets().items() if name in (options.target or places)}
     if unknown := set(options.target or ()) - set(places):
         parser.error(f"expected targets among {', '.join(places)}, got {', '.join(sorted(unknown))}")
@@ -245,7 +246,7 @@ class _Child:
         return taken
 
     def _on_hang(self, *_: object) -> None:
-        raise self._fuzzing.Find(f"it takes more than {HANG_S} s")
+        raise self._fuzzing.FindError(f"it takes more than {HANG_S} s")
 
     def _keep(self, data: bytes, error: Exception) -> None:
         """Write a find, once for each kind of error and place in the package."""

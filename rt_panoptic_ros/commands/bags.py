@@ -60,7 +60,7 @@ def _bag(options: argparse.Namespace) -> None:
     if failed:
         for outcome in failed:
             print(f"rt-panoptic: {outcome.job.source}: {outcome.problem}", file=sys.stderr)
-        raise InvalidInputError(f"expected all of {len(jobs)} bags to be labelled, got the {len(failed)} problems above")
+        raise InvalidInputError(f"expected all of {len(jobs)} bags to be labelled, {len(failed)} failed, as said above")
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 from bag_cases import StoragePlugin, drive, image_message, make_bag, make_mcap, picture
-from fuzz.fuzzing import Find, Unusable, check_sentence, headed, parted, target, workplace
+from fuzz.fuzzing import FindError, UnusableError, check_sentence, headed, parted, target, workplace
 from mcap.writer import CompressionType
 from safetensors.numpy import save as safetensors
 
@@ -52,7 +52,7 @@ def _written(name: str, content: bytes) -> Path:
 def _import(path: Path) -> None:
     for name, array in fitting_weights(read_tensors(path), _LAYOUT, path.name).items():
         if array.shape != _LAYOUT[name] or array.dtype != np.float32 or not np.isfinite(array).all():
-            raise Find(f"weights {name} of {array.shape} {array.dtype}")
+            raise FindError(f"weights {name} of {array.shape} {array.dtype}")
 
 
 def _torch_file(content: object, **options: Any) -> bytes:
@@ -69,7 +69,8 @@ def _weights_seeds() -> list[bytes]:
     half = {name: array.astype(np.float16) for name, array in _ARRAYS.items()}
     return [
         npz.getvalue(), safetensors(_ARRAYS), safetensors(half), _torch_file(nested), b"version https://git-lfs",
-        _torch_file(tensors, _use_new_zipfile_serialization=False), b"\x08\x07\x12\x07pytorch", b"<html>", b"PK\x03\x04",
+        _torch_file(tensors, _use_new_zipfile_serialization=False), b"\x08\x07\x12\x07pytorch", b"<html>",
+        b"PK\x03\x04",
     ]  # fmt: skip
 
 
@@ -80,7 +81,11 @@ def weights_file(data: bytes) -> None:
 
 def _pickle_seeds() -> list[bytes]:
     tensors = {name: torch.from_numpy(array) for name, array in _ARRAYS.items()}
-    states = (tensors, {"model": tensors, "args": [1, (2.5, None), "a"]}, {"recipe": {"name": "a"}, "step": 3, **tensors})
+    states = (
+        tensors,
+        {"model": tensors, "args": [1, (2.5, None), "a"]},
+        {"recipe": {"name": "a"}, "step": 3, **tensors},
+    )
     seeds = []
     for state in states:
         with zipfile.ZipFile(io.BytesIO(_torch_file(state))) as archive:
@@ -139,7 +144,7 @@ def safetensors_header(data: bytes) -> None:
     try:
         for name, array in bundle.load_weights().items():
             if array.dtype.kind != "f" or array.shape != _LAYOUT[name]:
-                raise Find(f"weights {name} of {array.shape} {array.dtype}")
+                raise FindError(f"weights {name} of {array.shape} {array.dtype}")
     except InvalidInputError as error:
         check_sentence(str(error))
     _import(path)
@@ -163,7 +168,9 @@ def npz_header(data: bytes) -> None:
             said = header if isinstance(header, str) else repr(_tupled(header))
             encoded = said.encode("latin1", "replace")[:60000]
             magic = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(encoded))
-            archive.writestr(zipfile.ZipInfo(name.encode("utf-8", "replace").decode() + ".npy"), magic + encoded + content)
+            archive.writestr(
+                zipfile.ZipInfo(name.encode("utf-8", "replace").decode() + ".npy"), magic + encoded + content
+            )
     _import(_written("weights.npz", file.getvalue()))
 
 
@@ -226,7 +233,9 @@ def _sqlite_seeds() -> list[bytes]:
         "INSERT INTO topics VALUES(1, '/a', 'std_msgs/msg/String', 'cdr', '- depth: 1');"
         "INSERT INTO metadata VALUES(1, 8, 'version: 8');"
     )
-    database.executemany("INSERT INTO messages VALUES(?, 1, ?, ?)", [(n, 100 + n, b"12345678" * n) for n in range(1, 20)])
+    database.executemany(
+        "INSERT INTO messages VALUES(?, 1, ?, ?)", [(n, 100 + n, b"12345678" * n) for n in range(1, 20)]
+    )
     database.commit()
     database.close()
     return [path.read_bytes(), _rosbag2(StoragePlugin.SQLITE3)]
@@ -265,7 +274,7 @@ def sqlite_rows(data: bytes) -> None:
                 values = [one.encode() if table == "messages" and isinstance(one, str) else one for one in row]
                 database.execute(f"INSERT INTO {table} VALUES({', '.join('?' * len(first[0]))})", values)
     except (sqlite3.Error, TypeError, OverflowError, ValueError):
-        raise Unusable from None
+        raise UnusableError from None
     finally:
         database.close()
     _read_bag(path)
@@ -276,7 +285,9 @@ def _information_seeds() -> list[bytes]:
     if not folder.exists():
         make_bag(folder, [image_message(0, picture(0, (31, 24)))])
     own = b"rosbag2_bagfile_information: {version: 8, relative_file_paths: ['whole.mcap'], message_count: 1}\n"
-    bomb = b"a: &a [x, x, x, x]\n" + b"".join(b"%c: &%c [*%c, *%c, *%c]\n" % (i, i, *[i - 1] * 3) for i in range(98, 120))
+    bomb = b"a: &a [x, x, x, x]\n" + b"".join(
+        b"%c: &%c [*%c, *%c, *%c]\n" % (i, i, *[i - 1] * 3) for i in range(98, 120)
+    )
     return [(folder / METADATA).read_bytes(), own, bomb + b"rosbag2_bagfile_information: {compression_mode: *w}\n"]
 
 
@@ -304,7 +315,7 @@ def _read_journal(path: Path) -> None:
         with Journal(path, _DOCUMENT, replace=replace) as journal:
             for camera in range(len(journal.counts)):
                 for record in journal.frames(camera):
-                    bytes(record.state), record.outputs.keys(), record.problem  # noqa: B018
+                    bytes(record.state), record.outputs.keys(), record.problem
             journal.append(0, FrameRecord(1))
 
 
@@ -324,17 +335,17 @@ def journal_records(data: bytes) -> None:
     fields, _ = parted(data)
     frames = fields.get("frames")
     if not isinstance(frames, list) or not all(isinstance(one, dict) for one in frames):
-        raise Unusable
+        raise UnusableError
     content = [(0, json.dumps(fields.get("begin")).encode())]
     for one in frames:
         camera = one.get("camera")
         if not isinstance(camera, int) or not 0 <= camera < 1 << 16:
-            raise Unusable
-        content.append((camera, json.dumps(one.get("head")).encode() + b"\n" + str(one.get("content")).encode("utf-8", "replace")))
+            raise UnusableError
+        content.append(
+            (camera, json.dumps(one.get("head")).encode() + b"\n" + str(one.get("content")).encode("utf-8", "replace"))
+        )
     packed = [(camera, zlib.compress(payload, 1)) for camera, payload in content]
-    _read_journal(
-        _written("run.journal", b"".join(_PREFIX.pack(len(p), c, _checksum(c, p)) + p for c, p in packed))
-    )
+    _read_journal(_written("run.journal", b"".join(_PREFIX.pack(len(p), c, _checksum(c, p)) + p for c, p in packed)))
 
 
 _IDENTITY = EngineIdentity("a", "0" * 64, "32x64", "float32", "tensorrt", "10.0", "any", "8.9", "none")
@@ -358,7 +369,7 @@ def engine_entry(data: bytes) -> None:
     if found is None:
         raise InvalidInputError("not taken")
     if found != plan or json.loads(head)["identity"] != asdict(_IDENTITY):
-        raise Find("an engine of something else")
+        raise FindError("an engine of something else")
 
 
 @target(lambda: [b"graph" * 10, b""], share=0.2)
@@ -368,7 +379,7 @@ def graph_entry(data: bytes) -> None:
     folder.mkdir()
     (folder / f"a-{_digest(b'graph' * 10)}.onnx").write_bytes(data)
     if (_read(folder, "a") is not None) != (data == b"graph" * 10):
-        raise Find("a graph with another digest")
+        raise FindError("a graph with another digest")
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -383,9 +394,9 @@ def _use_dataset(name: str, root: Path, split: str) -> None:
         shapes = {sample.image.shape[:2], sample.semantic.shape, sample.instance.shape}
         semantic = sample.semantic[sample.semantic != 255]
         if len(shapes) != 1 or sample.instance.max(initial=0) > count or len(sample.boxes) != count:
-            raise Find(f"a sample of {shapes}, {count} objects, ids up to {sample.instance.max(initial=0)}")
+            raise FindError(f"a sample of {shapes}, {count} objects, ids up to {sample.instance.max(initial=0)}")
         if semantic.max(initial=0) >= len(dataset.classes) or (sample.instance_classes >= len(dataset.classes)).any():
-            raise Find("a class that is not in the table")
+            raise FindError("a class that is not in the table")
 
 
 _SIZE = (6, 8)
@@ -409,9 +420,15 @@ def _panoptic_seeds() -> list[bytes]:
     document = {
         "images": [{"id": 1, "file_name": "a.png", "height": 6, "width": 8}],
         "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": segments}],
-        "categories": [{"id": 1, "name": "person", "isthing": 1, "color": [1, 2, 3]}, {"id": 2, "name": "b", "isthing": 0}],
+        "categories": [
+            {"id": 1, "name": "person", "isthing": 1, "color": [1, 2, 3]},
+            {"id": 2, "name": "b", "isthing": 0},
+        ],
     }
-    return [headed(document, _png(ids)), headed({**document, "categories": [{"id": 1, "name": "c", "color": "#dc143c"}]}, _png(ids))]
+    return [
+        headed(document, _png(ids)),
+        headed({**document, "categories": [{"id": 1, "name": "c", "color": "#dc143c"}]}, _png(ids)),
+    ]
 
 
 @target(_panoptic_seeds)
@@ -425,17 +442,21 @@ def coco_panoptic(data: bytes) -> None:
 
 
 def _instances_seeds() -> list[bytes]:
+    run_lengths = {"size": [6, 8], "counts": [40, 8]}
     document = {
         "images": [{"id": 1, "file_name": "a.png", "height": 6, "width": 8}],
         "annotations": [
             {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 4, 0, 4, 5.5]], "iscrowd": 0},
-            {"id": 2, "image_id": 1, "category_id": 1, "segmentation": {"size": [6, 8], "counts": [40, 8]}, "iscrowd": 1},
+            {"id": 2, "image_id": 1, "category_id": 1, "iscrowd": 1, "segmentation": run_lengths},
             {"id": 3, "image_id": 1, "category_id": 2, "bbox": [1, 1, 3, 3.5]},
             {"id": 4, "image_id": 1, "category_id": 1, "segmentation": {"size": [6, 8], "counts": "X1X0"}},
         ],
         "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "car", "supercategory": "none"}],
     }  # fmt: skip
-    return [json.dumps(document).encode(), json.dumps({**document, "annotations": document["annotations"][:3]}).encode()]
+    return [
+        json.dumps(document).encode(),
+        json.dumps({**document, "annotations": document["annotations"][:3]}).encode(),
+    ]
 
 
 @target(_instances_seeds, share=2)
@@ -445,14 +466,20 @@ def coco_instances(data: bytes) -> None:
     _use_dataset("coco_instances", workplace() / "instances", "val")
 
 
-@target(lambda: [_png(np.arange(48, dtype=np.uint16).reshape(_SIZE) % 34), _png(np.full(_SIZE, 26001, np.uint16))], share=0.5)
+@target(
+    lambda: [_png(np.arange(48, dtype=np.uint16).reshape(_SIZE) % 34), _png(np.full(_SIZE, 26001, np.uint16))],
+    share=0.5,
+)
 def cityscapes(data: bytes) -> None:
     _with_image(_folder("cityscapes/leftImg8bit/val/a"), "a_0_0_leftImg8bit.png")
     (_folder("cityscapes/gtFine/val/a") / "a_0_0_gtFine_instanceIds.png").write_bytes(data)
     _use_dataset("cityscapes", workplace() / "cityscapes", "val")
 
 
-@target(lambda: [_png(np.arange(48, dtype=np.uint8).reshape(_SIZE) % 12), _png(np.full((*_SIZE, 3), 8, np.uint8))], share=0.5)
+@target(
+    lambda: [_png(np.arange(48, dtype=np.uint8).reshape(_SIZE) % 12), _png(np.full((*_SIZE, 3), 8, np.uint8))],
+    share=0.5,
+)
 def camvid(data: bytes) -> None:
     _with_image(_folder("camvid/val/images"), "a.png")
     (_folder("camvid/val/labels") / "a.png").write_bytes(data)

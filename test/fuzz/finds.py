@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import json
-
 from fuzz.fuzzing import headed
 from fuzz.text_targets import BOMB
 
@@ -17,6 +15,9 @@ FINDS: list[tuple[str, bytes]] = [
     ("recipe", headed({"changes": ["network=" + "[" * 900 + "]" * 900]}, b"network: {}")),
     ("text_arguments", headed({"words": ["node", "--ros-args", "--params-file", "@"]}, BOMB + b"ros__parameters: *l")),
     ("text_arguments", headed({"words": ["node", "--ros-args", "--params-file", "@"]}, b"&a {b: *a}")),
-    ("text_arguments", headed({"words": ["node", "--ros-args", "--params-file", "@"]}, b"? [a]\n: {ros__parameters: {}}")),
+    (
+        "text_arguments",
+        headed({"words": ["node", "--ros-args", "--params-file", "@"]}, b"? [a]\n: {ros__parameters: {}}"),
+    ),
     ("text_arguments", headed({"words": ["node", "--ros-args", "-p", "model:=" + "[" * 3000]})),
 ]

@@ -4,28 +4,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
-from fuzz.fuzzing import Find, Unusable, headed, number, parted, real, target, text
+from fuzz.fuzzing import FindError, UnusableError, headed, number, parted, real, target, text, workplace
+from rosbags.serde import SerdeError
 
 from rt_panoptic_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, message_store
 from rt_panoptic_ros.bags.storage import CDR, Bag, Channel, Message, Schema
 from rt_panoptic_ros.bags.topics import NODE, find_cameras
-from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.frames.depth import decode_depth
 from rt_panoptic_ros.frames.message_layout import decode_message
-from rt_panoptic_ros.frames.outputs import OUTPUTS
 from rt_panoptic_ros.frames.pixel_encodings import _KNOWN, to_rgb
-from rt_panoptic_ros.geometry.cloud import POINT, cloud_layout, fill_cloud, metres
+from rt_panoptic_ros.geometry.cloud import POINT, fill_cloud, metres
 from rt_panoptic_ros.geometry.intrinsics import Intrinsics, scaled_info
 from rt_panoptic_ros.inference.input_image import check_image, plan_geometry, prepare_input
 from rt_panoptic_ros.model.bundle import InputSpec
-from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.records import CameraImage
-from rt_panoptic_ros.viewing.outputs import OutputView
 
 _INPUTS = (InputSpec(size=(32, 48)), InputSpec(size=(32, 48), fit="pad", color_order="rgb"))
 
@@ -36,17 +34,19 @@ def _use(image: CameraImage) -> None:
     height, width = image.pixels.shape[:2]
     rgb = to_rgb(image)
     if rgb.shape != (height, width, 3) or rgb.dtype != np.uint8:
-        raise Find(f"an image of {height} x {width} became {rgb.shape} {rgb.dtype}")
+        raise FindError(f"an image of {height} x {width} became {rgb.shape} {rgb.dtype}")
     for spec in _INPUTS:
         prepared = prepare_input(image, plan_geometry((height, width), spec, None), spec)
         if prepared.shape != (32, 48, 3):
-            raise Find(f"an image of {height} x {width} became an input of {prepared.shape}")
+            raise FindError(f"an image of {height} x {width} became an input of {prepared.shape}")
 
 
 def _image_seeds() -> list[bytes]:
     seeds = []
     for encoding in sorted(_KNOWN):
-        channels = 4 if "rgba" in encoding or "bgra" in encoding else 3 if "rgb8" in encoding or "bgr" in encoding else 2
+        channels = (
+            4 if "rgba" in encoding or "bgra" in encoding else 3 if "rgb8" in encoding or "bgr" in encoding else 2
+        )
         step = 6 * channels * (2 if encoding.endswith("16") else 1)
         fields = {"encoding": encoding, "height": 4, "width": 6, "step": step, "is_bigendian": 0}
         seeds.append(headed(fields, bytes(range(step * 4))))
@@ -57,7 +57,7 @@ def _image_seeds() -> list[bytes]:
     return seeds
 
 
-def _image(data: bytes) -> SimpleNamespace:
+def image_of(data: bytes) -> SimpleNamespace:
     """Return a sensor_msgs/Image; where `fitted` is, with as many bytes as its fields ask for."""
     fields, content = parted(data)
     message = SimpleNamespace(
@@ -73,7 +73,7 @@ def _image(data: bytes) -> SimpleNamespace:
 
 @target(_image_seeds, share=4)
 def image_message(data: bytes) -> None:
-    _use(decode_message(_image(data)))
+    _use(decode_message(image_of(data)))
 
 
 def _depth_seeds() -> list[bytes]:
@@ -85,9 +85,9 @@ def _depth_seeds() -> list[bytes]:
 
 @target(_depth_seeds, share=2)
 def depth_message(data: bytes) -> None:
-    depth = decode_depth(_image(data))
+    depth = decode_depth(image_of(data))
     if depth.size > 1 << 20:
-        raise Unusable
+        raise UnusableError
     size = depth.shape[:2]
     cloud = np.zeros(size, POINT)
     rgb, labels = np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8)
@@ -121,20 +121,24 @@ def camera_info(data: bytes) -> None:
     sizes = []
     for name in ("image", "size"):
         size = fields.get(name)
-        if not isinstance(size, list) or len(size) != 2 or not all(isinstance(s, int) and 0 < s < 1 << 16 for s in size):
-            raise Unusable
+        if (
+            not isinstance(size, list)
+            or len(size) != 2
+            or not all(isinstance(s, int) and 0 < s < 1 << 16 for s in size)
+        ):
+            raise UnusableError
         sizes.append((size[0], size[1]))
     for name, count in (("k", 9), ("p", 12)):
         values = fields.get(name)
         if not isinstance(values, list) or len(values) != count:
-            raise Unusable
+            raise UnusableError
         setattr(info, name, np.array([real(value) for value in values]))
     found = Intrinsics.of(info, *sizes)
     if not np.isfinite([found.fx, found.fy, found.cx, found.cy]).all():
-        raise Find(f"an accepted camera_info gives {found}")
+        raise FindError(f"an accepted camera_info gives {found}")
     changes = scaled_info(info, *sizes)
     if any(len(changes[name]) != count for name, count in (("k", 9), ("p", 12)) if changes):
-        raise Find("matrices of another size")
+        raise FindError("matrices of another size")
 
 
 def _compressed_seeds() -> list[bytes]:
@@ -192,88 +196,11 @@ def _recorded_seeds() -> list[bytes]:
 @target(_recorded_seeds)
 def recorded_message(data: bytes) -> None:
     fields, content = parted(data)
-    bag = Bag(workplace_path())
+    bag = Bag(workplace() / "bag")
     kind = text(fields, "type")
     bag.channels.append(Channel(text(fields, "topic"), CDR, Schema(kind, "ros2msg", b""), {}))
     bag.files.append(_RecordedImage(content))  # type: ignore[arg-type]
     cameras, _ = find_cameras(bag, ())
     if cameras:
-        try:
-            message = message_store().deserialize_cdr(content, kind)
-        except Exception as error:
-            from rosbags.serde import SerdeError
-
-            if not isinstance(error, SerdeError):
-                raise
-            return
-        _use(decode_message(message))
-
-
-def workplace_path() -> Any:
-    from fuzz.fuzzing import workplace
-
-    return workplace() / "bag"
-
-
-class _Recorder:
-    """Takes what is shown."""
-
-    def show_classes(self, classes: Any) -> None:
-        classes.colors, classes.published, classes.categories  # noqa: B018
-
-    def add_points(self, camera: str, stamp_ns: int, positions: np.ndarray, rgb: np.ndarray) -> None:
-        if positions.shape != rgb.shape or not np.isfinite(positions).all():
-            raise Find(f"points of {positions.shape}, colours of {rgb.shape}")
-
-    def add(self, camera: str, frame: Any) -> None:
-        for labels in (frame.semantic, frame.instance):
-            if labels is not None and labels.ndim != 2:
-                raise Find(f"labels of {labels.shape}")
-
-
-def _shown_seeds() -> list[bytes]:
-    layout = cloud_layout((3, 4))
-    cloud = {name: value for name, value in layout.items() if name not in ("fields", "data", "is_dense")}
-    cloud["is_bigendian"] = int(cloud.get("is_bigendian", 0))
-    fields = [{"name": one["name"], "offset": one["offset"]} for one in layout["fields"]]
-    points = headed({"part": "points", "fields": fields, **cloud}, bytes(3 * layout["row_step"]))
-    names = headed({"part": "class_names"}, load_class_table_text())
-    image = {"height": 4, "width": 6, "step": 6, "is_bigendian": 0}
-    labels = headed({"part": "semantic", "encoding": OUTPUTS["semantic"].encoding, **image}, bytes(24))
-    ids = headed({"part": "instance", "encoding": "mono16", **image, "step": 12, "is_bigendian": 1}, bytes(48))
-    return [points, names, labels, ids]
-
-
-def load_class_table_text() -> bytes:
-    from rt_panoptic_ros.frames.message_layout import class_names_text
-
-    return class_names_text(load_class_table("camvid")).encode()
-
-
-@target(_shown_seeds)
-def shown_output(data: bytes) -> None:
-    """A node's outputs on their way into the viewer."""
-    fields, content = parted(data)
-    part = fields.get("part")
-    if part not in ("points", "class_names", "semantic", "instance"):
-        raise Unusable
-    header = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=2), frame_id="camera")
-    if part == "class_names":
-        message = SimpleNamespace(data=content.decode("utf-8", "replace"))
-    elif part == "points":
-        entries = fields.get("fields")
-        if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
-            raise Unusable
-        names = ("height", "width", "point_step", "row_step")
-        message = SimpleNamespace(
-            header=header, data=np.frombuffer(content, np.uint8), is_bigendian=bool(fields.get("is_bigendian")),
-            fields=[SimpleNamespace(name=text(one, "name"), offset=number(one, "offset", 32)) for one in entries],
-            **{name: number(fields, name, 32) for name in names},
-        )  # fmt: skip
-    else:
-        message = _image(data)
-        message.header = header
-    view = OutputView(_Recorder(), {"camera": [part]})  # type: ignore[arg-type]
-    view.add("camera", part, message, 5)
-    for why in view.skipped:
-        raise InvalidInputError(why)
+        with contextlib.suppress(SerdeError):
+            _use(decode_message(message_store().deserialize_cdr(content, kind)))

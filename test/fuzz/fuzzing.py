@@ -1,9 +1,9 @@
 # Copyright 2026 rt_panoptic_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What a fuzz target is, when an input is a find, and how inputs are changed; `test_fuzz.py` and `scripts/fuzz.py` run it.
+"""What a fuzz target is, when an input is a find, and how inputs are changed, for `test_fuzz.py` and `scripts/fuzz.py`.
 
-An input is bytes. Of a target with fields (a message, a folder's several files) they are a line of JSON and what follows
-it, so that fields can be changed as well as bytes; of one that reads YAML or JSON, the text is changed as a document too.
+An input is bytes. Of a target with fields (a message, a folder's several files) they are a line of JSON and what
+follows it, so that fields are changed as well as bytes; of one that reads YAML or JSON, so are the document's values.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import copy
 import functools
+import importlib.util
 import json
 import math
 import shutil
@@ -34,20 +35,28 @@ MOST_CHARACTERS = 4000
 LARGEST = 1 << 16
 """Bytes of an input."""
 
+MODULES = (
+    "fuzz.frame_targets",
+    "fuzz.text_targets",
+    "fuzz.file_targets",
+    *(["fuzz.view_targets"] if importlib.util.find_spec("rerun") else []),
+)
+"""That enter targets."""
+
 TARGETS: dict[str, Target] = {}
 """{name: target}, those of the modules that were imported."""
 
 _DEEP, _LONG = '"@deep@"', '"@long@"'  # become a nest of lists and a long number, which json.dumps wouldn't write
 _ODD: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 255, 256, 1000, 65535, 2**31 - 1, 2**31, 2**32, -(2**63), 2**63, 2**64, 10**30,
-    0.5, -0.5, 1e-320, 1e308, -1e308, math.nan, math.inf, -math.inf, "", "x", "1", "nan", "1e999", "0x", "\n", "\0", "é",
-    "\udcff", "a" * 300, "../..", "/", "%", "2026-13-99", "0x_", "1:99", "!!python/name:os.system", "&a [*a]",
+    0.5, -0.5, 1e-320, 1e308, -1e308, math.nan, math.inf, -math.inf, "", "x", "1", "nan", "1e999", "0x", "\n", "\0",
+    "é", "\udcff", "a" * 300, "../..", "/", "%", "2026-13-99", "0x_", "1:99", "!!python/name:os.system", "&a [*a]",
     _DEEP[1:-1], _LONG[1:-1], [], {}, [[]], [None], {"": None}, [0, 0], [1, 2, 3], [0.5] * 4, ["a"] * 300,
 )  # fmt: skip
 _NUMBERS = (0, 1, 2, 3, 4, 7, 8, 16, 127, 128, 255, 256, 1000, 32767, 32768, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63)
 
 
-class Find(AssertionError):
+class FindError(AssertionError):
     """An input that was answered in a way that no user should see."""
 
 
@@ -82,7 +91,7 @@ def accepts(one: Target, data: bytes) -> bool:
     """Run a target; return whether it took the input.
 
     Raises:
-        Find: The error's message isn't one line of bearable length.
+        FindError: The error's message isn't one line of bearable length.
         Exception: Whatever else comes is a find too.
     """
     try:
@@ -97,10 +106,10 @@ def check_sentence(text: str) -> None:
     """Check what a user is told.
 
     Raises:
-        Find: It isn't one line of bearable length.
+        FindError: It isn't one line of bearable length.
     """
     if len(text) > MOST_CHARACTERS or not text.isprintable() or not text:
-        raise Find(f"a message of {len(text)} characters in {len(text.splitlines())} lines: {text[:200]!r}")
+        raise FindError(f"a message of {len(text)} characters in {len(text.splitlines())} lines: {text[:200]!r}")
 
 
 @functools.cache
@@ -121,7 +130,7 @@ def parted(data: bytes) -> tuple[dict[str, Any], bytes]:
     """Return the fields and the content of an input.
 
     Raises:
-        Unusable: It is of another form, which says nothing of the product.
+        UnusableError: It is of another form, which says nothing of the product.
     """
     head, _, content = data.partition(b"\n")
     try:
@@ -129,11 +138,11 @@ def parted(data: bytes) -> tuple[dict[str, Any], bytes]:
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
-        raise Unusable
+        raise UnusableError
     return fields, content
 
 
-class Unusable(RtPanopticError):
+class UnusableError(RtPanopticError):
     """An input that can't come to the product, such as a message's width that isn't a number."""
 
     def __init__(self) -> None:
@@ -144,14 +153,14 @@ def number(fields: dict[str, Any], name: str, bits: int, default: int = 0) -> in
     """Return a field as a message's unsigned number of some bits."""
     value = fields.get(name, default)
     if not isinstance(value, int):
-        raise Unusable
+        raise UnusableError
     return int(value) % (1 << bits)
 
 
 def real(value: object) -> float:
     """Return a value as a message's float64."""
     if not isinstance(value, int | float):
-        raise Unusable
+        raise UnusableError
     try:
         return float(value)
     except OverflowError:
@@ -162,7 +171,7 @@ def text(fields: dict[str, Any], name: str) -> str:
     """Return a field as a message's text, which is UTF-8."""
     value = fields.get(name, "")
     if not isinstance(value, str):
-        raise Unusable
+        raise UnusableError
     return value.encode("utf-8", "replace").decode()
 
 

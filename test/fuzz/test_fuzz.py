@@ -7,13 +7,13 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fuzz import file_targets, frame_targets, text_targets
 from fuzz.finds import FINDS
-from fuzz.fuzzing import TARGETS, accepts, changed
+from fuzz.fuzzing import MODULES, TARGETS, accepts, changed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-MODULES = (frame_targets, text_targets, file_targets)
+for _module in MODULES:
+    import_module(_module)
 EXAMPLES = 400
 """Of all targets together."""
 

@@ -10,11 +10,11 @@ import functools
 import io
 import json
 import math
-import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz.fuzzing import Find, Unusable, check_sentence, headed, parted, target, text, workplace
+from fuzz.fuzzing import FindError, UnusableError, check_sentence, headed, parted, target, text, workplace
 
 from rt_panoptic_ros.cli import _parser
 from rt_panoptic_ros.commands.options import pipeline_arguments
@@ -59,17 +59,17 @@ def model_card(data: bytes) -> None:
     for size in ((1, 1), (480, 640), (10000, 3)):
         plan_geometry(size, bundle.input, None)
     if not all(0 <= value <= 255 for value in bundle.input.fill_rgb):
-        raise Find(f"padding of {bundle.input.fill_rgb}")
+        raise FindError(f"padding of {bundle.input.fill_rgb}")
     _use_table(bundle.classes)
     if len(bundle.layout) > 100_000 or sum(map(math.prod, bundle.layout.values())) > 1 << 40:
-        raise Find("a network that no machine can hold")
+        raise FindError("a network that no machine can hold")
 
 
 def _use_table(table: Any) -> None:
     table.colors, table.published, table.categories, table.names  # noqa: B018
     json.dumps(table.published_document())
     if parse_published_table(table.published_document()) != table:
-        raise Find("a class table that changes when it is written and read")
+        raise FindError("a class table that changes when it is written and read")
 
 
 def _table_seeds() -> list[bytes]:
@@ -108,7 +108,7 @@ def label_map(data: bytes) -> None:
         _use_table(table)
         ids = found.new_ids(load_class_table(name))
         if ((ids >= len(table)) & (ids != 255)).any():
-            raise Find(f"class ids up to {ids.max()} of {len(table)} classes")
+            raise FindError(f"class ids up to {ids.max()} of {len(table)} classes")
 
 
 def _recipe_seeds() -> list[bytes]:
@@ -125,7 +125,7 @@ def recipe(data: bytes) -> None:
     fields, content = parted(data)
     changes = fields.get("changes")
     if not isinstance(changes, list) or not all(isinstance(one, str) and "from_model" not in one for one in changes):
-        raise Unusable
+        raise UnusableError
     if b"from_model" in content:  # a bundle is model_card's
         content = content.replace(b"from_model", b"from_modal")
     path = workplace() / "recipe.yaml"
@@ -133,7 +133,7 @@ def recipe(data: bytes) -> None:
     found = read_recipe(str(path), changes)
     document = json.loads(json.dumps(found.to_document()))
     if parse_recipe(found.name, document) != found:
-        raise Find("a recipe that changes when it is written and read")
+        raise FindError("a recipe that changes when it is written and read")
 
 
 @target(lambda: _shipped("config/detectors/*.yaml"), share=0.5)
@@ -155,13 +155,15 @@ def _bundle() -> ModelBundle:
     return ModelBundle(folder, "a", NetworkConfig(), table, InputSpec(), PostprocessSettings(), _DIGEST)
 
 
-@target(lambda: [json.dumps({"origin": "a", "weights_sha256": _DIGEST, "ranges": {"x": [-1.5, 2], "y": [0, 0]}}).encode()])
+@target(
+    lambda: [json.dumps({"origin": "a", "weights_sha256": _DIGEST, "ranges": {"x": [-1.5, 2], "y": [0, 0]}}).encode()]
+)
 def calibration_ranges(data: bytes) -> None:
     (_bundle().path / RANGES).write_bytes(data)
     ranges = _bundle().load_ranges()
     ends = np.array(list(ranges.values())).reshape(-1, 2)
     if not np.isfinite(ends.astype(np.float32)).all() or (ends[:, 0] > ends[:, 1]).any():
-        raise Find("ranges without a scale")
+        raise FindError("ranges without a scale")
 
 
 def _line_seeds() -> list[bytes]:
@@ -170,7 +172,8 @@ def _line_seeds() -> list[bytes]:
         ["bag", "in.mcap", "out", "--model", "a", "--outputs", "semantic", "--jobs", "2", "--opacity", "0.5"],
         ["view", "video.mp4", "--images", "/a", "/b"], ["evaluate", "--dataset", "camvid", "--root", "a"],
         ["train", "--config", "camvid_lite0", "--root", "a", "--out", "b"], ["doctor", "--camera", "/a"],
-        ["import-weights", "--checkpoint", "a", "--out", "b"], ["calibrate", "--frames", "3"], ["gpu-check"], ["--help"],
+        ["import-weights", "--checkpoint", "a", "--out", "b"], ["calibrate", "--frames", "3"], ["gpu-check"],
+        ["--help"],
     )  # fmt: skip
     return [headed({"words": words}) for words in lines]
 
@@ -183,7 +186,7 @@ def command_line(data: bytes) -> None:
     fields, _ = parted(data)
     words = fields.get("words")
     if not isinstance(words, list) or not all(isinstance(word, str) and "\0" not in word for word in words):
-        raise Unusable
+        raise UnusableError
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
@@ -192,7 +195,7 @@ def command_line(data: bytes) -> None:
         if end.code == 0:
             return
         if end.code != 2 or len(lines := said.getvalue().splitlines()) < 2:
-            raise Find(f"exit status {end.code}: {said.getvalue()[:200]}") from None
+            raise FindError(f"exit status {end.code}: {said.getvalue()[:200]}") from None
         raise InvalidInputError(lines[-1]) from None
     _use_options(options)
 
@@ -220,7 +223,7 @@ def parameters(data: bytes) -> None:
         for one in value if isinstance(value, list) else [value]:
             fits = -(2**63) <= one < 2**63 if isinstance(one, int) else isinstance(one, float | str | None)
             if not fits:
-                raise Unusable
+                raise UnusableError
     own = {one.name: one for one in settings_of(NodeSettings)}
     given = {name: own[name].parsed(value) for name, value in fields.items() if name in own}
     settings = NodeSettings(**given)
@@ -252,13 +255,13 @@ def text_arguments(data: bytes) -> None:
     fields, content = parted(data)
     words = fields.get("words")
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise Unusable
+        raise UnusableError
     path = workplace() / "parameters.yaml"
     path.write_bytes(content)
     words = [str(path) if word == "@" else text({"word": word}, "word") for word in words]
     with texts_kept(words, NodeSettings) as kept:
         if len(kept) != len(words):
-            raise Find("another number of words")
+            raise FindError("another number of words")
         for word in kept:
             if word.startswith("/proc/self/fd/"):
-                os.stat(word)
+                Path(word).stat()
