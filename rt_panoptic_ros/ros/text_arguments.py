@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
 _QUOTES = ("'", '"')
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # LibYAML, as in rcl, which has a limit to what is nested
 _TEXT_TAG = "tag:yaml.org,2002:str"
 
 
@@ -60,7 +61,7 @@ def _quoted_rule(rule: str, names: Collection[str]) -> str:
 
 def _says_text(value: str) -> bool:
     try:
-        node = yaml.compose(value, yaml.SafeLoader)
+        node = yaml.compose(value, _LOADER)
     except (yaml.YAMLError, RecursionError):
         return False
     return isinstance(node, yaml.ScalarNode) and (node.style in _QUOTES or value.startswith("!!str"))
@@ -70,7 +71,7 @@ def _says_text(value: str) -> bool:
 def _quoted_file(path: str, names: Collection[str]) -> Iterator[str]:
     """Give the path of a parameter file with its texts in quotes: `path` itself where it has nothing to quote."""
     try:
-        root = yaml.compose(Path(path).read_bytes(), yaml.SafeLoader)
+        root = yaml.compose(Path(path).read_bytes(), _LOADER)
     except (OSError, RecursionError, yaml.YAMLError):  # rcl will say so
         root = None
     if not _quote_texts(root, names):
@@ -94,7 +95,7 @@ def _quote_texts(root: yaml.Node | None, names: Collection[str]) -> bool:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 continue
-            if parameters and key.value in names and isinstance(value, yaml.ScalarNode) and value.style is None:
+            if parameters and key.value in names and isinstance(value, yaml.ScalarNode) and not value.style:
                 value.tag, value.style = _TEXT_TAG, '"'
                 changed = True
             elif not parameters:

@@ -39,6 +39,7 @@ MODULES = (
     "fuzz.frame_targets",
     "fuzz.text_targets",
     "fuzz.file_targets",
+    "fuzz.dataset_targets",
     *(["fuzz.view_targets"] if importlib.util.find_spec("rerun") else []),
 )
 """That enter targets."""
