@@ -63,7 +63,10 @@ def main() -> int:
                 "atheris is not installed (PyPI has it for some versions of Python): inputs are changed at random, "
                 "without a look at what they reach", file=sys.stderr,
             )  # fmt: skip
-    places = {name: module for module in import_module("fuzz.fuzzing").MODULES for name in _names(module)}
+    places: dict[str, str] = {}
+    for module in import_module("fuzz.fuzzing").MODULES:
+        if not options.target or set(options.target) - places.keys():
+            places |= dict.fromkeys(_names(module), module)
     shares = {name: one.share for name, one in _targets().items() if name in (options.target or places)}
     if unknown := set(options.target or ()) - set(places):
         parser.error(f"expected targets among {', '.join(places)}, got {', '.join(sorted(unknown))}")

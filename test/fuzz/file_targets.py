@@ -72,7 +72,7 @@ def _weights_seeds() -> list[bytes]:
     ]  # fmt: skip
 
 
-@target(_weights_seeds)
+@target(_weights_seeds, share=2)
 def weights_file(data: bytes) -> None:
     _import(_written("weights", data))
 
@@ -156,7 +156,7 @@ def _npy_seeds() -> list[bytes]:
     ]  # fmt: skip
 
 
-@target(_npy_seeds)
+@target(_npy_seeds, share=2)
 def npz_header(data: bytes) -> None:
     """What the arrays of an `.npz` say of themselves, in an archive that is whole."""
     fields, content = parted(data)
@@ -317,7 +317,7 @@ def _read_journal(path: Path) -> None:
             journal.append(0, FrameRecord(1))
 
 
-@target(_journal_seeds)
+@target(_journal_seeds, share=2)
 def journal_file(data: bytes) -> None:
     _read_journal(_written("run.journal", data))
 
@@ -327,7 +327,7 @@ def _record_seeds() -> list[bytes]:
     return [headed({"begin": _DOCUMENT, "frames": [frame, {**frame, "camera": 2}]})]
 
 
-@target(_record_seeds)
+@target(_record_seeds, share=3)
 def journal_records(data: bytes) -> None:
     """Whole records, whatever they hold."""
     fields, _ = parted(data)
@@ -356,7 +356,7 @@ def _entry_seeds() -> list[bytes]:
     return [headed(json.loads(sidecar(path).read_text()), _PLAN), headed({"identity": asdict(_IDENTITY)}, _PLAN)]
 
 
-@target(_entry_seeds, share=0.5)
+@target(_entry_seeds, share=2)
 def engine_entry(data: bytes) -> None:
     head, _, plan = data.partition(b"\n")
     path = _written("a.engine", plan)

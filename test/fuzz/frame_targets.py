@@ -71,7 +71,7 @@ def image_of(data: bytes) -> SimpleNamespace:
     return message
 
 
-@target(_image_seeds, share=4)
+@target(_image_seeds, share=20)
 def image_message(data: bytes) -> None:
     _use(decode_message(image_of(data)))
 
@@ -83,7 +83,7 @@ def _depth_seeds() -> list[bytes]:
     return [*seeds, headed({**fields, "encoding": "32FC1", "step": 25, "is_bigendian": 1}, real_depth)]
 
 
-@target(_depth_seeds, share=2)
+@target(_depth_seeds, share=8)
 def depth_message(data: bytes) -> None:
     depth = decode_depth(image_of(data))
     if depth.size > 1 << 20:
@@ -109,7 +109,7 @@ def _camera_info_seeds() -> list[bytes]:
     return [headed(one) for one in (info, binned, cut)]
 
 
-@target(_camera_info_seeds)
+@target(_camera_info_seeds, share=8)
 def camera_info(data: bytes) -> None:
     fields, _ = parted(data)
     names = ("height", "width", "binning_x", "binning_y")
@@ -158,7 +158,7 @@ def _compressed_seeds() -> list[bytes]:
     return [*seeds, headed({"format": ""}, alpha)]
 
 
-@target(_compressed_seeds, share=2)
+@target(_compressed_seeds, share=10)
 def compressed_image(data: bytes) -> None:
     fields, content = parted(data)
     _use(decode_message(SimpleNamespace(format=text(fields, "format"), data=np.frombuffer(content, np.uint8))))
@@ -193,7 +193,7 @@ def _recorded_seeds() -> list[bytes]:
     return [*seeds, headed({"type": "std_msgs/msg/String", "topic": f"{NODE}/class_names"}, content)]
 
 
-@target(_recorded_seeds)
+@target(_recorded_seeds, share=6)
 def recorded_message(data: bytes) -> None:
     fields, content = parted(data)
     bag = Bag(workplace() / "bag")

@@ -186,8 +186,8 @@ def changed(data: bytes, draw: random.Random, change_bytes: Callable[[bytes], by
     """
     for _ in range(draw.choice((1, 1, 1, 2, 3, 8))):
         kind = draw.random()
-        if kind < 0.6 and (documented := _changed_document(data, draw)) is not None:
-            data = documented
+        if kind < 0.6 and (document := _changed_document(data, draw)) is not None:
+            data = document
         elif kind < 0.8 and b"\n" in data and data[:1] == b"{":
             head, _, content = data.partition(b"\n")
             data = head + b"\n" + changed_bytes(content, draw)
@@ -224,6 +224,13 @@ def changed_bytes(data: bytes, draw: random.Random) -> bytes:
 
 def _changed_document(data: bytes, draw: random.Random) -> bytes | None:
     """Return an input with one change of its document, be it all of it or its first line; None where it has none."""
+    try:
+        return _with_other_value(data, draw)
+    except (ValueError, TypeError, RecursionError):  # a document that can't be one of JSON, or is too deep to be copied
+        return None
+
+
+def _with_other_value(data: bytes, draw: random.Random) -> bytes | None:
     head, line, content = data.partition(b"\n")
     if data[:1] in (b"{", b"["):
         document = _parsed(head)
@@ -251,10 +258,7 @@ def _changed_document(data: bytes, draw: random.Random) -> bytes | None:
         holder[key] = draw.choice((-1, 1, 2, 0.5, 1000)) * holder[key] + draw.choice((0, 1, -1))
     else:
         holder[key] = draw.choice(_ODD)
-    try:
-        changed = json.dumps(document, default=str)
-    except (ValueError, TypeError, RecursionError):  # a document that can't be one of JSON
-        return None
+    changed = json.dumps(document, default=str)
     deep = draw.choice((50, 500, 5000, 20000))
     changed = changed.replace(_DEEP, "[" * deep + "]" * deep).replace(_LONG, "9" * draw.choice((30, 400, 5000)))
     return changed.encode() + line + content

@@ -59,11 +59,11 @@ def test_what_was_a_find_is_none_any_more(name: str, data: bytes) -> None:
 
 
 def test_a_campaign_tells_of_its_finds(tmp_path: Path) -> None:
-    words = ["--engine", "random", "--target", "graph_entry", "--runs", "20", "--out", str(tmp_path)]
+    words = ["--engine", "random", "--target", "image_message", "--runs", "20", "--out", str(tmp_path)]
     run = subprocess.run(
         [sys.executable, "-m", "scripts.fuzz", *words], capture_output=True, encoding="utf-8", timeout=300, check=False
     )
     assert run.returncode == 0, run.stderr
-    (row,) = [line for line in run.stdout.splitlines() if line.startswith("| graph_entry")]
+    (row,) = [line for line in run.stdout.splitlines() if line.startswith("| image_message")]
     assert row.split(" | ")[1::3] == ["20", "0"]
     assert [path.name for path in tmp_path.iterdir()] == ["summary.md"]

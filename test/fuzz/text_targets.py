@@ -156,7 +156,8 @@ def _bundle() -> ModelBundle:
 
 
 @target(
-    lambda: [json.dumps({"origin": "a", "weights_sha256": _DIGEST, "ranges": {"x": [-1.5, 2], "y": [0, 0]}}).encode()]
+    lambda: [json.dumps({"origin": "a", "weights_sha256": _DIGEST, "ranges": {"x": [-1.5, 2], "y": [0, 0]}}).encode()],
+    share=4,
 )
 def calibration_ranges(data: bytes) -> None:
     (_bundle().path / RANGES).write_bytes(data)
@@ -181,7 +182,7 @@ def _line_seeds() -> list[bytes]:
 _command_line = functools.cache(_parser)
 
 
-@target(_line_seeds)
+@target(_line_seeds, share=4)
 def command_line(data: bytes) -> None:
     fields, _ = parted(data)
     words = fields.get("words")
@@ -215,7 +216,7 @@ def _parameter_seeds() -> list[bytes]:
     return [headed(table), headed({**table, **cameras}), headed({**table, **classes}), headed({"device": "cuda:٣"})]
 
 
-@target(_parameter_seeds, share=2)
+@target(_parameter_seeds, share=4)
 def parameters(data: bytes) -> None:
     """Values as ROS gives them: truths, 64 bits of a number, float64, texts, and lists of one of them."""
     fields, _ = parted(data)
@@ -250,7 +251,7 @@ def _argument_seeds() -> list[bytes]:
     ]
 
 
-@target(_argument_seeds)
+@target(_argument_seeds, share=2)
 def text_arguments(data: bytes) -> None:
     fields, content = parted(data)
     words = fields.get("words")

@@ -48,7 +48,7 @@ def _shown_seeds() -> list[bytes]:
     return [points, names, labels, ids]
 
 
-@target(_shown_seeds)
+@target(_shown_seeds, share=6)
 def shown_output(data: bytes) -> None:
     """A node's outputs on their way into the viewer."""
     fields, content = parted(data)
