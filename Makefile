@@ -7,7 +7,7 @@ RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_
 	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 BIN := .venv/bin
 
-.PHONY: help demo test test-kilted test-newest test-oldest lint docs bench gpu-check wheel lock sbom clean environment compiled
+.PHONY: help demo test test-kilted test-newest test-oldest fuzz lint docs bench gpu-check wheel lock sbom clean environment compiled
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
@@ -33,6 +33,11 @@ test-newest:  ## Run the tests with the newest packages that pyproject.toml's ra
 test-oldest:  ## Run the tests with the oldest that the ranges allow, on Python 3.10 and without torch
 	@scripts/make_environment --with-tests --oldest
 	@$(RUN) OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+
+fuzz: environment  ## Feed all that reads files, messages and texts with a million broken ones: out/fuzz (FUZZ="--runs N --target NAME")
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps atheris || \
+		echo "atheris can't be installed for this Python" >&2
+	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m scripts.fuzz $(FUZZ)
 
 lint: environment  ## Run the linters, the type checks, the documentation's links and known vulnerabilities alone
 	@$(BIN)/ruff check .

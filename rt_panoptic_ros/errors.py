@@ -8,10 +8,18 @@ _OUT_OF_MEMORY = (
     "out of memory", "not enough memory", "insufficient memory", "cannot allocate memory", "can't allocate memory",
     "failed to allocate", "bad_alloc", "bad allocation", "failed to serialize proto",
 )  # fmt: skip
+_MOST_CHARACTERS = 2000  # of a sentence: the names of all of COCO's classes are some of it
 
 
 class RtPanopticError(Exception):
-    """Base of all errors of this package that carry one clear sentence for the user."""
+    """Base of all errors of this package that carry one clear sentence for the user.
+
+    It stays one line of bearable length, whatever the texts of files and messages in it hold.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        """Take the sentence."""
+        super().__init__(one_line(sentence))
 
 
 class InvalidInputError(RtPanopticError, ValueError):
@@ -42,6 +50,13 @@ def explained(error: BaseException) -> str:
         f"expected more memory to be free, got '{first_line(error)}': take smaller images or a smaller network_size, "
         "or end other programs"
     )
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that can be printed, of bearable length."""
+    if len(text) > _MOST_CHARACTERS:
+        text = f"{text[: _MOST_CHARACTERS // 2]}[...]{text[-_MOST_CHARACTERS // 2 :]}"
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def first_line(error: BaseException) -> str:

@@ -34,15 +34,35 @@ _ROOM_BYTES = 16 << 20
 _OTHERS = "other users may write there, and what is in it is run: have it belong to this one alone (chmod 700)"
 MOST_TEXT_BYTES = 1 << 20
 """Of a card, a class table, a label map, a recipe, ranges: a hundred times what the package's own have."""
+_MOST_CHARACTERS = 16 << 20  # of a YAML document whose aliases are written out
 
 
 def parse_yaml(text: str) -> Any:
     """Return what YAML says; LibYAML, where PyYAML has it, takes an eighth of the time: some 0.1 s of a model's start.
 
     Raises:
-        yaml.YAMLError: It is not YAML.
+        yaml.YAMLError: It is not YAML, or deeper or larger than any file of this package's kinds.
     """
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    try:
+        document = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        characters = _characters(document, {})
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # PyYAML's own, of what looks like a number or a date (0x_, 2026-13-01), or is deep
+        raise yaml.YAMLError(f"a value that can't be ({type(error).__name__}: {error})") from None
+    if characters > _MOST_CHARACTERS:
+        raise yaml.YAMLError("aliases that name each other too often, or themselves")
+    return document
+
+
+def _characters(value: Any, known: dict[int, int]) -> int:
+    """Return about how long a value is as text, in which what aliases name stands as often as they name it."""
+    if not isinstance(value, dict | list | tuple | set):
+        return len(value) if isinstance(value, str | bytes) else 1
+    if id(value) not in known:
+        known[id(value)] = _MOST_CHARACTERS  # met again before it is known: it holds itself
+        parts = (*value, *value.values()) if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_characters(part, known) for part in parts)
+    return known[id(value)]
 
 
 @contextmanager

@@ -216,6 +216,8 @@ class PostprocessSettings:
             InvalidInputError: An unknown name, a wrong type, or a value outside its range; nothing is changed.
         """
         known = {one.name: one for one in settings_of(PostprocessSettings)}
+        if not isinstance(values, Mapping):
+            raise InvalidInputError(f"expected settings as a table of names and values, got {values!r:.80}")
         for name in values:
             if name not in known:
                 raise InvalidInputError(

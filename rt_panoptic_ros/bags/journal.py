@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _PREFIX = struct.Struct("<QHI")  # length of the payload, the camera's number, CRC-32 of both and the payload
 _FASTEST = 1  # labels shrink a hundredfold even so
+_STRANGE = (AttributeError, KeyError, RecursionError, TypeError, ValueError)  # what a record of another form gives
 _STATE, _NOTES = "", "?"  # parts of a record beside those of the outputs: the tracker's, and what is missing
 
 
@@ -87,14 +88,11 @@ class Journal:
             self._file.seek(place)
             found = self._read()
             assert found is not None, "the journal was whole when it was opened"
-            head, _, content = found[1].partition(b"\n")
-            checksum, problem, sizes = json.loads(head)
-            rest = memoryview(content)
-            parts = {}
-            for name, length in sizes.items():
-                parts[name], rest = rest[:length], rest[length:]
-            state, notes = bytes(parts.pop(_STATE)), bytes(parts.pop(_NOTES, b"")).decode()
-            yield FrameRecord(checksum, problem, parts, state, notes)
+            try:
+                record = _frame_of(found[1])
+            except _STRANGE as error:
+                raise self._strange(error) from None
+            yield record
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +112,12 @@ class Journal:
         """Find the frames of an earlier run with the same document, or begin anew."""
         self._file.seek(0)
         if (first := self._read()) is not None:
-            begun = json.loads(first[1])
+            try:
+                begun = {**json.loads(first[1])}
+            except _STRANGE as error:
+                if not replace:
+                    raise self._strange(error) from None
+                begun = {}
             self._find_frames()
             if begun == document:
                 return
@@ -127,6 +130,12 @@ class Journal:
         self._places = []
         self._file.truncate(0)
         self._write(0, json.dumps(document).encode())
+
+    def _strange(self, error: Exception) -> InvalidInputError:
+        return InvalidInputError(
+            f"expected a journal of this program in {self._file.name}, got a whole record of another form "
+            f"({type(error).__name__}): begin anew with --force"
+        )
 
     def _find_frames(self) -> None:
         """Note where the frames lie, up to the first record that is not whole, where the file is cut off."""
@@ -160,6 +169,22 @@ class Journal:
         if _checksum(camera, packed) != checksum:
             return None
         return camera, zlib.decompress(packed) if content else b""
+
+
+def _frame_of(payload: bytes) -> FrameRecord:
+    """Return what a record's payload says.
+
+    Raises:
+        One of _STRANGE: It is of another form.
+    """
+    head, _, content = payload.partition(b"\n")
+    checksum, problem, sizes = json.loads(head)
+    rest = memoryview(content)
+    parts = {}
+    for name, length in sizes.items():
+        parts[name], rest = rest[:length], rest[length:]
+    state, notes = bytes(parts.pop(_STATE)), bytes(parts.pop(_NOTES, b"")).decode()
+    return FrameRecord(checksum, problem, parts, state, notes)
 
 
 def _checksum(camera: int, packed: bytes) -> int:

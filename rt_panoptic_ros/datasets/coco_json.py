@@ -42,7 +42,7 @@ def reading(path: Path | str, kind: str) -> Iterator[None]:
         raise InvalidInputError(
             f"expected a {kind} JSON file, got {path}, which is cut short or no JSON ({error}): export it again"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InvalidInputError(f"expected a {kind} JSON file, got {path} without or with a wrong {error}") from None
 
 

@@ -276,7 +276,7 @@ def _segment(fields: dict[str, Any], things: dict[int, int]) -> Segment:
         category_id=category_id,
         area=int(fields["area"]),
         bbox=(x, y, width, height),
-        iscrowd=int(fields.get("iscrowd", 0)),
+        iscrowd=int(bool(int(fields.get("iscrowd", 0)))),
         isthing=things.get(category_id, 0),  # a data set says which category is unknown, and where
     )
 

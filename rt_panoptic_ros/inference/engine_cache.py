@@ -139,7 +139,7 @@ def _load(path: Path, identity: EngineIdentity) -> bytes | None:
                 return plan
     except FileNotFoundError as error:
         reason = f"{error.filename} is missing"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         reason = f"it can't be read ({' '.join(str(error).split())[:120]})"
     _LOG.warning("not loading %s from the cache: %s; making it again", path, reason)
     return None

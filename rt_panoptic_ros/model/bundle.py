@@ -24,7 +24,7 @@ from rt_panoptic_ros.files import MOST_TEXT_BYTES, atomic_path, file_sha256, out
 from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
 from rt_panoptic_ros.model.class_table import ClassTable, available_class_tables, load_class_table, parse_class_table
 from rt_panoptic_ros.resources import is_file, share_directory
-from rt_panoptic_ros.settings import PostprocessSettings, plain, record_from
+from rt_panoptic_ros.settings import MAX_SIZE_MEGAPIXELS, PostprocessSettings, plain, record_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +33,8 @@ CARD = "model.yaml"
 WEIGHTS = "weights.safetensors"
 RANGES = "int8.json"
 FITS = ("stretch", "pad")
+_FLOAT = float(np.finfo(np.float32).max)
+_MOST_DIVISOR = 1024  # px, by which an input may grow
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,13 @@ class InputSpec:
         checks = {
             "color_order to be rgb or bgr": self.color_order in ("rgb", "bgr"),
             f"fit to be one of {', '.join(FITS)}": self.fit in FITS,
-            "size_divisor to be at least 1": self.size_divisor >= 1,
-            "size to be null or [height, width], both at least 1": self.size is None
-            or (len(self.size) == 2 and min(self.size) >= 1),
-            "std_rgb to be three numbers above 0": len(self.std_rgb) == 3 and min(self.std_rgb) > 0,
-            "mean_rgb to be three numbers": len(self.mean_rgb) == 3,
+            f"size_divisor to be from 1 to {_MOST_DIVISOR}": 1 <= self.size_divisor <= _MOST_DIVISOR,
+            f"size to be null or [height, width], both at least 1 and {MAX_SIZE_MEGAPIXELS} megapixels at most": (
+                self.size is None
+                or (min(self.size) >= 1 and self.size[0] * self.size[1] <= MAX_SIZE_MEGAPIXELS * 10**6)
+            ),
+            "std_rgb to be from 1e-6 to 1e6": all(1e-6 <= one <= 1e6 for one in self.std_rgb),
+            "mean_rgb to be from 0 to 255": all(0 <= one <= 255 for one in self.mean_rgb),
         }
         for expectation, holds in checks.items():
             require(holds, f"the input's {expectation}", self)
@@ -106,8 +110,10 @@ class ModelBundle:
         path = self.path / WEIGHTS
         try:
             weights: dict[str, np.ndarray] = load_file(path)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, AttributeError, LookupError, TypeError, ValueError) as error:  # NumPy's too
             raise InvalidInputError(f"expected weights in {path}, got {error}: restore the file") from None
+        other = next((name for name, value in weights.items() if value.dtype != np.float32), None)
+        require(other is None, f"float32 weights in {path}", f"others, such as {other}: import the weights again")
         return checked_weights(weights, self.layout, str(path))
 
     def load_ranges(self) -> dict[str, tuple[float, float]]:
@@ -124,8 +130,13 @@ class ModelBundle:
             document = json.loads(read_regular(path, "ranges", MOST_TEXT_BYTES))
             ranges = {str(name): (float(low), float(high)) for name, (low, high) in document["ranges"].items()}
             digest = document["weights_sha256"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InvalidInputError(f"expected ranges as JSON in {path}, got {error!r}: {remedy}") from None
+        wrong = next((name for name, (low, high) in ranges.items() if not -_FLOAT <= low <= high <= _FLOAT), None)
+        if wrong is not None:
+            raise InvalidInputError(
+                f"expected finite ranges of [lowest, highest] in {path}, got {ranges[wrong]} for {wrong}: {remedy}"
+            )
         if digest != self.weights_sha256:
             raise InvalidInputError(f"expected {path} to be of this bundle's weights, got that of others: {remedy}")
         return ranges
@@ -177,7 +188,9 @@ def read_bundle(model: Path | str) -> ModelBundle:
 def _parse_card(path: Path, document: object) -> ModelBundle:
     if not isinstance(document, dict):
         raise TypeError("it is not a table of entries")
-    classes = document["classes"]
+    classes, about = document["classes"], document.get("about", {})
+    if not isinstance(about, dict):
+        raise TypeError("about is not a table of entries")
     return ModelBundle(
         path=path,
         name=str(document["name"]),
@@ -186,7 +199,7 @@ def _parse_card(path: Path, document: object) -> ModelBundle:
         input=record_from(InputSpec, document["input"], "input"),
         settings=PostprocessSettings().replaced(document["postprocess"]),
         weights_sha256=str(document["weights_sha256"]),
-        about=dict(document.get("about", {})),
+        about=about,
     )
 
 

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import io
-import pickle
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,9 +40,7 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         saved = dict(state["recipe"])
-    except (
-        pickle.UnpicklingError, struct.error, RuntimeError, LookupError, EOFError, ValueError, TypeError
-    ) as error:  # fmt: skip
+    except Exception as error:  # of torch, pickle and zip files, of many kinds
         raise InvalidInputError(
             f"expected a checkpoint of `rt-panoptic train` in {path}, got one that can't be read "
             f"({first_line(error)}): restore it, or start again in another folder"
