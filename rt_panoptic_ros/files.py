@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import errno
+import fcntl
 import functools
 import hashlib
 import logging
@@ -13,6 +16,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,6 +25,7 @@ import cv2
 import yaml
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.progress import report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +40,8 @@ _OTHERS = "other users may write there, and what is in it is run: have it belong
 MOST_TEXT_BYTES = 1 << 20
 """Of a card, a class table, a label map, a recipe, ranges: a hundred times what the package's own have."""
 _MOST_CHARACTERS = 16 << 20  # of a YAML document whose aliases are written out
+_PART = ".part-"  # in the names of files that are being written
+_WAIT_PERIOD_S = 0.1
 
 
 def parse_yaml(text: str) -> Any:
@@ -112,19 +119,85 @@ def read_yaml(path: Path, kind: str) -> Any:
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside `target`; on success it is synced and renamed to `target`, else removed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:32]}.", suffix=target.suffix)
-    os.close(handle)
+    """Give a temporary path beside `target`; on success it is renamed to `target`, else removed.
+
+    When this returns, `target` is there even if the power fails now; until then it is what it was before. What killed
+    processes left in the folder is removed.
+    """
+    make_folder(target.parent)
+    _remove_leftovers(target.parent)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:32]}{_PART}", suffix=target.suffix)
     temporary = Path(name)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # as long as this process lives
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         temporary.chmod(0o644)
         temporary.replace(target)
+        sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+@functools.cache  # once for each folder: one may hold many files
+def _remove_leftovers(folder: Path) -> None:
+    for path in folder.glob(f".*{_PART}*"):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # its writer was quicker
+            if _try_lock(file.fileno()):
+                path.unlink()
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or the names in a folder, outlast a power loss."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():  # some network file systems have it for files alone
+            raise
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, so that they outlast a power loss."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
+
+
+@contextmanager
+def file_lock(path: Path, waiting: str) -> Iterator[None]:
+    """Hold the lock that a file stands for, among processes; the kernel frees a killed one's.
+
+    Args:
+        path: The file; its folder is made.
+        waiting: What `progress` tells, and the log, while another process holds it.
+
+    Raises:
+        OSError: The file can't be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not _try_lock(handle):
+            _LOG.info("%s", waiting)
+            while not _try_lock(handle):
+                report(waiting)
+                time.sleep(_WAIT_PERIOD_S)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

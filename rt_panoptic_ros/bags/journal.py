@@ -3,7 +3,8 @@
 """The journal of a bag's run: what each frame gave, on disk as soon as it is known, so that a killed run can go on.
 
 A file of records, each with its length and checksum. The first tells what the result depends on; those behind it are
-frames. What was cut off in the middle of a record is cut off there when the journal is opened again.
+frames. What was cut off in the middle of a record is cut off there when the journal is opened again. A power loss costs
+the frames of the last seconds, which are labelled again.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import fcntl
 import json
 import os
 import struct
+import time
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.files import make_folder, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 _PREFIX = struct.Struct("<QHI")  # length of the payload, the camera's number, CRC-32 of both and the payload
 _FASTEST = 1  # labels shrink a hundredfold even so
 _STRANGE = (AttributeError, KeyError, RecursionError, TypeError, ValueError)  # what a record of another form gives
+_SYNC_PERIOD_S = 5.0
 _STATE, _NOTES = "", "?"  # parts of a record beside those of the outputs: the tracker's, and what is missing
 
 
@@ -59,8 +63,10 @@ class Journal:
         Raises:
             InvalidInputError: Another process has it open, or it has frames of another run.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._file = path.open("a+b")  # reads anywhere, and writes at the end alone
+        sync(path.parent)
+        self._synced_s = time.monotonic()
         self._places: list[list[int]] = []  # of each camera's frames
         try:
             self._lock(path)
@@ -155,6 +161,9 @@ class Journal:
         place = self._file.seek(0, os.SEEK_END)
         self._file.write(_PREFIX.pack(len(packed), camera, _checksum(camera, packed)) + packed)
         self._file.flush()
+        if time.monotonic() - self._synced_s > _SYNC_PERIOD_S:
+            os.fdatasync(self._file.fileno())
+            self._synced_s = time.monotonic()
         return place
 
     def _read(self, *, content: bool = True) -> tuple[int, bytes] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,20 +18,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 
 from rt_panoptic_ros.errors import InvalidInputError, require
-from rt_panoptic_ros.files import MOST_TEXT_BYTES, atomic_path, file_sha256, output_path, read_regular, read_yaml
+from rt_panoptic_ros.files import MOST_TEXT_BYTES, output_path, read_regular, read_yaml, sync
 from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
 from rt_panoptic_ros.model.class_table import ClassTable, available_class_tables, load_class_table, parse_class_table
 from rt_panoptic_ros.resources import is_file, share_directory
 from rt_panoptic_ros.settings import MAX_SIZE_MEGAPIXELS, PostprocessSettings, plain, record_from
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+_LOG = logging.getLogger(__name__)
 
 CARD = "model.yaml"
 WEIGHTS = "weights.safetensors"
+_NEXT_WEIGHTS = "weights.next.safetensors"  # until the card is theirs
 RANGES = "int8.json"
 FITS = ("stretch", "pad")
 _FLOAT = float(np.finfo(np.float32).max)
@@ -106,11 +110,10 @@ class ModelBundle:
         Raises:
             InvalidInputError: The file is missing, damaged, not the card's, or of another layout.
         """
-        self.verify_weights()
-        path = self.path / WEIGHTS
+        path, content = self.path / WEIGHTS, self._verified_weights()
         try:
-            weights: dict[str, np.ndarray] = load_file(path)
-        except (OSError, SafetensorError, AttributeError, LookupError, TypeError, ValueError) as error:  # NumPy's too
+            weights: dict[str, np.ndarray] = load(content)
+        except (SafetensorError, AttributeError, LookupError, TypeError, ValueError) as error:  # NumPy's too
             raise InvalidInputError(f"expected weights in {path}, got {error}: restore the file") from None
         other = next((name for name, value in weights.items() if value.dtype != np.float32), None)
         require(other is None, f"float32 weights in {path}", f"others, such as {other}: import the weights again")
@@ -129,7 +132,9 @@ class ModelBundle:
         try:
             document = json.loads(read_regular(path, "ranges", MOST_TEXT_BYTES))
             ranges = {str(name): (float(low), float(high)) for name, (low, high) in document["ranges"].items()}
-            digest = document["weights_sha256"]
+            digest, own_digest = document["weights_sha256"], document.pop("ranges_sha256", "")
+            if (own_digest or len(document) != 3) and own_digest != _ranges_digest(ranges):
+                raise ValueError("numbers that are not those of its digest")
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InvalidInputError(f"expected ranges as JSON in {path}, got {error!r}: {remedy}") from None
         wrong = next((name for name, (low, high) in ranges.items() if not -_FLOAT <= low <= high <= _FLOAT), None)
@@ -139,6 +144,8 @@ class ModelBundle:
             )
         if digest != self.weights_sha256:
             raise InvalidInputError(f"expected {path} to be of this bundle's weights, got that of others: {remedy}")
+        if not own_digest:
+            _LOG.warning("%s has no digest, as version 0.1 wrote it, so damage would go unnoticed: %s", path, remedy)
         return ranges
 
     def verify_weights(self) -> None:
@@ -147,16 +154,25 @@ class ModelBundle:
         Raises:
             InvalidInputError: The file is missing, damaged or was exchanged.
         """
-        path = self.path / WEIGHTS
-        try:
-            digest = file_sha256(path)
-        except OSError as error:
-            raise InvalidInputError(f"expected weights in {path}, got {error}: restore the file") from None
-        if digest != self.weights_sha256:
-            raise InvalidInputError(
-                f"expected {path} to have the SHA-256 of its card ({self.weights_sha256[:12]}...), got "
-                f"{digest[:12]}...: the file is damaged or was exchanged, restore it or import the weights again"
-            )
+        self._verified_weights()
+
+    def _verified_weights(self) -> bytes:
+        """Return what is in the weights' file, read once, so that what was verified is what is used."""
+        path, found = self.path / WEIGHTS, ""
+        for file in (path, self.path / _NEXT_WEIGHTS):  # a writer was ended before its last step
+            try:
+                content = file.read_bytes()
+            except OSError as error:
+                found = found or str(error)
+                continue
+            digest = hashlib.sha256(content).hexdigest()
+            if digest == self.weights_sha256:
+                return content
+            found = found or f"{digest[:12]}..., so the file is damaged or was exchanged"
+        raise InvalidInputError(
+            f"expected weights in {path} with the SHA-256 of the card ({self.weights_sha256[:12]}...), got {found}: "
+            "restore the file or import the weights again"
+        )
 
 
 def read_bundle(model: Path | str) -> ModelBundle:
@@ -213,18 +229,19 @@ def write_bundle(
     settings: PostprocessSettings,
     about: Mapping[str, Any],
 ) -> ModelBundle:
-    """Write a bundle into folder `path` (weights first, then the card) and return it read back.
+    """Write a bundle into folder `path` and return it read back; one that was there is whole until the new one is.
 
     Raises:
         InvalidInputError: `weights` don't have the network's layout; nothing is written.
+        UnavailableError: A file can't be written; a bundle that was there is intact.
     """
     layout = state_dict_layout(network, len(classes), len(classes.thing_ids))
     checked = checked_weights(weights, layout, "the given weights")
     # safetensors writes an array's memory as it lies, whatever its strides say.
     checked = {name: np.ascontiguousarray(value) for name, value in checked.items()}
-    with atomic_path(path / WEIGHTS) as temporary:
-        save_file(checked, temporary)
-        digest = file_sha256(temporary)
+    content = save(checked)
+    with output_path(path / _NEXT_WEIGHTS) as temporary:
+        temporary.write_bytes(content)
     shipped = classes.name in available_class_tables() and load_class_table(classes.name) == classes
     _write_card(
         path,
@@ -234,10 +251,12 @@ def write_bundle(
             "classes": classes.name if shipped else classes.to_document(),
             "input": plain(spec),
             "postprocess": settings.flat(),
-            "weights_sha256": digest,
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
             "about": dict(about),
         },
     )
+    (path / _NEXT_WEIGHTS).replace(path / WEIGHTS)
+    sync(path)
     return read_bundle(path)
 
 
@@ -270,10 +289,19 @@ def write_ranges(bundle: ModelBundle, ranges: Mapping[str, tuple[float, float]],
         UnavailableError: The file can't be written.
     """
     path = bundle.path / RANGES
-    document = {"origin": origin, "weights_sha256": bundle.weights_sha256, "ranges": dict(ranges)}
+    document = {
+        "origin": origin,
+        "weights_sha256": bundle.weights_sha256,
+        "ranges_sha256": _ranges_digest(ranges),
+        "ranges": dict(ranges),
+    }
     with output_path(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _ranges_digest(ranges: Mapping[str, Sequence[float]]) -> str:
+    return hashlib.sha256(json.dumps(ranges).encode()).hexdigest()
 
 
 def checked_weights(

@@ -13,6 +13,7 @@ import torch
 
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.files import output_path
+from rt_panoptic_ros.network.torch_files import load_torch
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -38,7 +39,7 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
     if not path.is_file():
         raise InvalidInputError(f"expected a checkpoint to resume from at {path}, found none: start without --resume")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_torch(path)
         saved = dict(state["recipe"])
     except Exception as error:  # of torch, pickle and zip files, of many kinds
         raise InvalidInputError(
