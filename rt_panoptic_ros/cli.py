@@ -10,7 +10,18 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from rt_panoptic_ros.commands import backends, bags, benchmarks, bundles, doctor, gpu_check, labelling, learning, view
+from rt_panoptic_ros.commands import (
+    backends,
+    bags,
+    benchmarks,
+    bundles,
+    doctor,
+    gpu_check,
+    labelling,
+    learning,
+    soak,
+    view,
+)
 from rt_panoptic_ros.errors import RtPanopticError
 
 if TYPE_CHECKING:
@@ -52,6 +63,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="rt-panoptic", description="Real-time panoptic segmentation from dense detections."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (labelling, bags, view, learning, bundles, backends, benchmarks, gpu_check, doctor):
+    for group in (labelling, bags, view, learning, bundles, backends, benchmarks, gpu_check, doctor, soak):
         group.add_commands(commands)
     return parser

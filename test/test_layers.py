@@ -50,9 +50,10 @@ KNOWS = {
     "ros/tools": "drawing errors files frames model records resources ros ros/node settings viewing",
     "ros/doctor": "errors frames resources ros ros/node settings",
     "ros/benchmark": "benchmark errors files frames inference model pipeline records ros ros/node ros/tools settings",
+    "ros/soak": "errors files frames model ros ros/benchmark ros/node settings",
     "commands": "bags benchmark datasets detectors drawing errors evaluation files frames inference labeller model "
-    "network panoptic pipeline progress records resources ros ros/benchmark ros/doctor ros/tools settings training "
-    "viewing",
+    "network panoptic pipeline progress records resources ros ros/benchmark ros/doctor ros/soak ros/tools settings "
+    "training viewing",
     "cli": "commands errors",
     "__main__": "cli",
     "__init__": "",
@@ -63,7 +64,7 @@ OUTSIDE = {
     ("rclpy", "sensor_msgs", "std_msgs", "std_srvs", "diagnostic_msgs", "lifecycle_msgs", "builtin_interfaces",
      "rcl_interfaces", "launch", "launch_ros", "tf2_ros", "vision_msgs",
      "rt_panoptic_ros.msg"):
-        ("ros", "ros/node", "ros/tools", "ros/doctor", "ros/benchmark"),
+        ("ros", "ros/node", "ros/tools", "ros/doctor", "ros/benchmark", "ros/soak"),
     ("mcap", "rosbags"): ("bags",),
     ("rerun",): ("viewing",),
     ("torch",): ("network", "training"),

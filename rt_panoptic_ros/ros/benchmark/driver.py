@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
+    from rclpy.time import Time
 
     from rt_panoptic_ros.ros.processes import Process
 
@@ -205,8 +206,7 @@ class FrameDriver:
             return None
         image = next(self._images)
         stamp = self._node.get_clock().now()
-        _STAMP.pack_into(image, _STAMP_PLACE, *stamp.seconds_nanoseconds())
-        publisher.publish(bytes(image))
+        publisher.publish(stamped(image, stamp))
         return int(stamp.nanoseconds)
 
     def _on_output(self, camera: Camera, matcher: StampMatcher, output: str, message: Any) -> None:
@@ -220,6 +220,12 @@ class FrameDriver:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.diagnostics = {item.key: item.value for item in message.status[0].values}
+
+
+def stamped(image: bytearray, stamp: Time) -> bytes:
+    """Return a serialised image with another stamp, which is also written into `image`."""
+    _STAMP.pack_into(image, _STAMP_PLACE, *stamp.seconds_nanoseconds())
+    return bytes(image)
 
 
 @contextmanager

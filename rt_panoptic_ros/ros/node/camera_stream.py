@@ -18,7 +18,7 @@ from rt_panoptic_ros.errors import InvalidInputError, explained, first_line
 from rt_panoptic_ros.frames.message_layout import stamp_ns
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, find_obstacle
-from rt_panoptic_ros.ros.node.camera_subscription import Gate, subscribe_noticing_loss
+from rt_panoptic_ros.ros.node.camera_subscription import Gate, forget_gone, subscribe_noticing_loss
 from rt_panoptic_ros.ros.node.depth_input import DepthInput
 from rt_panoptic_ros.ros.node.diagnostics import CameraHealth, CameraWatch
 from rt_panoptic_ros.ros.node.node_settings import beside
@@ -154,8 +154,8 @@ class CameraStream:
 
     def destroy(self) -> None:
         """Take the outputs away, and what else ROS holds for it; not while it is subscribed."""
-        self.gate.destroy()
         self.outputs.destroy()
+        self.gate.destroy()
 
     def receive(self, msg: Image | CompressedImage) -> None:
         """Have an image wait that the executor fetched, or a newer one that the middleware holds by now.
@@ -245,6 +245,7 @@ class CameraStream:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+            forget_gone(self.gate)
 
     def _fetch(self) -> Image | CompressedImage | None:
         subscription, newest = self._subscription, None

@@ -74,6 +74,15 @@ class Gate(ReentrantCallbackGroup):
         """Take away what opens it; called by any thread."""
         self._node.destroy_timer(self._timer)
         self._node.destroy_guard_condition(self._guard)
+        forget_gone(self._node.default_callback_group)
+
+
+def forget_gone(group: CallbackGroup) -> None:
+    """Take out of a group, after something was destroyed, what is gone: rclpy keeps a weak reference to it for ever.
+
+    What the executor still holds at the moment is taken out the next time.
+    """
+    group.entities.difference_update([entity for entity in tuple(group.entities) if entity() is None])
 
 
 def subscribe_noticing_loss(

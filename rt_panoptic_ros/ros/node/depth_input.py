@@ -27,6 +27,7 @@ from rt_panoptic_ros.geometry.located import LocatedFrame, MisalignedError
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import camera_info_to_msg
 from rt_panoptic_ros.ros.endpoints import Endpoint, why_apart
+from rt_panoptic_ros.ros.node.camera_subscription import forget_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -117,6 +118,7 @@ class DepthInput:
                 self._node.get_logger().info(f"receiving {name} from {self.topics[name]}")
             elif name not in needed and name in self._subscriptions:
                 self._node.destroy_subscription(self._subscriptions.pop(name))
+                forget_gone(self._node.default_callback_group)
                 self._forget(name)
 
     def wanted(self) -> dict[str, tuple[str, int]]:

@@ -72,6 +72,7 @@ class DepthOutputs:
         self._target.when_there(turn.stream.name, turn.header, then)
 
     def close(self) -> None:
-        """Stop listening to transforms."""
+        """Stop listening to transforms, and free the messages."""
         if self._target is not None:
             self._target.close()
+        self._points, self._filtered = PointCloud2(), Image()

@@ -8,6 +8,7 @@ and message are the worst of all. A warning is an error once it has kept all res
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -247,6 +248,7 @@ def diagnostic_array(
             "fallback": health.fallback,
             "cameras": str(len(cameras)),
             "callbacks failed": str(health.callback_errors),
+            "Python blocks": str(sys.getallocatedblocks()),  # pieces of memory in use: what leaks, grows for ever
             "rate (Hz)": f"{rate_hz:.2f}",
             **_frames_and_times(totals, health.stages.percentiles()),
         },

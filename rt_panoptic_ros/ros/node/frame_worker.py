@@ -91,6 +91,7 @@ class FrameWorker(Generic[Item]):
         with self._changed:
             waiting = list(self._waiting.values())
             self._waiting.clear()
+            self._turns.clear()  # else it would keep slots, and all that they hold, that nobody uses any more
         return waiting
 
     def stop(self, timeout_s: float | None = None) -> bool:

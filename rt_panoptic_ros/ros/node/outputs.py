@@ -98,9 +98,11 @@ class PanopticOutputs:
         self.publish_message(name, image_to_msg(pixels, OUTPUTS[name].encoding, header, self._images[name]))
 
     def destroy(self) -> None:
-        """Take the topics away."""
+        """Take the topics away, and free the messages: the streams that hold all of it stand in circles for long."""
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+        self._images.clear()
 
 
 class ModelTopics:

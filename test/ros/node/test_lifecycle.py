@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -230,3 +232,37 @@ def test_other_programs_end_with_the_error_in_the_log(graph, capfd):
     assert isinstance(failure, ZeroDivisionError)
     assert ended
     assert "ending, since a callback failed" in "".join(capfd.readouterr())
+
+
+def test_what_was_acquired_before_is_freed(graph, fake_node):
+    """Else a robot's node that is configured and cleaned up again and again, or idle in between, grows for ever."""
+    node = fake_node()
+    camera, gone, groups = Camera(graph, ("semantic",)), [], []
+    for _ in range(4):
+        activated(node)
+        (stream,) = node.streams
+        camera.connected().send(picture(5))
+        camera.await_outputs(1)
+        gone.append([weakref.ref(stream), *map(weakref.ref, stream.outputs._publishers.values())])
+        del stream
+        camera.received["semantic"].clear()
+        assert node.trigger_deactivate() == SUCCESS
+        assert node.trigger_cleanup() == SUCCESS
+        graph.spin_until(lambda: not camera.publisher.get_subscription_count(), "for the node to unsubscribe")
+        groups.append(len(node.default_callback_group.entities))
+        gc.collect()  # a stream stands in a circle with its gate
+    before = [ref() for refs in gone[:-1] for ref in refs]  # the executor may still hold what it waited for last
+    assert before == [None] * len(before)
+    assert groups[1] == groups[2] == groups[3]
+
+
+def test_a_stream_that_is_subscribed_anew_keeps_nothing_of_before(graph, fake_node):
+    node = activated(fake_node(lazy=False))
+    (stream,) = node.streams
+    entities = []
+    for _ in range(4):
+        graph.spin_until(lambda: stream.subscribed, "for it to subscribe")
+        entities.append(len(stream.gate.entities))
+        assert node.trigger_deactivate() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+    assert entities[1:] == entities[:1] * 3
