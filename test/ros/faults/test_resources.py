@@ -60,10 +60,12 @@ class Robot:
         self.graph.spin_until(answer.done, "for the transition")
         return answer.result().success
 
-    def unload(self, network_size):
-        """Have the next configure load the network for one size."""
+    def unload(self):
         for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
             assert self.change(transition)
+
+    def set_size(self, network_size):
+        """Have the next configure load the network for one size."""
         value = Parameter("network_size", value=network_size).to_parameter_msg()
         request = SetParameters.Request(parameters=[value])
         answer = call(self.graph, self.camera.node, SetParameters, "/panoptic_node/set_parameters", request)
@@ -143,8 +145,8 @@ def test_a_full_log(robot, recovery):
 
 @pytest.mark.fault("memory is short for a larger image", "that frame is refused with one sentence; others are labelled")
 def test_an_image_that_needs_more_memory_than_there_is(robot, recovery):
-    with robot.short_of_memory(48 << 20):
-        robot.camera.send(picture(1, (1024, 1024)))
+    with robot.short_of_memory(32 << 20):
+        robot.camera.send(picture(1, (512, 512)))
         robot.camera.await_report(lambda status: "frames refused: expected more memory to be free" in status.message)
         with recovery("result"):
             robot.labelling.label(picture(2))
@@ -179,7 +181,8 @@ def test_a_model_that_is_replaced(robot, recovery, small_network):
     weights = robot.model / "weights.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1])
-    robot.unload("32x64")
+    robot.unload()
+    robot.set_size("32x64")
     assert not robot.change(Transition.TRANSITION_CONFIGURE)
     with recovery("ERROR"):
         robot.camera.await_report(lambda status: failing(status, "to have the SHA-256 of its card"))
@@ -194,13 +197,15 @@ def test_a_model_that_is_replaced(robot, recovery, small_network):
     "memory is short while loading", "configure fails with one sentence; it succeeds once there is enough"
 )
 def test_a_model_that_needs_more_memory_than_there_is(robot, recovery):
-    robot.unload("1024x1024")
-    with robot.short_of_memory(48 << 20):
+    robot.unload()
+    robot.set_size("512x512")
+    with robot.short_of_memory(32 << 20):
         assert not robot.change(Transition.TRANSITION_CONFIGURE)
         with recovery("ERROR"):
             robot.camera.await_report(
                 lambda status: failing(status, "cannot configure: expected more memory to be free")
             )
+    robot.set_size("32x64")
     assert robot.change(Transition.TRANSITION_CONFIGURE)
     assert robot.change(Transition.TRANSITION_ACTIVATE)
     with recovery("result"):
