@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults of what surrounds the node's process, started as its users start it: disks, memory, the model's folder.
 
-All but the hang befall one process, one after the other.
+They befall one process, one after the other.
 """
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import subprocess
@@ -23,9 +22,6 @@ from rclpy.parameter import Parameter
 
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.model.untrained import make_untrained_bundle
-from rt_panoptic_ros.ros.node.watchdog import RESTART
-
-BROKEN = Path(__file__).parent / "broken"
 
 
 def failing(status, words):
@@ -210,31 +206,3 @@ def test_a_model_that_needs_more_memory_than_there_is(robot, recovery):
     assert robot.change(Transition.TRANSITION_ACTIVATE)
     with recovery("result"):
         robot.labelling.label(picture(6))
-
-
-@pytest.fixture
-def broken(programs):
-    programs.environment["PYTHONPATH"] = os.pathsep.join([str(BROKEN), programs.environment["PYTHONPATH"]])
-    return programs
-
-
-@pytest.mark.fault(
-    "backend hangs", "ERROR with stage and seconds; after watchdog_s the process ends with status 75; a new one labels"
-)
-def test_a_hung_backend_ends_the_process_and_a_new_one_labels(graph, broken, small_bundle, recovery):
-    camera = Camera(graph)
-    for run in range(2):
-        process = broken.start(
-            "panoptic_node", model=small_bundle.path, network_size="32x64", image_reliability="reliable", watchdog_s=2.0
-        )
-        labelling = Labelling(graph, None, camera.connected())
-        labelling.label(picture(1))
-        if run == 0:
-            camera.send(picture(255))
-            with recovery("ERROR"):
-                camera.await_report(lambda status: failing(status, "s in the stage network of an image of /image"))
-            assert broken.wait("panoptic_node") == RESTART
-            log = broken.log("panoptic_node")
-            assert "this process ends with status 75" in log
-            assert "_hang_at_white" in log  # where it is
-    assert process.poll() is None
