@@ -7,6 +7,7 @@ import importlib.util
 _OUT_OF_MEMORY = (
     "out of memory", "not enough memory", "insufficient memory", "cannot allocate memory", "can't allocate memory",
     "failed to allocate", "bad_alloc", "bad allocation", "failed to serialize proto",
+    "can't start new thread",
 )  # fmt: skip
 _MOST_CHARACTERS = 2000  # of a sentence: the names of all of COCO's classes are some of it
 
