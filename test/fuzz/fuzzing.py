@@ -226,7 +226,7 @@ def _changed_document(data: bytes, draw: random.Random) -> bytes | None:
     """Return an input with one change of its document, be it all of it or its first line; None where it has none."""
     try:
         return _with_other_value(data, draw)
-    except (ValueError, TypeError, RecursionError):  # a document that can't be one of JSON, or is too deep to be copied
+    except (ArithmeticError, RecursionError, TypeError, ValueError):  # numbers or depths that can't be written
         return None
 
 
