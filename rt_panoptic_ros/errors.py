@@ -6,7 +6,7 @@ import importlib.util
 
 _OUT_OF_MEMORY = (
     "out of memory", "not enough memory", "insufficient memory", "cannot allocate memory", "can't allocate memory",
-    "failed to allocate", "bad_alloc", "bad allocation",
+    "failed to allocate", "bad_alloc", "bad allocation", "failed to serialize proto",
 )  # fmt: skip
 
 

@@ -242,6 +242,14 @@ class Programs:
                 process.wait()
 
 
+@pytest.fixture(scope="module")
+def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """Processes that a module's tests share."""
+    programs = Programs(tmp_path_factory.mktemp("programs"))
+    yield programs
+    programs.close()
+
+
 def _participants() -> int:
     """Count the sockets of this process on its domain's ports: each of the middleware's participants has some."""
     first = 7400 + 250 * int(os.environ["ROS_DOMAIN_ID"])
