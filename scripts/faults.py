@@ -90,7 +90,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="page with a place for the table, which is put there")
     arguments = parser.parse_args()
     measured = _Measured()
-    status = pytest.main(["-q", "-p", "no:cacheprovider", str(_FOLDER)], [measured])
+    status = pytest.main(["-q", "-m", "fault", "-p", "no:cacheprovider", str(_FOLDER)], [measured])
     if status != pytest.ExitCode.OK:
         return int(status)
     table = fault_table(declared_faults(), measured.recoveries)

@@ -122,7 +122,8 @@ def _run(node: RunnableNode, finished: threading.Event) -> int:
         # The main thread only waits, so that Python can run signal handlers, which it does in this thread alone.
         finished.wait()
         stop.set()
-        executor.wake()
+        if spinner.is_alive():  # else the executor may be shut down
+            executor.create_task(lambda: None)  # wakes it
         spinner.join()
     finally:
         executor.shutdown()

@@ -116,7 +116,7 @@ class NodeHealth:
             (bool(self.problem), _ERROR, self.problem),
             *([(True, failing.level, failing.message)] if failing else []),
             (
-                self.shared_name_s > 0, _ERROR if self.shared_name_s > _LEASE_S else _WARN,
+                self.shared_name_s > 0 and worst.level != _ERROR, _ERROR if self.shared_name_s > _LEASE_S else _WARN,
                 "another node has this one's name, so that either gets what is meant for one, or one was killed less "
                 f"than {_LEASE_S:.0f} s ago: give each a name of its own (-r __node:=NAME)",
             ),
