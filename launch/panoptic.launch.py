@@ -33,6 +33,7 @@ GENERAL = {
     ),
     "node_name": ("panoptic_node", "Name of the node; its outputs are under it."),
     "namespace": ("", "Namespace of the node."),
+    "enclave": ("", "SROS 2 enclave of the node, such as /panoptic/node (docs/security.md); empty for none."),
     "params_file": ("", "YAML file of the node's parameters, such as config/panoptic.yaml; empty for none."),
     "log_level": ("info", "Least severe messages that are logged: debug, info, warn, error or fatal."),
 }
@@ -77,6 +78,7 @@ def _node(context: LaunchContext) -> list[LifecycleNode]:
     given = context.launch_configurations
     topics = {name: given[f"{name}_topic"] or beside(given["image_topic"], name) for name in ("camera_info", "depth")}
     again = Respawn(**{one.name: one.parsed(given[one.name]) for one in settings_of(Respawn) if given[one.name]})
+    enclave = ["--enclave", given["enclave"]] if given["enclave"] else []
     parameters = {name: SETTINGS[name].parsed(given[name]) for name in SETTINGS if given[name]}
     return [
         LifecycleNode(
@@ -86,7 +88,7 @@ def _node(context: LaunchContext) -> list[LifecycleNode]:
             namespace=given["namespace"],
             parameters=[*([given["params_file"]] if given["params_file"] else []), parameters],
             remappings=[("image", given["image_topic"]), *topics.items()],
-            arguments=["--ros-args", "--log-level", given["log_level"]],
+            arguments=["--ros-args", "--log-level", given["log_level"], *enclave],
             respawn=again.respawn,
             respawn_delay=again.respawn_delay,
             output="screen",

@@ -11,10 +11,11 @@ import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import cv2
 import yaml
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _ROOM_BYTES = 16 << 20
 """What a process should find room for in a cache: for all kernels many times over."""
+_OTHERS = "other users may write there, and what is in it is run: have it belong to this one alone (chmod 700)"
+MOST_TEXT_BYTES = 1 << 20
+"""Of a card, a class table, a label map, a recipe, ranges: a hundred times what the package's own have."""
 
 
 def parse_yaml(text: str) -> Any:
@@ -41,14 +45,47 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
+@contextmanager
+def open_regular(path: Path, kind: str) -> Iterator[BinaryIO]:
+    """Open a regular file to be read, and nothing whose opening or reading may never end, as a pipe's or a device's.
+
+    Raises:
+        InvalidInputError: It is something else; `kind` is what it should be, for the message.
+        OSError: It can't be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        found = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
+        raise InvalidInputError(f"expected {kind} in a regular file, got {path}, which is {found}: check the path")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def read_regular(path: Path, kind: str, most_bytes: int) -> bytes:
+    """Return what is in a file that a user named, if it is a regular one of at most `most_bytes`.
+
+    Raises:
+        InvalidInputError: It is something else, or larger; `kind` is what it should be, for the message.
+        OSError: It can't be read.
+    """
+    with open_regular(path, kind) as file:
+        content = file.read(most_bytes + 1)  # not by its size, which may grow
+    if len(content) > most_bytes:
+        raise InvalidInputError(f"expected {kind} of at most {most_bytes:,} bytes, got {path}, which is larger")
+    return content
+
+
 def read_yaml(path: Path, kind: str) -> Any:
     """Return what is in a YAML file; `kind` is what it should be, for the message, such as "a recipe".
 
     Raises:
-        InvalidInputError: It is not YAML.
+        InvalidInputError: It is not YAML, no regular file, or larger than `MOST_TEXT_BYTES`.
+        OSError: It can't be read.
     """
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        return parse_yaml(read_regular(path, kind, MOST_TEXT_BYTES).decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"expected {kind} as YAML in {path}, got {' '.join(str(error).split())}") from None
 
@@ -135,8 +172,13 @@ def plain_name(name: str) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    """Return the hexadecimal SHA-256 of a file's bytes.
+
+    Raises:
+        InvalidInputError: It is no regular file.
+        OSError: It can't be read.
+    """
+    with open_regular(path, "content") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
@@ -167,12 +209,30 @@ def _default_cache() -> Path:
 
 
 def cache_directory() -> Path:
-    """Return this package's folder in `user_cache`."""
-    return user_cache() / "rt_panoptic_ros"
+    """Return this package's folder in `user_cache`, or where others could write there one of this process."""
+    folder = user_cache() / "rt_panoptic_ros"
+    return folder if is_private(folder) else _instead_of(folder)
+
+
+def is_private(folder: Path) -> bool:
+    """Make a cache's folder for this user alone; return whether nobody but root can have written what is in it."""
+    with suppress(OSError):  # then nothing is there to be believed
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        return found.st_uid in (os.geteuid(), 0) and not found.st_mode & stat.S_IWOTH
+    return True
+
+
+@functools.cache
+def _instead_of(folder: Path) -> Path:
+    _LOG.warning("the cache %s is not used, as %s: every start makes graphs and engines again", folder, _OTHERS)
+    return process_folder("own-cache")
 
 
 def why_unwritable(folder: Path) -> str | None:
     """Return what hinders files of some megabytes in `folder`, which is made where it is missing; None for nothing."""
+    if not is_private(folder):
+        return _OTHERS
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -189,7 +249,7 @@ def process_folder(name: str) -> Path:
         UnavailableError: No temporary folder can be written.
     """
     folder = _process_folder() / name
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 

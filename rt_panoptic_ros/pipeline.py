@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict
 from contextlib import contextmanager
@@ -48,7 +49,8 @@ _NETWORKS_KEPT = 4
 """Input sizes that stay loaded at once, for cameras or folders of images of mixed sizes."""
 
 _GEOMETRIES_KEPT = 8
-"""Image geometries of one input size whose buffers stay at once."""
+"""Image geometries of one input size whose buffers stay at once, if they have no more than:"""
+_PIXELS_KEPT = 64 * 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,10 @@ class _LoadedNetwork:
     def buffers(self, geometry: ImageGeometry) -> _Buffers:
         """Return what is kept for a geometry."""
         if geometry not in self._kept:
-            if len(self._kept) == _GEOMETRIES_KEPT:
+            sizes = [math.prod(other.camera_size) for other in (*self._kept, geometry)]
+            while self._kept and (len(sizes) > _GEOMETRIES_KEPT or sum(sizes) > _PIXELS_KEPT):
                 self._kept.popitem(last=False)
+                del sizes[0]
             capturable = True if isinstance(self.backend, CapturableBackend) else None
             postprocessor = Postprocessor(self.dense, self._thing_ids, geometry, capturable=capturable)
             self._kept[geometry] = _Buffers(postprocessor, FrameGraph(self.backend.device))

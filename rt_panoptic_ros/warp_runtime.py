@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import warp as wp
 
 from rt_panoptic_ros.errors import UnavailableError
-from rt_panoptic_ros.files import process_folder, user_cache, why_unwritable
+from rt_panoptic_ros.files import is_private, process_folder, user_cache, why_unwritable
 from rt_panoptic_ros.progress import report
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _temporary_cache(cache: Path, reason: str) -> Path:
             f"expected room for compiled kernels in {cache} or {folder}, got: {reason}; {reason_there}: set "
             "WARP_CACHE_PATH or TMPDIR to a folder that has room"
         )
-    for place, _, names in os.walk(cache):
+    for place, _, names in os.walk(cache) if is_private(cache) else ():
         (folder / Path(place).relative_to(cache)).mkdir(exist_ok=True)
         for name in names:
             (folder / Path(place, name).relative_to(cache)).symlink_to(Path(place, name))

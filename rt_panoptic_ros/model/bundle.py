@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from rt_panoptic_ros.errors import InvalidInputError, require
-from rt_panoptic_ros.files import atomic_path, file_sha256, output_path, parse_yaml
+from rt_panoptic_ros.files import MOST_TEXT_BYTES, atomic_path, file_sha256, output_path, read_regular, read_yaml
 from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
 from rt_panoptic_ros.model.class_table import ClassTable, available_class_tables, load_class_table, parse_class_table
-from rt_panoptic_ros.resources import share_directory
+from rt_panoptic_ros.resources import is_file, share_directory
 from rt_panoptic_ros.settings import PostprocessSettings, plain, record_from
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class ModelBundle:
         if not path.is_file():
             raise InvalidInputError(f"expected the ranges for precision int8 in {path}, found none: {remedy}")
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(read_regular(path, "ranges", MOST_TEXT_BYTES))
             ranges = {str(name): (float(low), float(high)) for name, (low, high) in document["ranges"].items()}
             digest = document["weights_sha256"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -155,9 +155,9 @@ def read_bundle(model: Path | str) -> ModelBundle:
         InvalidInputError: There is no such bundle, or its card is not valid.
     """
     path = Path(model)
-    if not path.exists() and path.parts == (path.name,):
+    if not is_file(path / CARD, "a model bundle") and path.parts == (path.name,) and not path.exists():
         path = share_directory() / "models" / path
-    if not (path / CARD).is_file():
+    if not is_file(path / CARD, "a model bundle"):
         shipped = (share_directory() / "models").glob(f"*/{CARD}")
         names = ", ".join(sorted(card.parent.name for card in shipped)) or "none"
         raise InvalidInputError(
@@ -166,8 +166,8 @@ def read_bundle(model: Path | str) -> ModelBundle:
             "import-weights` or `rt-panoptic make-untrained`"
         )
     try:
-        return _parse_card(path, parse_yaml((path / CARD).read_text(encoding="utf-8")))
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        return _parse_card(path, read_yaml(path / CARD, "a card"))
+    except (KeyError, TypeError, AttributeError) as error:
         summary = " ".join(str(error).split())
         raise InvalidInputError(
             f"expected a valid card in {path / CARD}, got a missing or wrong entry ({summary}): see docs/models.md"
@@ -234,7 +234,7 @@ def record_measurement(bundle: ModelBundle, name: str, figures: Mapping[str, obj
     Raises:
         UnavailableError: The card can't be written; it is as it was.
     """
-    card = parse_yaml((bundle.path / CARD).read_text(encoding="utf-8"))
+    card = read_yaml(bundle.path / CARD, "a card")
     card.setdefault("about", {}).setdefault("measured", {})[name] = dict(figures)
     _write_card(bundle.path, card)
 

@@ -43,6 +43,9 @@ LOG_PERIOD_S = 5.0
 """How often at most the same kind of trouble is logged."""
 
 
+_MOST_TOLD = 64
+
+
 @dataclass(frozen=True, slots=True)
 class ArrivedImage:
     """A camera's image that waits for its turn."""
@@ -297,7 +300,7 @@ class CameraStream:
         return f"{words}: {'; '.join(commands)}"
 
     def tell(self, subject: str, words: str) -> None:
-        """Log a warning, once for each subject."""
-        if subject not in self._told:
+        """Log a warning, once for each subject, and of no more than there can be without somebody making them up."""
+        if subject not in self._told and len(self._told) < _MOST_TOLD:
             self._told.add(subject)
             self._node.get_logger().warning(words)

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
 from rt_panoptic_ros.resources import DEFAULT_MODEL
 from rt_panoptic_ros.settings import (
@@ -30,6 +30,8 @@ from rt_panoptic_ros.settings import (
 
 RELIABILITIES = ("best_effort", "reliable")
 TRANSPORTS = ("raw", "compressed")
+
+_MOST_CAMERAS = 32
 
 _CAMERA = re.compile(r"([A-Za-z][A-Za-z0-9_]*)\s*=\s*(~?/?[A-Za-z_][A-Za-z0-9_/]*)")
 
@@ -161,6 +163,12 @@ class NodeSettings:
         "it (the launch argument respawn) starts it anew; loading is not counted. 0 to only tell of it.",
         minimum=0.0, maximum=3600.0,
     )  # fmt: skip
+    model_folders: str = setting(
+        "",
+        "Folders, with commas between, in which a model or a label map may lie that is set while the node runs; "
+        "besides, the ones given at start may be set again, and those that come with the package.",
+        Change.STARTUP,
+    )
     build_only: bool = setting(
         False, "Load the network (tensorrt: build its engine), then end: for provisioning a robot.", Change.STARTUP
     )
@@ -198,7 +206,7 @@ def parse_cameras(text: str) -> dict[str, str]:
     """Return {name: topic} of a text such as front=/front/image_raw,rear=/rear/image_raw; empty for empty text.
 
     Raises:
-        InvalidInputError: Of another form, or a name or topic comes twice.
+        InvalidInputError: Of another form, more than 32, or a name or topic comes twice.
     """
     cameras: dict[str, str] = {}
     for part in listed(text):
@@ -213,6 +221,7 @@ def parse_cameras(text: str) -> dict[str, str]:
                 f"expected every camera to have its own name and topic, got '{part}' beside another"
             )
         cameras[name] = topic
+    require(len(cameras) <= _MOST_CAMERAS, f"at most {_MOST_CAMERAS} cameras", len(cameras))
     return cameras
 
 
