@@ -50,7 +50,7 @@ def labelling(shared_graph, small_bundle):
 
     parameters = {"model": str(small_bundle.path), "network_size": "32x64", "image_reliability": "reliable"}
     node = PanopticNode(
-        periods=Periods(diagnostics_s=0.1, silence_s=0.3, lasting_s=0.4, stuck_s=1.0), context=shared_graph.context,
+        periods=Periods(diagnostics_s=0.2, silence_s=0.5, lasting_s=0.5, stuck_s=1.0), context=shared_graph.context,
         parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()],
     )  # fmt: skip
     activated(shared_graph.add(node))
