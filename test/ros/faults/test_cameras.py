@@ -17,6 +17,7 @@ from node_cases import KINDS, SUCCESS, TIMEOUT_S, call, compressed_picture, coun
 from rcl_interfaces.srv import GetParameters
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from rt_panoptic_ros.geometry.cloud import POINT
 from rt_panoptic_ros.ros import qos
@@ -115,6 +116,10 @@ def with_fields(message, **fields):
             ),
         ),
         pytest.param(
+            lambda: with_fields(picture(1), header=Header(frame_id="x" * 10_000)), "got 10000 that begin with",
+            marks=pytest.mark.fault("frame_id of 10 kB", "refused; WARN says how long, ERROR after 30 s"),
+        ),
+        pytest.param(
             Image, "an image of at least 1x1 px, got height 0 and width 0",
             marks=pytest.mark.fault("0 x 0 pixels", "refused; WARN says so, ERROR after 30 s"),
         ),
@@ -125,6 +130,16 @@ def test_what_is_no_image_is_refused_with_its_cause(labelling, camera, recovery,
     told = lambda status: "refused: expected" in status.message and words in status.message  # noqa: E731
     labelling.send_until(lambda: stamped(camera, unfit()), lambda status: status.level == ERROR and told(status))
     assert (counts(labelling.node).processed, counts(labelling.node).failed) == (processed, failed)
+    recovers(labelling, picture(1), recovery)
+
+
+@pytest.mark.fault("10,000 x 10,000 pixels, all sent", "refused, unread; WARN says how many are taken")
+def test_an_image_of_a_hundred_megapixels_is_refused(labelling, camera, recovery):
+    camera.reports.clear()
+    camera.send(image_to_msg(np.zeros((10_000, 10_000), np.uint8), "mono8", picture(1).header))
+    words = "64 megapixels, got height 10000 and width 10000"
+    told = lambda: any(words in report.status[0].message for report in camera.reports)  # noqa: E731
+    labelling.graph.spin_until(told, "for a report")
     recovers(labelling, picture(1), recovery)
 
 
@@ -140,18 +155,12 @@ def test_bytes_that_are_no_message_are_outlived(labelling, camera, recovery):
     recovers(labelling, picture(1), recovery)
 
 
-@pytest.mark.parametrize(
-    "frame_id",
-    [
-        pytest.param("", marks=pytest.mark.fault("frame_id empty", "labelled, with the same")),
-        pytest.param("x" * 10_000, marks=pytest.mark.fault("frame_id of 10 kB", "labelled, with the same")),
-    ],
-)
-def test_whatever_the_frame_is_called(labelling, camera, recovery, frame_id):
+@pytest.mark.fault("frame_id empty", "labelled, with the same")
+def test_a_frame_without_a_name(labelling, camera, recovery):
     message = stamped(camera, picture(1))
-    message.header.frame_id = frame_id
+    message.header.frame_id = ""
     with recovery("result"):
-        assert labelling.label(message).header.frame_id == frame_id
+        assert labelling.label(message).header.frame_id == ""
 
 
 @pytest.mark.parametrize(
