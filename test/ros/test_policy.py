@@ -172,3 +172,26 @@ def test_all_programs_have_an_enclave():
     enclaves = [one.get("path") for one in ElementTree.parse(POLICY).iterfind("enclaves/enclave")]
     programs = ["node", "image_player", "output_recorder", "doctor", "view"]
     assert enclaves == [f"/panoptic/{name}" for name in programs]
+
+
+def test_sros2_makes_certificates_and_permissions_of_it(tmp_path):
+    """The same as `ros2 security generate_artifacts`, which checks the policy by sros2's schema."""
+    pytest.importorskip("sros2", reason="sros2 is not installed: it comes with a ROS distribution")
+    from sros2.api._artifact_generation import generate_artifacts
+
+    generate_artifacts(tmp_path / "keystore", policy_files=[POLICY])
+    names = {
+        ("topic", "publish"): ("publish", "rt{}"),
+        ("topic", "subscribe"): ("subscribe", "rt{}"),
+        ("service", "reply"): ("publish", "rr{}Reply"),
+        ("service", "request"): ("publish", "rq{}Request"),
+    }
+    for enclave in ElementTree.parse(POLICY).iterfind("enclaves/enclave"):
+        folder = tmp_path / "keystore" / "enclaves" / enclave.get("path").lstrip("/")
+        assert {"cert.pem", "key.pem", "governance.p7s", "permissions.p7s"} <= {path.name for path in folder.iterdir()}
+        rules = ElementTree.parse(folder / "permissions.xml").getroot()
+        assert {one.text for one in rules.iter("default")} == {"DENY"}
+        for right, topics in granted(enclave.get("path")).items():
+            kind, form = names[right]
+            told = {one.text for one in rules.iterfind(f".//allow_rule/{kind}/topics/topic")}
+            assert {form.format(topic) for topic in topics} <= told

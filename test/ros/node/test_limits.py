@@ -26,7 +26,7 @@ from rt_panoptic_ros.ros.node.camera_stream import _MOST_TOLD
 TIFF = b"II*\0" + b"".join(number.to_bytes(size, "little") for number, size in [
     (8, 4), (2, 2), (256, 2), (4, 2), (1, 4), (20_000, 4), (257, 2), (4, 2), (1, 4), (20_000, 4),
 ]) + bytes(64)  # fmt: skip
-"""A compressed image of 140 bytes that would be 400 megapixels."""
+"""A compressed image of 98 bytes that would be 400 megapixels."""
 
 TOO_MUCH = {
     "megapixels": Image(encoding="mono8", height=10_000, width=10_000, step=10_000),
