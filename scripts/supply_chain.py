@@ -121,7 +121,7 @@ def write_lock(path: Path) -> None:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, "uv>=0.9"], check=True)
         lock = subprocess.run(
             ["bin/uv", *command.split(), "--quiet", "--no-config", "--custom-compile-command", "make lock"],
-            check=True, stdout=subprocess.PIPE, cwd=folder, text=True,
+            check=True, stdout=subprocess.PIPE, cwd=folder, encoding="utf-8",
         ).stdout  # fmt: skip
     parse_lock(lock)
     path.write_text(lock, encoding="utf-8")
