@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
 from rt_panoptic_ros.ros.conversions import output_classes
-from rt_panoptic_ros.ros.soak.graph import BROKEN, TICK_S, WHOLE
+from rt_panoptic_ros.ros.soak.cameras import BROKEN, WHOLE, SoakCamera
+from rt_panoptic_ros.ros.soak.graph import TICK_S
 from rt_panoptic_ros.settings import OVERLAY_OPACITY
 
 if TYPE_CHECKING:
@@ -55,32 +57,20 @@ def setting_changes(model: ModelBundle) -> tuple[tuple[dict[str, Any], dict[str,
 def camera_disturbances(graph: SoakGraph, random: Random) -> Mapping[str, Callable[[], Script]]:
     """Return {name: what befalls one camera}."""
 
-    def sends(kind: str) -> Callable[[], Script]:
-        def script() -> Script:
-            random.choice(graph.cameras).kind = kind
-            yield _while(random)
-
-        return script
-
-    def at_rate(rate_hz: float) -> Callable[[], Script]:
+    def befalls(begin: Callable[[SoakCamera], None]) -> Callable[[], Script]:
         def script() -> Script:
             camera = random.choice(graph.cameras)
-            camera.rate_hz = rate_hz
-            if rate_hz:
-                camera.pace()
+            begin(camera)
             yield _while(random)
+            camera.reset()
 
         return script
 
-    def restart() -> Script:
-        random.choice(graph.cameras).leave()
-        yield _while(random)
-
     return {
-        **{f"a camera sends {kind}": sends(kind) for kind in (*WHOLE[1:], *BROKEN)},
-        "a camera is silent": at_rate(0.0),
-        "a camera floods": at_rate(_FLOOD_HZ),
-        "a camera restarts": restart,
+        **{f"a camera sends {kind}": befalls(partial(SoakCamera.send, kind=kind)) for kind in (*WHOLE[1:], *BROKEN)},
+        "a camera is silent": befalls(partial(SoakCamera.pace, rate_hz=0.0)),
+        "a camera floods": befalls(partial(SoakCamera.pace, rate_hz=_FLOOD_HZ)),
+        "a camera restarts": befalls(SoakCamera.leave),
     }
 
 
@@ -179,8 +169,6 @@ def _disturb(
         name, script = next(deck)
         graph.log(name)
         yield from script()
-        for camera in graph.cameras:
-            camera.reset()
         graph.hindrance = name
         disturbances = graph.record.disturbances
         disturbances[name] = disturbances.get(name, 0) + 1

@@ -1,6 +1,6 @@
 # Copyright 2026 rt_panoptic_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The node's surroundings in a soak: cameras, a listener to each, visiting listeners, and who asks its services."""
+"""The node's surroundings in a soak: its cameras, a listener to each, visiting listeners, who asks its services."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -18,27 +17,26 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 from rt_panoptic_ros.frames.message_layout import stamp_ns
 from rt_panoptic_ros.ros import qos
-from rt_panoptic_ros.ros.benchmark.driver import stamped
-from rt_panoptic_ros.ros.conversions import image_to_msg, output_classes
+from rt_panoptic_ros.ros.conversions import output_classes
+from rt_panoptic_ros.ros.soak.cameras import Participant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from rt_panoptic_ros.ros.processes import Process
+    from rt_panoptic_ros.ros.soak.cameras import SoakCamera
     from rt_panoptic_ros.ros.soak.record import Record
 
     Script = Generator[float, None, None]
     """What is done beside playing cameras; it gives for how many seconds it is to be left alone, again and again."""
 
 TICK_S = 0.01
-_ANSWER_S = 30.0  # for a request, which was lost if it takes longer: a model is loaded in less
+_ANSWER_S = 120.0  # for a request, which was lost if it takes longer: a model is loaded in less on a busy machine too
 _GIVE_UP_S = 10.0  # for labels after a fault
 _OUTPUTS = output_classes()
 _TRANSITIONS = {
@@ -48,119 +46,6 @@ _TRANSITIONS = {
     "cleanup": (Transition.TRANSITION_CLEANUP, "unconfigured"),
 }
 """{transition: its number, the state behind it}"""
-
-WHOLE = ("rgb8", "bgr8", "mono8", "smaller", "larger")
-BROKEN = ("cut data", "unknown encoding", "wrong step", "no data", "absurd size")
-
-
-class Participant:
-    """A process's place on the graph, but in this process: a node in a context of its own, which nobody spins."""
-
-    def __init__(self, name: str) -> None:
-        """Join the graph."""
-        self._context = Context()
-        rclpy.init(args=[], context=self._context)
-        self.node = rclpy.create_node(name, context=self._context, start_parameter_services=False, enable_rosout=False)
-
-    def close(self) -> None:
-        """Leave the graph."""
-        self.node.destroy_node()
-        rclpy.shutdown(context=self._context)
-
-
-class SoakCamera:
-    """A camera's driver: sends one kind of message at a rate, and can leave the graph and come back."""
-
-    def __init__(self, name: str, topic: str, rate_hz: float, phase: float, images: Sequence[np.ndarray]) -> None:
-        """Join the graph.
-
-        Args:
-            name: Its name.
-            topic: Of its images.
-            rate_hz: Of its images in calm.
-            phase: When in its period they come, as a share of it: cameras that come at once would wait for each other.
-            images: (H, W, 3) uint8 RGB, sent again and again.
-        """
-        self.name, self.topic, self.calm_hz, self._phase = name, topic, rate_hz, phase
-        self._messages = [messages_of(image) for image in images]
-        self._sent = 0
-        self._participant: Participant | None = None
-        self.reset()
-
-    def reset(self) -> None:
-        """Be as in calm."""
-        self.kind, self.rate_hz = "rgb8", self.calm_hz
-        if self._participant is None:
-            self._participant = Participant(f"camera_{self.name}")
-            self._publisher = self._participant.node.create_publisher(Image, self.topic, qos.stream("reliable"))
-            self._joined_s: float | None = time.monotonic()
-        self.pace()
-
-    def pace(self) -> None:
-        """Have the next image due in the rhythm of the present rate."""
-        period_s, now_s = 1 / self.rate_hz, time.monotonic()
-        self.due_s = (now_s // period_s + 1 + self._phase) * period_s
-
-    def discovery_s(self, *, wanted: bool) -> float | None:
-        """Return, once, how long the middleware took to bring a camera that has joined the graph and the node together.
-
-        Args:
-            wanted: Whether the node wants its images now: it counts from then on.
-        """
-        if self._joined_s is None or self._participant is None:
-            return None
-        if not wanted:
-            self._joined_s = time.monotonic()
-        elif self._publisher.get_subscription_count():
-            seconds, self._joined_s = time.monotonic() - self._joined_s, None
-            return seconds
-        return None
-
-    @property
-    def sends_whole(self) -> bool:
-        """Whether what it sends now can be labelled: whole images, to a node that the middleware has found."""
-        return self._participant is not None and self._joined_s is None and self.rate_hz > 0 and self.kind in WHOLE
-
-    def leave(self) -> None:
-        """Leave the graph, as a driver that ends does; `reset` lets it come back."""
-        if self._participant is not None:
-            self._participant.close()
-            self._participant = None
-
-    def play(self, now_s: float) -> None:
-        """Send an image if one is due."""
-        if now_s < self.due_s or self._participant is None or self.rate_hz <= 0:
-            return
-        messages = self._messages[self._sent % len(self._messages)]
-        self._sent += 1
-        self._publisher.publish(stamped(messages[self.kind], self._participant.node.get_clock().now()))
-        self.due_s += 1 / self.rate_hz
-        if self.due_s < now_s:  # missed ones are left out
-            self.pace()
-
-
-def messages_of(image: np.ndarray) -> dict[str, bytearray]:
-    """Return {kind: serialised message} of an image (H, W, 3) uint8 RGB: what can be labelled, and what can't."""
-
-    def message(pixels: np.ndarray, encoding: str, **wrong: Any) -> bytearray:
-        msg = image_to_msg(pixels, encoding, Header(frame_id="camera"))
-        for name, value in wrong.items():
-            setattr(msg, name, value)
-        return bytearray(serialize_message(msg))
-
-    data = image.tobytes()
-    return {
-        "rgb8": message(image, "rgb8"),
-        "bgr8": message(image[..., ::-1], "bgr8"),
-        "mono8": message(image[..., 1], "mono8"),
-        "smaller": message(image[::2, ::2], "rgb8"),
-        "larger": message(image.repeat(2, 0).repeat(2, 1), "rgb8"),
-        "cut data": message(image, "rgb8", data=data[: len(data) // 2]),
-        "unknown encoding": message(image, "rgb7"),
-        "wrong step": message(image, "rgb8", step=7),
-        "no data": message(image, "rgb8", data=b""),
-        "absurd size": message(image, "rgb8", width=10_000, height=10_000, step=30_000),
-    }
 
 
 class SoakGraph:
@@ -296,7 +181,10 @@ class SoakGraph:
             self._recover(camera, now_s)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        values = {item.key: item.value for item in message.status[0].values}
+        node = message.status[0]
+        if node.name != f"{self.prefix.lstrip('/')}: panoptic":  # another program's
+            return
+        values = {item.key: item.value for item in node.values}
         self.python_blocks = int(values["Python blocks"])
         for key in ("callbacks failed", "frames failed"):
             self.record.faults[key] = int(values[key])

@@ -39,17 +39,19 @@ def draw_soak(record: Record, path: Path) -> None:
     calm_minutes = [point.time_s / 60 for point in points]
     for panel, (title, names, is_log) in zip(figure.subplots(len(_PANELS), 1, sharex=True), _PANELS, strict=True):
         for number, name in enumerate(names):
-            values = [getattr(sample, name) for sample in record.samples]
-            panel.plot(minutes, values, linewidth=0.6, color=f"C{number}", alpha=0.6, label=name)
-            if name in trends:
-                trend = trends[name]
+            color, trend = f"C{number}", trends.get(name)
+            words = f"{name}, in calm {trend.per_hour:+.2f} ± {trend.margin:.2f} an hour" if trend else name
+            panel.plot(minutes, [getattr(sample, name) for sample in record.samples], lw=0.6, color=color, label=words)
+            if trend:
                 line = [trend.at_begin + trend.per_hour * (m - calm_minutes[0]) / 60 for m in calm_minutes]
-                words = f"in calm: {trend.per_hour:+.2f} ± {trend.margin:.2f} an hour"
-                panel.plot(calm_minutes, [getattr(point, name) for point in points], ".", color=f"C{number}")
-                panel.plot(calm_minutes, line, "--", color="black", linewidth=1, label=words)
+                panel.plot(calm_minutes, [getattr(point, name) for point in points], ".", color=color)
+                panel.plot(calm_minutes, line, "--", color="black", linewidth=1)
+        if not is_log:  # without the start, beside which all else would be flat
+            late = [getattr(sample, name) for name in names for sample in record.samples[len(record.samples) // 10 :]]
+            panel.set_ylim(0.99 * min(late, default=0) - 1, 1.01 * max(late, default=1) + 1)
         panel.set(ylabel=title, yscale="log" if is_log else "linear")
         panel.grid(alpha=0.3)
-        panel.legend(fontsize="x-small", loc="upper right")
+        panel.legend(fontsize="x-small", loc="lower right", ncols=len(names))
     panel.set_xlabel("minutes")
     with output_path(path) as temporary:
         canvas.print_figure(temporary, dpi=80, format="png")

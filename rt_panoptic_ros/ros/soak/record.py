@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-import csv
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +178,7 @@ def _stretches(samples: Iterable[Sample]) -> list[list[Sample]]:
     return [run for run in runs if run]
 
 
-def process_figures(pid: int) -> dict[str, float]:
+def process_figures(pid: int) -> dict[str, Any]:
     """Return what Linux tells of a process: its fields of `Sample`.
 
     Raises:
@@ -187,6 +186,8 @@ def process_figures(pid: int) -> dict[str, float]:
     """
     process = Path(f"/proc/{pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text(encoding="utf-8").splitlines())
+    if "VmRSS" not in status:
+        raise ProcessLookupError(f"expected a process {pid} that runs, got one that has ended")
     paths = {line.split(maxsplit=5)[-1] for line in (process / "maps").read_text(encoding="utf-8").splitlines()}
     return {
         "resident_mb": int(status["VmRSS"].split()[0]) * 1024 / 1e6,
@@ -194,21 +195,3 @@ def process_figures(pid: int) -> dict[str, float]:
         "handles": sum(1 for _ in (process / "fd").iterdir()),
         "segments": sum(path.startswith("/dev/shm/") for path in paths),
     }
-
-
-class SampleFile:
-    """A CSV file that every sample goes to at once, so that a soak that is stopped leaves them."""
-
-    def __init__(self, path: Path) -> None:
-        """Begin the file."""
-        self._file = path.open("w", encoding="utf-8", buffering=1, newline="")
-        self._writer = csv.writer(self._file)
-        self._writer.writerow([item.name for item in fields(Sample)])
-
-    def add(self, sample: Sample) -> None:
-        """Write a line."""
-        self._writer.writerow([f"{value:.2f}" if isinstance(value, float) else value for value in astuple(sample)])
-
-    def close(self) -> None:
-        """End the file."""
-        self._file.close()

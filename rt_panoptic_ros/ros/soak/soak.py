@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
 import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -25,10 +26,11 @@ from rt_panoptic_ros.model.bundle import read_bundle
 from rt_panoptic_ros.ros.benchmark.driver import DOMAIN
 from rt_panoptic_ros.ros.node import panoptic_node
 from rt_panoptic_ros.ros.processes import exit_on_sigterm, local_environment, running
+from rt_panoptic_ros.ros.soak.cameras import SoakCamera
 from rt_panoptic_ros.ros.soak.disturbances import soak_script
-from rt_panoptic_ros.ros.soak.graph import SoakCamera, SoakGraph
+from rt_panoptic_ros.ros.soak.graph import SoakGraph
 from rt_panoptic_ros.ros.soak.plot import draw_soak
-from rt_panoptic_ros.ros.soak.record import Record, Sample, SampleFile, percentiles, process_figures
+from rt_panoptic_ros.ros.soak.record import Record, Sample, percentiles, process_figures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,8 +87,13 @@ def soak(task: Soak) -> Record:
     document = {"name": "soak", "unlisted": "drop", "classes": mapped}
     label_map.write_text(json.dumps(document), encoding="utf-8")  # which is YAML too
     with ExitStack() as stack:
-        samples = stack.enter_context(closing(SampleFile(task.out / "samples.csv")))
-        events = stack.enter_context((task.out / "events.log").open("w", encoding="utf-8", buffering=1))
+        # Both are written line by line, so that a soak that is stopped leaves them.
+        samples, events = (
+            stack.enter_context((task.out / name).open("w", encoding="utf-8", buffering=1, newline=""))
+            for name in ("samples.csv", "events.log")
+        )
+        rows = csv.writer(samples)
+        rows.writerow(item.name for item in fields(Sample))
         process = stack.enter_context(running("node", panoptic_node.main, parameters, os.environ, task.out))
         bar = stack.enter_context(tqdm(total=round(seconds), unit="s", leave=False))
         begin_s = time.monotonic()
@@ -102,15 +109,20 @@ def soak(task: Soak) -> Record:
         graph = stack.enter_context(closing(SoakGraph(process, "/panoptic_node", cameras, record, log)))
 
         def sample() -> None:
+            try:
+                figures = process_figures(process.popen.pid)
+            except OSError:  # it ends at this moment, and then cannot but be noticed
+                return
             ages_ms, graph.ages_ms = graph.ages_ms, []
             p50, p99 = percentiles(ages_ms, 50, 99) if ages_ms else (math.nan, math.nan)
             record.samples.append(
                 Sample(
                     time_s=time.monotonic() - begin_s, calm=graph.calm, answered=len(ages_ms), p50_ms=p50, p99_ms=p99,
-                    python_blocks=graph.python_blocks, **process_figures(process.popen.pid),
+                    python_blocks=graph.python_blocks, **figures,
                 )
             )  # fmt: skip
-            samples.add(record.samples[-1])
+            values = astuple(record.samples[-1])
+            rows.writerow(f"{value:.2f}" if isinstance(value, float) else value for value in values)
             bar.update()
 
         try:

@@ -20,8 +20,10 @@ from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.frames.message_layout import decode_message
 from rt_panoptic_ros.model.bundle import ModelBundle
 from rt_panoptic_ros.ros.soak import disturbances
-from rt_panoptic_ros.ros.soak.graph import BROKEN, WHOLE, messages_of
+from rt_panoptic_ros.ros.soak.cameras import BROKEN, WHOLE, messages_of
 from rt_panoptic_ros.ros.soak.soak import Soak, soak
+
+pytest.importorskip("matplotlib")
 
 
 def task(model: ModelBundle, out: Path, **changed: object) -> Soak:
@@ -41,6 +43,9 @@ def test_seconds_of_a_soak(small_bundle: ModelBundle, tmp_path: Path) -> None:
     assert record.calm_ms
     assert record.recoveries_s
     assert record.samples[-1].python_blocks > 100_000
+    lines = (tmp_path / "samples.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("time_s,calm,answered,p50_ms")
+    assert len(lines) == 1 + len(record.samples)
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert summary["frames_labelled"] == sum(sample.answered for sample in record.samples) > 0
     assert {path.name for path in tmp_path.iterdir()} >= {"samples.csv", "events.log", "node.log", "soak.png"}
