@@ -133,8 +133,8 @@ def _bag(inputs: Inputs, state: Path) -> None:
 
 
 def _train(inputs: Inputs, state: Path) -> None:
-    resume = ["--resume"] if (state / "run" / CHECKPOINT).exists() else []
-    words = ["--config", inputs.recipe, "--root", inputs.dataset, "--out", state / "run", "--device", "cpu"]
+    resume: list[str | Path] = ["--resume"] if (state / "run" / CHECKPOINT).exists() else []
+    words: list[str | Path] = ["--config", inputs.recipe, "--root", inputs.dataset, "--out", state / "run", "--device", "cpu"]
     _command("train", *words, "--workers", "0", *resume)
 
 

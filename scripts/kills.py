@@ -37,7 +37,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -225,8 +225,12 @@ class Runs:
             if (event in _OPERATIONS or writes) and str(arguments[0]).startswith(str(self._state)):
                 operate()
 
-        def heard(sync: Callable[[int], None]) -> Callable[[int], None]:
-            return lambda handle: (operate(), sync(handle))[1]
+        def heard(sync: Callable[[Any], None]) -> Callable[[Any], None]:
+            def operated(handle: Any) -> None:
+                operate()
+                sync(handle)
+
+            return operated
 
         try:
             for number, name in ((1, "out"), (2, "err")):
@@ -236,8 +240,8 @@ class Runs:
             if self._disk is not None:  # as long as the machine is up
                 up_s = time.monotonic() - self._disk.mounted_s
                 clock = {"time": time.time, "clock_gettime": lambda _: up_s, "CLOCK_BOOTTIME": None}
-                warp_runtime.time = SimpleNamespace(**clock)  # type: ignore[attr-defined]
-            os.fsync, os.fdatasync = heard(os.fsync), heard(os.fdatasync)
+                warp_runtime.time = SimpleNamespace(**clock)  # type: ignore[assignment,attr-defined]
+            os.fsync, os.fdatasync = heard(os.fsync), heard(os.fdatasync)  # type: ignore[assignment]
             sys.addaudithook(hear)
             self._program.run(self._inputs, self._state)
             (self._words / "operations").write_text(str(count))
@@ -334,7 +338,7 @@ def end_programs(names: Sequence[str], kills: int, seed: int, *, power: bool) ->
     """
     programs = [program for program in PROGRAMS if program.name in names]
     shares = sum(program.share for program in programs)
-    rows = []
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="kills-") as name, tqdm(total=kills, unit="end") as bar:
         folder = Path(name)
         inputs = make_inputs(folder / "inputs")

@@ -38,6 +38,7 @@ _NEXT_WEIGHTS = "weights.next.safetensors"  # until the card is theirs
 RANGES = "int8.json"
 FITS = ("stretch", "pad")
 _FLOAT = float(np.finfo(np.float32).max)
+_MOST_WEIGHTS_BYTES = 4 << 30
 _MOST_DIVISOR = 1024  # px, by which an input may grow
 
 
@@ -161,8 +162,8 @@ class ModelBundle:
         path, found = self.path / WEIGHTS, ""
         for file in (path, self.path / _NEXT_WEIGHTS):  # a writer was ended before its last step
             try:
-                content = file.read_bytes()
-            except OSError as error:
+                content = read_regular(file, "weights", _MOST_WEIGHTS_BYTES)
+            except (OSError, InvalidInputError) as error:
                 found = found or str(error)
                 continue
             digest = hashlib.sha256(content).hexdigest()
