@@ -134,8 +134,8 @@ def _bag(inputs: Inputs, state: Path) -> None:
 
 def _train(inputs: Inputs, state: Path) -> None:
     resume: list[str | Path] = ["--resume"] if (state / "run" / CHECKPOINT).exists() else []
-    words: list[str | Path] = ["--config", inputs.recipe, "--root", inputs.dataset, "--out", state / "run", "--device", "cpu"]
-    _command("train", *words, "--workers", "0", *resume)
+    where: list[str | Path] = ["--root", inputs.dataset, "--out", state / "run"]
+    _command("train", "--config", inputs.recipe, *where, "--device", "cpu", "--workers", "0", *resume)
 
 
 def _verify_run(inputs: Inputs, state: Path) -> None:
