@@ -48,7 +48,7 @@ def _image_seeds() -> list[bytes]:
             4 if "rgba" in encoding or "bgra" in encoding else 3 if "rgb8" in encoding or "bgr" in encoding else 2
         )
         step = 6 * channels * (2 if encoding.endswith("16") else 1)
-        fields = {"encoding": encoding, "height": 4, "width": 6, "step": step, "is_bigendian": 0}
+        fields = {"encoding": encoding, "height": 4, "width": 6, "step": step, "is_bigendian": 0, "frame_id": "camera"}
         seeds.append(headed(fields, bytes(range(step * 4))))
     fields = {"encoding": "nv12", "height": 4, "width": 6, "step": 6, "is_bigendian": 0}
     seeds += [headed({**fields, "encoding": name}, bytes(range(36))) for name in ("nv12", "nv21", "i420", "yv12")]
@@ -57,11 +57,15 @@ def _image_seeds() -> list[bytes]:
     return seeds
 
 
+def _header(fields: dict[str, Any]) -> SimpleNamespace:
+    return SimpleNamespace(frame_id=text(fields, "frame_id"))
+
+
 def image_of(data: bytes) -> SimpleNamespace:
     """Return a sensor_msgs/Image; where `fitted` is, with as many bytes as its fields ask for."""
     fields, content = parted(data)
     message = SimpleNamespace(
-        encoding=text(fields, "encoding"), is_bigendian=number(fields, "is_bigendian", 8),
+        header=_header(fields), encoding=text(fields, "encoding"), is_bigendian=number(fields, "is_bigendian", 8),
         **{name: number(fields, name, 32) for name in ("height", "width", "step")},
     )  # fmt: skip
     size = message.height * message.step
@@ -102,7 +106,7 @@ def _camera_info_seeds() -> list[bytes]:
     info = {
         "k": [500.0, 0, 320, 0, 500, 240, 0, 0, 1], "p": [500.0, 0, 320, 0, 0, 500, 240, 0, 0, 0, 1, 0], "height": 480,
         "width": 640, "binning_x": 0, "binning_y": 0, "roi_height": 0, "roi_width": 0, "x_offset": 0, "y_offset": 0,
-        "image": [480, 640], "size": [480, 640],
+        "image": [480, 640], "size": [480, 640], "d": [0.1, 0, 0, 0, 0], "distortion_model": "plumb_bob",
     }  # fmt: skip
     binned = {**info, "binning_x": 2, "binning_y": 2, "image": [240, 320], "size": [48, 64], "p": [0.0] * 12}
     cut = {**info, "roi_height": 100, "roi_width": 200, "x_offset": 3, "image": [100, 200], "size": [50, 100]}
@@ -128,9 +132,10 @@ def camera_info(data: bytes) -> None:
         ):
             raise UnusableError
         sizes.append((size[0], size[1]))
-    for name, count in (("k", 9), ("p", 12)):
-        values = fields.get(name)
-        if not isinstance(values, list) or len(values) != count:
+    info.distortion_model = text(fields, "distortion_model")
+    for name, count in (("k", 9), ("p", 12), ("d", None)):
+        values = fields.get(name, [])
+        if not isinstance(values, list) or len(values) != (len(values) if count is None else count):
             raise UnusableError
         setattr(info, name, np.array([real(value) for value in values]))
     found = Intrinsics.of(info, *sizes)
@@ -145,7 +150,7 @@ def _compressed_seeds() -> list[bytes]:
     picture = np.random.default_rng(1).integers(0, 256, (16, 24, 3), np.uint8)
     picture[:, 12:] = picture[:1, :1]
     seeds = []
-    for end, codec in ((".png", "png"), (".jpg", "jpeg"), (".tiff", "tiff"), (".bmp", "bmp"), (".webp", "webp")):
+    for end, codec in ((".png", "png"), (".jpg", "jpeg"), (".tiff", "tiff")):
         for pixels, origin in ((picture, "bgr8"), (picture[..., 0], "mono8"), (picture[..., 0], "bayer_rggb8")):
             content = cv2.imencode(end, np.ascontiguousarray(pixels))[1].tobytes()
             seeds.append(headed({"format": f"{origin}; {codec} compressed {origin}"}, content))
@@ -161,7 +166,8 @@ def _compressed_seeds() -> list[bytes]:
 @target(_compressed_seeds, share=10)
 def compressed_image(data: bytes) -> None:
     fields, content = parted(data)
-    _use(decode_message(SimpleNamespace(format=text(fields, "format"), data=np.frombuffer(content, np.uint8))))
+    pixels = np.frombuffer(content, np.uint8)
+    _use(decode_message(SimpleNamespace(header=_header(fields), format=text(fields, "format"), data=pixels)))
 
 
 class _RecordedImage:
