@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from rt_panoptic_ros.commands.options import add_backend, add_device, natural
@@ -21,9 +22,11 @@ def _soak(options: argparse.Namespace) -> int:
     parameters = {name: getattr(options, name) for name in names}
     task = Soak(parameters, options.minutes, options.seed, options.rate, options.source, options.out)
     record = soak(task)
-    for name, value in record.summary().items():
-        print(f"{name}: {value}")
-    return int(bool(record.failures()))
+    print(f"{record.format()}\nsamples, events, summary and plot are in {options.out}")
+    failures = record.failures()
+    for failure in failures:
+        print(f"rt-panoptic: {failure}", file=sys.stderr)
+    return int(bool(failures))
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
+from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import output_classes
 from rt_panoptic_ros.ros.soak.cameras import BROKEN, WHOLE, SoakCamera
 from rt_panoptic_ros.ros.soak.graph import TICK_S
@@ -150,10 +151,24 @@ def soak_script(graph: SoakGraph, random: Random, model: ModelBundle, label_map:
     while (left_s := end_s - time.monotonic()) > 0:
         until_s = time.monotonic() + min(STRETCH_S, 0.6 * left_s)
         yield from _together(*(_disturb(graph, random, deck, until_s) for deck in decks))
+        yield from _send_the_largest(graph)
         yield SETTLE_S
         graph.begin_calm()
         yield min(CALM_S, 0.2 * seconds)
         graph.calm = False
+
+
+def _send_the_largest(graph: SoakGraph) -> Script:
+    """Have every output of every camera's largest images published, as many as a topic keeps.
+
+    A topic's history keeps room for its largest messages until the model is unloaded. Without this, it would be
+    chance what all of them hold in calm, and memory would waver by more than a leak in an hour.
+    """
+    for camera in graph.cameras:
+        camera.send("larger")
+    yield from graph.want(_VISITED, 2 * qos.stream("reliable").depth / graph.cameras[0].calm_hz)
+    for camera in graph.cameras:
+        camera.reset()
 
 
 def _shuffled(table: Mapping[str, Callable[[], Script]], random: Random) -> Iterator[tuple[str, Callable[[], Script]]]:

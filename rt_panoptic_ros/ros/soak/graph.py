@@ -88,11 +88,13 @@ class SoakGraph:
         self._enable, self._reset = client(SetBool, f"{prefix}/enable"), client(Trigger, f"{prefix}/reset_tracking")
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
         self._listeners: list[Any] = []
+        self._resident = Participant("resident")
 
     def close(self) -> None:
         """Leave the graph."""
         for camera in self.cameras:
             camera.leave()
+        self._resident.close()
         self._executor.shutdown()
         self._node.destroy_node()
         rclpy.shutdown(context=self._context)
@@ -161,14 +163,25 @@ class SoakGraph:
         self._listeners = []
 
     def visit(self, outputs: Sequence[str], seconds: float) -> Script:
-        """Have another listener come, take nothing of what it asked for, and go."""
+        """Have another listener come to all cameras' outputs of these names, take nothing, and go."""
         with closing(Participant("visitor")) as visitor:
-            for name in outputs:
-                for camera in self.cameras:
-                    visitor.node.create_subscription(
-                        _OUTPUTS[name], f"{self.prefix}/{camera.name}/{name}", lambda _: None, qos.stream("reliable")
-                    )
-            yield seconds
+            yield from self._subscribed(visitor, outputs, seconds)
+
+    def want(self, outputs: Sequence[str], seconds: float) -> Script:
+        """Have a listener want them that the middleware has found long ago, so that none waits for that."""
+        yield from self._subscribed(self._resident, outputs, seconds)
+
+    def _subscribed(self, listener: Participant, outputs: Sequence[str], seconds: float) -> Script:
+        subscriptions = [
+            listener.node.create_subscription(
+                _OUTPUTS[name], f"{self.prefix}/{camera.name}/{name}", lambda _: None, qos.stream("reliable")
+            )
+            for name in outputs
+            for camera in self.cameras
+        ]
+        yield seconds
+        for subscription in subscriptions:
+            listener.node.destroy_subscription(subscription)
 
     def _on_labels(self, camera: SoakCamera, message: Image) -> None:
         now_ns, sent_ns = time.time_ns(), stamp_ns(message.header)

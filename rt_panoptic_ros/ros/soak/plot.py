@@ -40,7 +40,7 @@ def draw_soak(record: Record, path: Path) -> None:
     for panel, (title, names, is_log) in zip(figure.subplots(len(_PANELS), 1, sharex=True), _PANELS, strict=True):
         for number, name in enumerate(names):
             color, trend = f"C{number}", trends.get(name)
-            words = f"{name}, in calm {trend.per_hour:+.2f} ± {trend.margin:.2f} an hour" if trend else name
+            words = f"{name}, in calm {trend}" if trend else name
             panel.plot(minutes, [getattr(sample, name) for sample in record.samples], lw=0.6, color=color, label=words)
             if trend:
                 line = [trend.at_begin + trend.per_hour * (m - calm_minutes[0]) / 60 for m in calm_minutes]

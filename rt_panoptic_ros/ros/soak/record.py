@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MOST_MEMORY_GROWTH_MB = 1.0
-"""An hour, resident."""
+"""An hour, of what is resident and the process's own."""
 MOST_COUNT_GROWTH = 1.0
 """An hour, of threads, file handles and shared memory segments."""
 MOST_LATENCY_SPREAD = 3.0
@@ -39,7 +39,7 @@ class Sample:
     answered: int  # frames
     p50_ms: float  # latency of these, from a frame's stamp to its labels' arrival; not a number where there were none
     p99_ms: float
-    resident_mb: float
+    resident_mb: float  # without pages of files, such as libraries, which the kernel drops and reads again as it likes
     python_blocks: int  # pieces of memory that Python's own allocator has given out (sys.getallocatedblocks)
     threads: int
     handles: int  # open files and sockets
@@ -53,6 +53,9 @@ class Trend:
     at_begin: float
     per_hour: float
     margin: float  # to each side, an hour: 95 % confidence
+
+    def __str__(self) -> str:
+        return f"{self.per_hour:+.2f} ± {self.margin:.2f} an hour from {self.at_begin:.1f}"
 
     def exceeds(self, bound_per_hour: float) -> bool:
         """Return whether the figure surely grows faster than that: what is left to chance is no finding."""
@@ -107,8 +110,7 @@ class Record:
             trend = trends[name]
             yield (
                 not trend.exceeds(bound),
-                f"expected {name} to grow by less than {bound:g} an hour, got {trend.per_hour:+.2f} ± "
-                f"{trend.margin:.2f} from {trend.at_begin:.1f}",
+                f"expected {name} to grow by less than {bound:g} an hour, got {trend}",
             )
         for lost in self.lost:
             yield False, lost
@@ -150,6 +152,14 @@ class Record:
             "failures": self.failures(),
         }
 
+    def format(self) -> str:
+        """Return it as text for a terminal, without the failures."""
+        figures = {name: value for name, value in self.summary().items() if name not in ("trends", "failures")}
+        figures["disturbances"] = sum(self.disturbances.values())
+        lines = [f"{name}: {value}" for name, value in figures.items()]
+        lines += [f"{name}: {trend}" for name, trend in self.trends().items()]
+        return "\n".join(lines)
+
 
 def fit_trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
     """Return the line of least squares through values over time, of at least three points."""
@@ -186,11 +196,11 @@ def process_figures(pid: int) -> dict[str, Any]:
     """
     process = Path(f"/proc/{pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text(encoding="utf-8").splitlines())
-    if "VmRSS" not in status:
+    if "RssAnon" not in status:
         raise ProcessLookupError(f"expected a process {pid} that runs, got one that has ended")
     paths = {line.split(maxsplit=5)[-1] for line in (process / "maps").read_text(encoding="utf-8").splitlines()}
     return {
-        "resident_mb": int(status["VmRSS"].split()[0]) * 1024 / 1e6,
+        "resident_mb": sum(int(status[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024 / 1e6,
         "threads": int(status["Threads"]),
         "handles": sum(1 for _ in (process / "fd").iterdir()),
         "segments": sum(path.startswith("/dev/shm/") for path in paths),

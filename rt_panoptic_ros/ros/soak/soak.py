@@ -59,7 +59,7 @@ class Soak:
 
 
 def soak(task: Soak) -> Record:
-    """Run the node for so long and return what was seen of it; files are written to `task.out`.
+    """Run the node for so long, or until SIGINT or SIGTERM, and return what was seen of it; files are in `task.out`.
 
     These are samples.csv, events.log and node.log, which are written all the time, and at the end summary.json and
     soak.png.
@@ -80,7 +80,7 @@ def soak(task: Soak) -> Record:
         "camera_size": f"{height}x{width}",
         "autostart": "false",
     }
-    record, seconds = Record(), 60 * task.minutes
+    record, seconds, stopped = Record(), 60 * task.minutes, False
     label_map = task.out / "label_map.yaml"
     things = [model.classes.names[number] for number in model.classes.thing_ids]
     mapped = {"thing": {"thing": True, "color": [220, 20, 60], "of": things}}
@@ -129,7 +129,10 @@ def soak(task: Soak) -> Record:
             graph.play(soak_script(graph, Random(task.seed), model, label_map, seconds), sample)
         except UnavailableError as error:  # the node's end: what was seen until then is the result
             record.ended = str(error)
-    if not record.ended and process.popen.returncode != 0:
+        except (KeyboardInterrupt, SystemExit):  # likewise; who stops this from a terminal stops the node too
+            log("stopped before its time")
+            stopped = True
+    if not stopped and not record.ended and process.popen.returncode != 0:
         record.ended = str(process.failure())
     with output_path(task.out / "summary.json") as temporary:
         temporary.write_text(json.dumps(record.summary(), indent=2) + "\n", encoding="utf-8")
