@@ -73,9 +73,13 @@ class Camera:
             lambda: all(len(got) >= number for got in self.received.values()), f"for {number} outputs"
         )
 
-    def await_report(self, condition, index=0):
-        """Return the status of that index, the node's or a camera's, of the next report for which it holds."""
-        self.reports.clear()
+    def await_report(self, condition, index=0, *, past=False):
+        """Return the status of that index, the node's or a camera's, of the next report for which it holds.
+
+        With `past`, reports that have come since `reports` was cleared count, too: one may be over by now.
+        """
+        if not past:
+            self.reports.clear()
 
         def fitting():
             statuses = [array.status[index] for array in self.reports if index < len(array.status)]

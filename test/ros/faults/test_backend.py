@@ -58,13 +58,13 @@ def test_a_backend_that_throws_once(labelling, backend, recovery, whose):
         raise error
 
     backend(throw_once)
+    labelling.camera.reports.clear()
     labelling.camera.send(picture(2))
     labelling.graph.spin_until(lambda: counts(labelling.node).failed > before, "for the frame to fail")
     with recovery("result"):
         labelling.label(picture(3))
-    labelling.camera.await_report(
-        lambda status: failing(status, f"failed with an unexpected error: {type(error).__name__}")
-    )
+    cause = f"failed with an unexpected error: {type(error).__name__}"
+    labelling.camera.await_report(lambda status: failing(status, cause), past=True)
 
 
 @pytest.mark.fault("backend throws always", "ERROR with the cause as long as it does; labels as soon as it doesn't")
@@ -142,10 +142,11 @@ def test_outputs_that_are_no_numbers(labelling, backend, recovery, poison):
         return dense
 
     backend(poisoned)
+    labelling.camera.reports.clear()
     labels = labelling.label(picture(2))
     assert set(labels.data) == {VOID}
     with recovery("ERROR"):
-        labelling.camera.await_report(lambda status: failing(status, "no finite numbers"))
+        labelling.camera.await_report(lambda status: failing(status, "no finite numbers"), past=True)
     backend(lambda infer, image: infer(image))
     with recovery("result"):
         assert VOID not in labelling.label(picture(3)).data

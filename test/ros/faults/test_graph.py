@@ -138,7 +138,7 @@ def test_a_flood_of_parameters_is_answered(labelling, recovery, graph):
 
     answers = []
     for number in range(100):
-        answers.append(client.call_async(request((-1.0, 0.3, 0.5)[number % 4])))
+        answers.append(client.call_async(request((-1.0, 0.3, 0.4, 0.5)[number % 4])))
         if number % 20 == 0:
             labelling.label(picture(number % 200))
     with recovery("result"):

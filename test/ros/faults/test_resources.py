@@ -173,7 +173,7 @@ def test_a_model_that_is_replaced(robot, recovery, small_network):
     with recovery("result"):
         robot.labelling.label(picture(5))
     robot.camera.send(robot.new_size())  # the new weights are not the old card's
-    robot.camera.await_report(lambda status: "to have the SHA-256 of its card" in status.message)
+    robot.camera.await_report(lambda status: "with the SHA-256 of the card" in status.message)
     weights = robot.model / "weights.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1])
@@ -181,7 +181,7 @@ def test_a_model_that_is_replaced(robot, recovery, small_network):
     robot.set_size("32x64")
     assert not robot.change(Transition.TRANSITION_CONFIGURE)
     with recovery("ERROR"):
-        robot.camera.await_report(lambda status: failing(status, "to have the SHA-256 of its card"))
+        robot.camera.await_report(lambda status: failing(status, "with the SHA-256 of the card"))
     weights.write_bytes(content)
     assert robot.change(Transition.TRANSITION_CONFIGURE)
     assert robot.change(Transition.TRANSITION_ACTIVATE)

@@ -134,7 +134,7 @@ def test_a_signal_ends_the_process_in_the_middle_of_a_call_that_blocks(graph, pr
     weights = tmp_path / "weights"
     os.mkfifo(weights)
     (tmp_path / "sitecustomize.py").write_text(
-        f"import safetensors.numpy\nsafetensors.numpy.load_file = lambda _: open({str(weights)!r}).read()\n"
+        f"import safetensors.numpy\nsafetensors.numpy.load = lambda _: open({str(weights)!r}).read()\n"
     )
     programs.environment["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
     programs.environment["XDG_CACHE_HOME"] = str(tmp_path)  # where no graph is that would do without the weights
