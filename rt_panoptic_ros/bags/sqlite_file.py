@@ -28,7 +28,7 @@ MAGIC = b"SQLite format 3\0"
 JOURNALS = "-wal", "-journal"
 """What SQLite puts behind a file's name for the journals that may hold a part of it."""
 
-_DAMAGED = (sqlite3.Error, UnicodeDecodeError)  # the latter of a column's name
+_DAMAGED = (sqlite3.Error, UnicodeDecodeError, MemoryError)  # of a column's name; of a size that can't be
 _ROW = np.dtype([("id", "i8"), ("channel", "i8"), ("time_ns", "i8")])
 
 

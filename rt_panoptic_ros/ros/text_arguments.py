@@ -72,7 +72,7 @@ def _quoted_file(path: str, names: Collection[str]) -> Iterator[str]:
     """Give the path of a parameter file with its texts in quotes: `path` itself where it has nothing to quote."""
     try:
         root = yaml.compose(Path(path).read_bytes(), _LOADER)
-    except (OSError, RecursionError, yaml.YAMLError):  # rcl will say so
+    except (OSError, RecursionError, ValueError, yaml.YAMLError):  # rcl will say so
         root = None
     if not _quote_texts(root, names):
         yield path

@@ -32,6 +32,7 @@ IMAGE, POINTS, CLASS_NAMES = "image", "points", "class_names"
 
 _WAITING = 64  # frames of a camera: those of several cameras may come to each of them
 _MOST_POINTS = 40_000  # of a cloud: some 0.6 MB a frame
+_MOST_STEP = 1 << 16  # bytes from point to point
 
 
 class OutputView:
@@ -153,7 +154,7 @@ def read_points(cloud: Any) -> tuple[np.ndarray, np.ndarray]:
     height, width, step, row_step = int(cloud.height), int(cloud.width), int(cloud.point_step), int(cloud.row_step)
     data = np.frombuffer(cloud.data, np.uint8)
     names = ("x", "y", "z", "rgb")
-    whole = len(data) == height * row_step and row_step >= width * step
+    whole = len(data) == height * row_step and row_step >= width * step and step < _MOST_STEP
     if not whole or not all(4 <= offsets.get(name, step) + 4 <= step for name in names):
         raise InvalidInputError(
             f"expected points with {', '.join(names)} in their {step} bytes and height x row_step bytes, got "

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from fuzz.fuzzing import TARGETS, headed
@@ -31,6 +33,21 @@ def _fields(name: str, change: Callable[[Any], object], seed: int = 0) -> tuple[
     fields = json.loads(head)
     change(fields)
     return name, json.dumps(fields).encode() + line + content
+
+
+_HUNGRY = zlib.decompress(  # a file of SQLite whose schema asks for more memory than there is
+    base64.b85decode(
+        r"c-"
+        r"rk(&2G~`5S~fW{74N+)k9UO728`X0r_u}iUSEURYfR}=0GJRV`3**N@CZ$rJ__q<_UNMj=Ta7f)E$(+@KdO9K!B8X&_QWX`qp!eA@M_XLt0?jA"
+        r"y;}-ouK?4AQWiw#G;ne1HhI2myc~?_n6g&wJpPd+d6!U^IeoqmEH&d;-{pQ!dUx{h_7RRdkC?d)hME2GewnX?+>ET~$goh15#ribDF@gsGFA-"
+        r"I}tkRLO(t&b?A~pWIdUubnMWpBoM}txkW{V20F`N4521pGUggBc)Vp8dS*cr9!a!heGsx85tt8Y_qNoX1T`XMm%NqKqVtBSMHbB-"
+        r"8hDpmY30eDMOXk)VunABldJ7X*>Lp$lP(h7j}P04ad}4=CQ_jvejPwcvDuRVK|1a9#~Yh9jjrs4C*CcR085h;BAJfK>~xYkX>9$YLw|}n>J~ZU"
+        r"y^&wF+0t=?p!CjVY6pjBt0kI1b8Zp!uSKfd&3!~8KJm12gJ^wi+KD0EATc${}`R-;9?j6TnqQk<SmjB6%c`4z;E~o-"
+        r"{Tv6f(iHnZ@FrQ*+!len&&|-"
+        r"zp+_}%CF!S;5)nnpZVZF!iokVg6`vk)G!LUd@7$V=8Kt)LM~M(Y!<WPqf$7S&SZ1r$mYBxt=Q)_yhvznC@yGT&$Ds;<@96OzlzCtPw3c=Tu>fe"
+        r"kq)$+%O>{z%QC@k2R=Y%G8@mmx+v@5=Fw<x$7A?YF8*<5+kdm(jV;LNR}Lpte8ci5k5K8h"
+    )
+)
 
 
 FINDS: list[tuple[str, bytes]] = [
@@ -64,6 +81,10 @@ FINDS: list[tuple[str, bytes]] = [
     _fields("sqlite_rows", lambda rows: rows["topics"][1].__setitem__(1, "\0")),
     _fields("sqlite_rows", lambda rows: rows["messages"][0].__setitem__(0, "a")),
     ("sqlite_bag", TARGETS["sqlite_bag"].seeds[0].replace(b"offered_qos", b"offered_q\xd0s")),
+    ("sqlite_bag", _HUNGRY),
+    _fields("sqlite_rows", lambda rows: rows["topics"][0].__setitem__(4, "0x_")),  # quality of service
+    ("recorded_message", TARGETS["recorded_message"].seeds[0].replace(b"/msg/", b"/")),  # as Crystal wrote it
+    ("command_line", headed({"words": ["bag", "in", "--model", "a", "\n"]})),
     # Whole records of a journal that hold something else.
     _fields("journal_records", lambda journal: journal.update(begin=[1])),
     _fields("journal_records", lambda journal: journal["frames"][0].update(head=[5])),
@@ -71,5 +92,6 @@ FINDS: list[tuple[str, bytes]] = [
     _fields("coco_panoptic", lambda document: document["annotations"][0]["segments_info"][0].update(iscrowd=65535)),
     _fields("coco_panoptic", lambda document: document["annotations"][0]["segments_info"][0].update(id=2**40)),
 ]
-if "shown_output" in TARGETS:  # a cloud whose points end before their fields
+if "shown_output" in TARGETS:  # clouds whose points end before their fields, or are larger than NumPy's
     FINDS.append(_fields("shown_output", lambda cloud: cloud["fields"][0].update(offset=18)))
+    FINDS.append(_fields("shown_output", lambda cloud: cloud.update(width=0, point_step=2**31)))

@@ -203,10 +203,9 @@ def _recorded_seeds() -> list[bytes]:
 def recorded_message(data: bytes) -> None:
     fields, content = parted(data)
     bag = Bag(workplace() / "bag")
-    kind = text(fields, "type")
-    bag.channels.append(Channel(text(fields, "topic"), CDR, Schema(kind, "ros2msg", b""), {}))
+    bag.channels.append(Channel(text(fields, "topic"), CDR, Schema(text(fields, "type"), "ros2msg", b""), {}))
     bag.files.append(_RecordedImage(content))  # type: ignore[arg-type]
     cameras, _ = find_cameras(bag, ())
     if cameras:
         with contextlib.suppress(SerdeError):
-            _use(decode_message(message_store().deserialize_cdr(content, kind)))
+            _use(decode_message(message_store().deserialize_cdr(content, bag.channels[0].type_name)))
