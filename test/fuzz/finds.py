@@ -84,7 +84,7 @@ FINDS: list[tuple[str, bytes]] = [
     ("sqlite_bag", _HUNGRY),
     _fields("sqlite_rows", lambda rows: rows["topics"][0].__setitem__(4, "0x_")),  # quality of service
     ("recorded_message", TARGETS["recorded_message"].seeds[0].replace(b"/msg/", b"/")),  # as Crystal wrote it
-    ("command_line", headed({"words": ["bag", "in", "--model", "a", "\n"]})),
+    ("command_line", headed({"words": ["bag", "i", "--model", "a", "--opacity", "1", "1", "a", "\n"]})),
     # Whole records of a journal that hold something else.
     _fields("journal_records", lambda journal: journal.update(begin=[1])),
     _fields("journal_records", lambda journal: journal["frames"][0].update(head=[5])),
