@@ -7,7 +7,7 @@ RUN := env -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH -u PYTHONPATH -u _ROS_WHEELS_
 	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 BIN := .venv/bin
 
-.PHONY: help demo test test-kilted lint docs bench gpu-check wheel clean environment compiled
+.PHONY: help demo test test-kilted test-newest test-oldest fuzz lint docs bench gpu-check wheel lock sbom clean environment compiled
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
@@ -26,11 +26,25 @@ test-kilted:  ## Run the ROS tests on ROS 2 Kilted instead of Jazzy
 	@scripts/make_environment --with-tests --kilted
 	@$(RUN) .venv-kilted/bin/python -m pytest -n 2 test/ros
 
-lint: environment  ## Run the linters, the type checks and the documentation's links alone
+test-newest:  ## Run the tests with the newest packages that pyproject.toml's ranges allow together
+	@scripts/make_environment --with-tests --newest
+	@$(RUN) OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2
+
+test-oldest:  ## Run the tests with the oldest that the ranges allow, on Python 3.10 and without torch
+	@scripts/make_environment --with-tests --oldest
+	@$(RUN) OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+
+fuzz: environment  ## Feed all that reads files, messages and texts with a million broken ones: out/fuzz (FUZZ="--runs N --target NAME")
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps atheris || \
+		echo "atheris can't be installed for this Python" >&2
+	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m scripts.fuzz $(FUZZ)
+
+lint: environment  ## Run the linters, the type checks, the documentation's links and known vulnerabilities alone
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(RUN) $(BIN)/mypy
 	@$(BIN)/mkdocs build --site-dir .cache/docs  # with --quiet it would count no warnings, and broken links pass
+	@$(RUN) $(BIN)/python -m scripts.supply_chain vulnerabilities
 
 docs: environment  ## Make a site of the documentation: out/docs/index.html
 	@$(BIN)/mkdocs build
@@ -55,5 +69,12 @@ compiled: environment
 		"from rt_panoptic_ros.panoptic.postprocess import load_postprocessing; load_postprocessing('cpu')" 2>&1 | grep .
 	@$(RUN) $(BIN)/python -m pytest --collect-only -qq >.cache/collected || { cat .cache/collected; exit 1; }
 
+lock:  ## Renew what the demo's environment is installed from: scripts/demo.lock (docs/releases.md)
+	@python3 -m scripts.supply_chain lock
+
+sbom:  ## Write what the demo's environment is made of, as CycloneDX: dist/ (docs/releases.md)
+	@scripts/make_environment
+	@$(RUN) $(BIN)/python -m scripts.supply_chain sbom --out dist/rt_panoptic_ros.cdx.json
+
 clean:  ## Delete everything that was made here
-	rm -rf .venv .venv-kilted .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist install log out *.egg-info
+	rm -rf .venv .venv-kilted .venv-newest .venv-oldest .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist install log out *.egg-info

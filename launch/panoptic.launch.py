@@ -9,6 +9,7 @@ says, and without a file the node's own default (for post-processing: the model'
 """
 
 import os
+from dataclasses import dataclass
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch_ros.actions import LifecycleNode
@@ -16,7 +17,7 @@ from launch_ros.actions import LifecycleNode
 from launch import LaunchContext, LaunchDescription
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings, beside
 from rt_panoptic_ros.ros.transport import profile_environment
-from rt_panoptic_ros.settings import PostprocessSettings, settings_of
+from rt_panoptic_ros.settings import PostprocessSettings, setting, settings_of
 
 GENERAL = {
     "image_topic": ("/camera/image_raw", "Topic of the camera's images (sensor_msgs/Image)."),
@@ -32,9 +33,22 @@ GENERAL = {
     ),
     "node_name": ("panoptic_node", "Name of the node; its outputs are under it."),
     "namespace": ("", "Namespace of the node."),
+    "enclave": ("", "SROS 2 enclave of the node, such as /panoptic/node (docs/security.md); empty for none."),
     "params_file": ("", "YAML file of the node's parameters, such as config/panoptic.yaml; empty for none."),
     "log_level": ("info", "Least severe messages that are logged: debug, info, warn, error or fatal."),
 }
+
+
+@dataclass(frozen=True)
+class Respawn:
+    """What happens when the node's process ends by itself."""
+
+    respawn: bool = setting(
+        False, "Start the node anew when its process ends, as after a hang (see watchdog_s) or a crash."
+    )
+    respawn_delay: float = setting(1.0, "Seconds before it is started anew.", minimum=0.0, maximum=3600.0)
+
+
 SETTINGS = {one.name: one for one in (*settings_of(NodeSettings), *settings_of(PostprocessSettings))}
 
 
@@ -44,7 +58,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in GENERAL.items()
     ]
-    for one in settings_of(NodeSettings):
+    for one in (*settings_of(Respawn), *settings_of(NodeSettings)):
         default = f"'{one.default}'" if isinstance(one.default, str) else str(one.default).lower()
         description = f"{one.description} If left empty: {default}."
         arguments.append(DeclareLaunchArgument(one.name, default_value="", description=description))
@@ -63,6 +77,8 @@ def _node(context: LaunchContext) -> list[LifecycleNode]:
     """
     given = context.launch_configurations
     topics = {name: given[f"{name}_topic"] or beside(given["image_topic"], name) for name in ("camera_info", "depth")}
+    again = Respawn(**{one.name: one.parsed(given[one.name]) for one in settings_of(Respawn) if given[one.name]})
+    enclave = ["--enclave", given["enclave"]] if given["enclave"] else []
     parameters = {name: SETTINGS[name].parsed(given[name]) for name in SETTINGS if given[name]}
     return [
         LifecycleNode(
@@ -72,7 +88,9 @@ def _node(context: LaunchContext) -> list[LifecycleNode]:
             namespace=given["namespace"],
             parameters=[*([given["params_file"]] if given["params_file"] else []), parameters],
             remappings=[("image", given["image_topic"]), *topics.items()],
-            arguments=["--ros-args", "--log-level", given["log_level"]],
+            arguments=["--ros-args", "--log-level", given["log_level"], *enclave],
+            respawn=again.respawn,
+            respawn_delay=again.respawn_delay,
             output="screen",
         )
     ]

@@ -8,7 +8,7 @@ import argparse
 import io
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rt_panoptic_ros.commands import (
     backends,
@@ -22,7 +22,7 @@ from rt_panoptic_ros.commands import (
     soak,
     view,
 )
-from rt_panoptic_ros.errors import RtPanopticError
+from rt_panoptic_ros.errors import RtPanopticError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,10 +58,15 @@ def main_of_doctor() -> int:
     return main(["doctor", *sys.argv[1:]])
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rt-panoptic", description="Real-time panoptic segmentation from dense detections."
-    )
+    parser = _Parser(prog="rt-panoptic", description="Real-time panoptic segmentation from dense detections.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for group in (labelling, bags, view, learning, bundles, backends, benchmarks, gpu_check, doctor, soak):
         group.add_commands(commands)

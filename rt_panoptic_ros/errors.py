@@ -4,9 +4,23 @@
 
 import importlib.util
 
+_OUT_OF_MEMORY = (
+    "out of memory", "not enough memory", "insufficient memory", "cannot allocate memory", "can't allocate memory",
+    "failed to allocate", "bad_alloc", "bad allocation", "failed to serialize proto",
+    "can't start new thread",
+)  # fmt: skip
+_MOST_CHARACTERS = 2000  # of a sentence: the names of all of COCO's classes are some of it
+
 
 class RtPanopticError(Exception):
-    """Base of all errors of this package that carry one clear sentence for the user."""
+    """Base of all errors of this package that carry one clear sentence for the user.
+
+    It stays one line of bearable length, whatever the texts of files and messages in it hold.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        """Take the sentence."""
+        super().__init__(one_line(sentence))
 
 
 class InvalidInputError(RtPanopticError, ValueError):
@@ -19,6 +33,31 @@ class UnavailableError(RtPanopticError, RuntimeError):
 
 class CancelledError(RtPanopticError):
     """Work was called off, by what `progress.observing` was given, before it was done."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, for which NumPy, OpenCV, Warp and each backend have their own.
+
+    What has been allocated for the work that met it is free again once the error has been handled.
+    """
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def explained(error: BaseException) -> str:
+    """Return the sentence that says what to do about an error: its own, or one where memory ran out."""
+    if isinstance(error, RtPanopticError) or not is_out_of_memory(error):
+        return str(error)
+    return (
+        f"expected more memory to be free, got '{first_line(error)}': take smaller images or a smaller network_size, "
+        "or end other programs"
+    )
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that can be printed, of bearable length."""
+    if len(text) > _MOST_CHARACTERS:
+        text = f"{text[: _MOST_CHARACTERS // 2]}[...]{text[-_MOST_CHARACTERS // 2 :]}"
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def first_line(error: BaseException) -> str:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections import OrderedDict
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.inference.backends import check_choice, open_backend, resolve_device
 from rt_panoptic_ros.inference.base import CapturableBackend, made_current
 from rt_panoptic_ros.inference.device_input import DeviceInput, load_input
@@ -36,11 +38,19 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.panoptic.postprocess import Stage
 
+_LOG = logging.getLogger(__name__)
+
+UNDEFINED = (
+    "the network gave values that are no finite numbers, where labels are void and objects missing: take precision "
+    "float32 or another backend, or mend the weights"
+)
+
 _NETWORKS_KEPT = 4
 """Input sizes that stay loaded at once, for cameras or folders of images of mixed sizes."""
 
 _GEOMETRIES_KEPT = 8
-"""Image geometries of one input size whose buffers stay at once."""
+"""Image geometries of one input size whose buffers stay at once, if they have no more than:"""
+_PIXELS_KEPT = 64 * 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +138,10 @@ class _LoadedNetwork:
     def buffers(self, geometry: ImageGeometry) -> _Buffers:
         """Return what is kept for a geometry."""
         if geometry not in self._kept:
-            if len(self._kept) == _GEOMETRIES_KEPT:
+            sizes = [math.prod(other.camera_size) for other in (*self._kept, geometry)]
+            while self._kept and (len(sizes) > _GEOMETRIES_KEPT or sum(sizes) > _PIXELS_KEPT):
                 self._kept.popitem(last=False)
+                del sizes[0]
             capturable = True if isinstance(self.backend, CapturableBackend) else None
             postprocessor = Postprocessor(self.dense, self._thing_ids, geometry, capturable=capturable)
             self._kept[geometry] = _Buffers(postprocessor, FrameGraph(self.backend.device))
@@ -159,6 +171,8 @@ class PanopticPipeline:
         check_choice(backend, device, precision)
         self.settings = settings
         self.timings_ms: dict[str, float] = {}  # of the last frame, by stage
+        self._undefined = False  # whether the last frame was, in parts
+        self.stage = ""  # of the frame that is being labelled; any thread may look
         self._bundle = bundle
         self._open_backend = backend_opener
         self._backend_name, self._device, self._precision, self._tf32 = backend, device, precision, tf32
@@ -215,9 +229,12 @@ class PanopticPipeline:
         geometry = plan_geometry((height, width), self._bundle.input, self._network_size)
         network = self._network(geometry.network_size)
         timings: dict[str, float] = {}
-        timed = partial(_timed, timings, network.backend.device)
+        timed = partial(self._timed, timings, network.backend.device)
         with made_current(network.backend.device):
             result = network.run(image, geometry, settings, timed, images=images)
+        if result.undefined and not self._undefined:
+            _LOG.warning("%s", UNDEFINED)
+        self._undefined = result.undefined
         self.timings_ms, self._last = timings, (network, geometry, settings)
         return result
 
@@ -261,6 +278,19 @@ class PanopticPipeline:
         """Why the last image was labelled on the CPU, where a GPU was to be preferred; empty otherwise."""
         return self._last[0].backend.fallback if self._last else ""
 
+    def lost(self) -> str:
+        """Return why the last image's GPU can't be used by this process any more, empty where it can.
+
+        After an error such as an illegal access, or one of the GPU itself, every call of CUDA fails until the process
+        ends; others leave no trace.
+        """
+        try:
+            if self._last:
+                wp.synchronize_device(self._last[0].backend.device)
+        except RuntimeError as error:
+            return first_line(error)
+        return ""
+
     def close(self) -> None:
         """Close the backends, in the thread that owns the pipeline: no other may be inside a call meanwhile.
 
@@ -270,6 +300,18 @@ class PanopticPipeline:
         self._last = None
         while self._networks:
             self._networks.popitem()[1].close()
+
+    @contextmanager
+    def _timed(self, timings: dict[str, float], device: str, stage: str) -> Iterator[None]:
+        """Add the time until what it surrounds is done, on the device too, to the stage's."""
+        begin, self.stage = time.perf_counter(), stage
+        try:
+            yield
+            if device != "cpu":
+                wp.synchronize_device(device)
+        finally:
+            self.stage = ""
+        timings[stage] = timings.get(stage, 0.0) + 1e3 * (time.perf_counter() - begin)
 
     def _network(self, network_size: tuple[int, int]) -> _LoadedNetwork:
         if network_size not in self._networks:
@@ -317,13 +359,3 @@ def open_pipeline(
         network_size=network_size,
         settings=bundle.settings.replaced(settings or {}),
     )
-
-
-@contextmanager
-def _timed(timings: dict[str, float], device: str, stage: str) -> Iterator[None]:
-    """Add the time until what it surrounds is done, on the device too, to the stage's."""
-    begin = time.perf_counter()
-    yield
-    if device != "cpu":
-        wp.synchronize_device(device)
-    timings[stage] = timings.get(stage, 0.0) + 1e3 * (time.perf_counter() - begin)

@@ -122,6 +122,7 @@ class QueryBoxes:
     scores: wp.array  # (K,) float32: class probability times centerness, in (0, 1]
     labels: wp.array  # (K,) int32: index among the things, 0-based
     count: wp.array  # (1,) int32
+    undefined: wp.array  # (1 + bands,) int32: not 0 where outputs are no finite numbers, of boxes or of a band's points
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,9 @@ class MaskMembership:
     Device arrays.
     """
 
-    best_classes: wp.array  # (h, w) uint8: class of the highest semantic logit of each stride-8 cell
+    best_classes: (
+        wp.array
+    )  # (h, w) uint8: class of the highest semantic logit of each stride-8 cell, VOID for undefined
     active: wp.array  # (1,) int32: the first `active[0]` query boxes take part
     field: wp.array  # of one `panoptic.mask_field.MaskField`, from which the kernels compute masks
 
@@ -174,3 +177,4 @@ class PanopticResult:
     instance: np.ndarray  # (H, W) uint16: the object's id in `detections`, 0 none
     detections: DetectionTable
     confidence: np.ndarray | None = None  # (H, W) uint8: probability of the best class x 255
+    undefined: bool = False  # the network gave values that are no finite numbers: void, or without an object, there

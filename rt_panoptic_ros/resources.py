@@ -38,6 +38,18 @@ def share_directory() -> Path:
     )
 
 
+def is_file(path: Path, kind: str) -> bool:
+    """Return whether there is a regular file; `kind` is what it should be, for the message.
+
+    Raises:
+        InvalidInputError: It can't be looked up, as one whose name is too long.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise InvalidInputError(f"expected {kind}, got '{path!s:.80}': {error.strerror}") from None
+
+
 def config_file(folder: str, path_or_name: str, kind: str) -> Path:
     """Return the file at a path, or the YAML file of that name that comes with the package.
 
@@ -51,9 +63,9 @@ def config_file(folder: str, path_or_name: str, kind: str) -> Path:
     """
     path = Path(path_or_name)
     shipped = share_directory() / "config" / folder
-    if not path.is_file() and path.parts == (path.name,):
+    if not is_file(path, kind) and path.parts == (path.name,):
         path = shipped / f"{path.name}.yaml"
-    if not path.is_file():
+    if not is_file(path, kind):
         names = ", ".join(sorted(item.stem for item in shipped.glob("*.yaml")))
         raise InvalidInputError(f"expected {kind} file or one of {names}, got '{path_or_name}': check the path")
     return path

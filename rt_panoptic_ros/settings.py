@@ -28,6 +28,8 @@ OVERLAY_OPACITY = 0.5
 
 MAX_SIZE_MEGAPIXELS = 64
 """What a user's sizes may have at most, so that memory for the images is not out of reach."""
+MAX_TEXT = 4096
+"""Characters that a text may have, such as a path or the names of all cameras."""
 DEPTH_SLACK_S = 0.02  # by which the stamps of an image and its depth may differ
 
 MAX_DETECTIONS = 128
@@ -75,8 +77,13 @@ class Setting:
         """Return `value`, or what its text form says, in the setting's type.
 
         Raises:
-            InvalidInputError: Not of that type, not finite, out of range, or not one of the choices.
+            InvalidInputError: Not of that type, not finite, out of range, too long, or not one of the choices.
         """
+        if isinstance(value, str) and (len(value) > MAX_TEXT or "\0" in value):
+            raise InvalidInputError(
+                f"expected {self.name} to have at most {MAX_TEXT} characters and no zero among them, got {len(value)} "
+                f"that begin with {value[:40]!r}"
+            )
         try:
             parsed = _parsed(self.kind, value)
         except (TypeError, ValueError, OverflowError):
@@ -209,6 +216,8 @@ class PostprocessSettings:
             InvalidInputError: An unknown name, a wrong type, or a value outside its range; nothing is changed.
         """
         known = {one.name: one for one in settings_of(PostprocessSettings)}
+        if not isinstance(values, Mapping):
+            raise InvalidInputError(f"expected settings as a table of names and values, got {values!r:.80}")
         for name in values:
             if name not in known:
                 raise InvalidInputError(
@@ -293,7 +302,7 @@ def check_device(name: str) -> None:
     Raises:
         InvalidInputError: It is not.
     """
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
+    if re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", name) is None:
         raise InvalidInputError(
             f"expected device to be one of {', '.join(DEVICES)} (such as cuda:1 for the second GPU), got '{name}'"
         )

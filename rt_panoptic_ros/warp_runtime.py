@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import logging
 import os
+import shutil
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +19,16 @@ from typing import TYPE_CHECKING
 import warp as wp
 
 from rt_panoptic_ros.errors import UnavailableError
-from rt_panoptic_ros.files import process_folder, user_cache, why_unwritable
+from rt_panoptic_ros.files import (
+    atomic_path,
+    file_lock,
+    file_sha256,
+    is_private,
+    process_folder,
+    sync,
+    user_cache,
+    why_unwritable,
+)
 from rt_panoptic_ros.progress import report
 
 if TYPE_CHECKING:
@@ -25,10 +37,12 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-CUDA_12_WARP = "warp-lang>=1.14,<1.18"
+CUDA_12_WARP = "warp-lang>=1.15,<1.18"
 """PyPI's last Warp for drivers of CUDA 12, such as JetPack 6's; the extra jetpack6 has it too."""
 
 _SIGNS_OF_DRIVER = ("/proc/driver/nvidia/version", "/etc/nv_tegra_release", "/dev/nvhost-gpu")
+
+_DIGESTS = "rt_panoptic_ros.json"  # in each folder of kernels: {name of a file: its SHA-256}
 
 wp.config.log_level = wp.LOG_WARNING  # its banner would go to standard output
 
@@ -99,9 +113,69 @@ def load_kernels(modules: Sequence[ModuleType], device: wp.Device | str) -> None
     start_warp()
     device = wp.get_device(device)
     block = 1 if device.is_cpu else 256  # as in launches that don't say it
-    for number, module in enumerate(modules, 1):
-        report(f"loading kernels, which a first start compiles: part {number} of {len(modules)}")
-        wp.load_module(module, device, block_dim=block)
+    cache = Path(wp.config.kernel_cache_dir)
+    try:
+        with file_lock(cache / "rt_panoptic_ros.lock", "waiting for another process that loads kernels"):
+            for number, module in enumerate(modules, 1):
+                report(f"loading kernels, which a first start compiles: part {number} of {len(modules)}")
+                _remove_damaged(cache, module)
+                wp.load_module(module, device, block_dim=block)
+                _keep_digests(cache, module)
+    except OSError as error:
+        raise UnavailableError(
+            f"expected to read and write compiled kernels in {cache}, got {error.strerror}: check its permissions and "
+            "the disk's space, or set WARP_CACHE_PATH to a folder that can be written"
+        ) from None
+
+
+def _remove_damaged(cache: Path, module: ModuleType) -> None:
+    """Remove a module's compiled kernels that aren't what was written: Warp would run them, or fail at every start.
+
+    Those without a digest, as a killed process leaves them, are trusted if they are of this boot: then no power loss
+    can have cost what was not synced.
+    """
+    now_s, up_s = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+    for folder in cache.glob(f"wp_{module.__name__}_*"):
+        digests, why = _read_digests(folder), ""
+        files = _compiled(folder)
+        if digests.keys() - {file.name for file in files}:
+            why = "its files are not those of its digests"
+        for file in files:
+            if file.name not in digests:
+                why = why or ("" if 0 <= now_s - file.stat().st_ctime <= up_s else f"{file.name} may be cut")
+            elif file_sha256(file) != digests[file.name]:
+                why = f"the bytes of {file.name} are damaged"
+        if why:
+            _LOG.warning("not loading kernels from %s: %s; compiling them again", folder, why)
+            shutil.rmtree(folder)
+
+
+def _keep_digests(cache: Path, module: ModuleType) -> None:
+    """Sync a module's new kernels and write their digests beside them."""
+    for folder in cache.glob(f"wp_{module.__name__}_*"):
+        digests = _read_digests(folder)
+        new = [file for file in _compiled(folder) if file.name not in digests]
+        if new:
+            for path in (*new, folder, cache):
+                sync(path)
+            with atomic_path(folder / _DIGESTS) as temporary:
+                digests |= {file.name: file_sha256(file) for file in new}
+                temporary.write_text(json.dumps(digests), encoding="utf-8")
+
+
+def _compiled(folder: Path) -> list[Path]:
+    """Return what Warp reads of a module's folder; the source beside it is for people."""
+    return [file for file in folder.iterdir() if file.suffix not in (".cpp", ".cu", ".json") and file.name[0] != "."]
+
+
+def _read_digests(folder: Path) -> dict[str, str]:
+    """Return {name of a file: its SHA-256}; of a damaged list what fits no folder."""
+    try:
+        return dict(json.loads((folder / _DIGESTS).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError):
+        return {_DIGESTS: ""}
 
 
 def _temporary_cache(cache: Path, reason: str) -> Path:
@@ -113,7 +187,7 @@ def _temporary_cache(cache: Path, reason: str) -> Path:
             f"expected room for compiled kernels in {cache} or {folder}, got: {reason}; {reason_there}: set "
             "WARP_CACHE_PATH or TMPDIR to a folder that has room"
         )
-    for place, _, names in os.walk(cache):
+    for place, _, names in os.walk(cache) if is_private(cache) else ():
         (folder / Path(place).relative_to(cache)).mkdir(exist_ok=True)
         for name in names:
             (folder / Path(place, name).relative_to(cache)).symlink_to(Path(place, name))

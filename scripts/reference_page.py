@@ -32,7 +32,8 @@ _DIAGNOSTICS = (
     "lost in transport; where depth or camera_info are needed, their topics and publishers, and frames located, "
     "without depth, misaligned, depth refused, uncalibrated, untransformed. A warning or error stays until three "
     "reports were free of it; lateness is one after three reports with more than half of the frames late, until three "
-    "with less than a fifth."
+    "with less than a fifth. What keeps images from being labelled is a warning with its cause, and an error once it "
+    "has kept all of a camera's results away for 30 s; so is another node of this one's name."
 )
 
 _HEAD = """# Topics and parameters

@@ -112,7 +112,10 @@ def tiny_recipe() -> Recipe:
 @pytest.fixture
 def tiny_camvid(tmp_path: Path) -> Path:
     """Three images for learning, one for looking at: sky over road, and a car."""
-    root = tmp_path / "camvid"
+    return write_tiny_camvid(tmp_path / "camvid")
+
+
+def write_tiny_camvid(root: Path) -> Path:
     for split, count in (("train", 3), ("val", 1)):
         for folder in ("images", "labels"):
             (root / split / folder).mkdir(parents=True)

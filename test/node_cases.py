@@ -73,9 +73,13 @@ class Camera:
             lambda: all(len(got) >= number for got in self.received.values()), f"for {number} outputs"
         )
 
-    def await_report(self, condition, index=0):
-        """Return the status of that index, the node's or a camera's, of the next report for which it holds."""
-        self.reports.clear()
+    def await_report(self, condition, index=0, *, past=False):
+        """Return the status of that index, the node's or a camera's, of the next report for which it holds.
+
+        With `past`, reports that have come since `reports` was cleared count, too: one may be over by now.
+        """
+        if not past:
+            self.reports.clear()
 
         def fitting():
             statuses = [array.status[index] for array in self.reports if index < len(array.status)]
@@ -83,6 +87,31 @@ class Camera:
 
         self.graph.spin_until(fitting, "for a report")
         return fitting()[0]
+
+
+class Labelling:
+    """A node with a real model, active, and a camera whose images it labels."""
+
+    def __init__(self, graph, node, camera):
+        self.graph, self.node, self.camera = graph, node, camera
+
+    def label(self, message):
+        """Send an image and return its labels, once they are here."""
+        got = self.camera.received["semantic"]
+        got.clear()
+        self.camera.send(message)
+        self.graph.spin_until(lambda: got and got[-1].header == message.header, "for the image's labels")
+        return got[-1]
+
+    def send_until(self, make, condition):
+        """Send one message after the other until a report's status of the node fits."""
+        self.camera.reports.clear()
+
+        def fits():
+            self.camera.send(make())
+            return any(condition(report.status[0]) for report in self.camera.reports)
+
+        self.graph.spin_until(fits, "for a report")
 
 
 def value(status, key):

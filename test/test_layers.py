@@ -25,7 +25,7 @@ KNOWS = {
     "progress": "",
     "records": "",
     "resources": "errors",
-    "files": "errors",
+    "files": "errors progress",
     "settings": "errors",
     "warp_runtime": "errors files progress",
     "model": "errors files records resources settings",

@@ -45,7 +45,7 @@ def weights(reference_folder: Path) -> dict[str, np.ndarray]:
 
 
 def save_npz(path: Path, weights: dict[str, np.ndarray]) -> Path:
-    np.savez(path.with_suffix(".npz"), allow_pickle=False, **weights)
+    np.savez(path.with_suffix(".npz"), **weights)
     return path.with_suffix(".npz")
 
 

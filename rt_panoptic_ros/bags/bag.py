@@ -18,7 +18,7 @@ import zstandard
 from rt_panoptic_ros.bags import mcap_file, sqlite_file
 from rt_panoptic_ros.bags.storage import Bag
 from rt_panoptic_ros.errors import InvalidInputError, first_line
-from rt_panoptic_ros.files import parse_yaml
+from rt_panoptic_ros.files import make_folder, parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -54,7 +54,7 @@ def open_bag(path: Path, scratch: Path) -> Iterator[Bag]:
         @cache
         def copies() -> Path:
             if not scratch.exists():
-                scratch.mkdir(parents=True)
+                make_folder(scratch)
                 stack.callback(lambda: None if any(scratch.iterdir()) else scratch.rmdir())
             return Path(stack.enter_context(TemporaryDirectory(prefix=SCRATCH, dir=scratch)))
 

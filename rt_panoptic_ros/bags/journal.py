@@ -3,7 +3,8 @@
 """The journal of a bag's run: what each frame gave, on disk as soon as it is known, so that a killed run can go on.
 
 A file of records, each with its length and checksum. The first tells what the result depends on; those behind it are
-frames. What was cut off in the middle of a record is cut off there when the journal is opened again.
+frames. What was cut off in the middle of a record is cut off there when the journal is opened again. A power loss costs
+the frames of the last seconds, which are labelled again.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import fcntl
 import json
 import os
 import struct
+import time
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.files import make_folder, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 _PREFIX = struct.Struct("<QHI")  # length of the payload, the camera's number, CRC-32 of both and the payload
 _FASTEST = 1  # labels shrink a hundredfold even so
+_STRANGE = (AttributeError, KeyError, RecursionError, TypeError, ValueError)  # what a record of another form gives
+_SYNC_PERIOD_S = 5.0
 _STATE, _NOTES = "", "?"  # parts of a record beside those of the outputs: the tracker's, and what is missing
 
 
@@ -58,8 +63,10 @@ class Journal:
         Raises:
             InvalidInputError: Another process has it open, or it has frames of another run.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._file = path.open("a+b")  # reads anywhere, and writes at the end alone
+        sync(path.parent)
+        self._synced_s = time.monotonic()
         self._places: list[list[int]] = []  # of each camera's frames
         try:
             self._lock(path)
@@ -87,14 +94,11 @@ class Journal:
             self._file.seek(place)
             found = self._read()
             assert found is not None, "the journal was whole when it was opened"
-            head, _, content = found[1].partition(b"\n")
-            checksum, problem, sizes = json.loads(head)
-            rest = memoryview(content)
-            parts = {}
-            for name, length in sizes.items():
-                parts[name], rest = rest[:length], rest[length:]
-            state, notes = bytes(parts.pop(_STATE)), bytes(parts.pop(_NOTES, b"")).decode()
-            yield FrameRecord(checksum, problem, parts, state, notes)
+            try:
+                record = _frame_of(found[1])
+            except _STRANGE as error:
+                raise self._strange(error) from None
+            yield record
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +118,12 @@ class Journal:
         """Find the frames of an earlier run with the same document, or begin anew."""
         self._file.seek(0)
         if (first := self._read()) is not None:
-            begun = json.loads(first[1])
+            try:
+                begun = {**json.loads(first[1])}
+            except _STRANGE as error:
+                if not replace:
+                    raise self._strange(error) from None
+                begun = {}
             self._find_frames()
             if begun == document:
                 return
@@ -127,6 +136,12 @@ class Journal:
         self._places = []
         self._file.truncate(0)
         self._write(0, json.dumps(document).encode())
+
+    def _strange(self, error: Exception) -> InvalidInputError:
+        return InvalidInputError(
+            f"expected a journal of this program in {self._file.name}, got a whole record of another form "
+            f"({type(error).__name__}): begin anew with --force"
+        )
 
     def _find_frames(self) -> None:
         """Note where the frames lie, up to the first record that is not whole, where the file is cut off."""
@@ -146,6 +161,9 @@ class Journal:
         place = self._file.seek(0, os.SEEK_END)
         self._file.write(_PREFIX.pack(len(packed), camera, _checksum(camera, packed)) + packed)
         self._file.flush()
+        if time.monotonic() - self._synced_s > _SYNC_PERIOD_S:
+            os.fdatasync(self._file.fileno())
+            self._synced_s = time.monotonic()
         return place
 
     def _read(self, *, content: bool = True) -> tuple[int, bytes] | None:
@@ -160,6 +178,22 @@ class Journal:
         if _checksum(camera, packed) != checksum:
             return None
         return camera, zlib.decompress(packed) if content else b""
+
+
+def _frame_of(payload: bytes) -> FrameRecord:
+    """Return what a record's payload says.
+
+    Raises:
+        One of _STRANGE: It is of another form.
+    """
+    head, _, content = payload.partition(b"\n")
+    checksum, problem, sizes = json.loads(head)
+    rest = memoryview(content)
+    parts = {}
+    for name, length in sizes.items():
+        parts[name], rest = rest[:length], rest[length:]
+    state, notes = bytes(parts.pop(_STATE)), bytes(parts.pop(_NOTES, b"")).decode()
+    return FrameRecord(checksum, problem, parts, state, notes)
 
 
 def _checksum(camera: int, packed: bytes) -> int:

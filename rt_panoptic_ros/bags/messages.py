@@ -47,7 +47,7 @@ def qos_text(profiles: Any) -> str:
     """
     try:
         return dump_qos_v8(parse_qos(profiles))
-    except (ReaderError, AttributeError, KeyError, TypeError) as error:
+    except (ReaderError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(f"{type(error).__name__}: {first_line(error)}") from error
 
 

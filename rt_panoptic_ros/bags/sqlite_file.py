@@ -28,6 +28,7 @@ MAGIC = b"SQLite format 3\0"
 JOURNALS = "-wal", "-journal"
 """What SQLite puts behind a file's name for the journals that may hold a part of it."""
 
+_DAMAGED = (sqlite3.Error, UnicodeDecodeError, MemoryError)  # of a column's name; of a size that can't be
 _ROW = np.dtype([("id", "i8"), ("channel", "i8"), ("time_ns", "i8")])
 
 
@@ -55,7 +56,7 @@ class SqliteFile(StorageFile):
                 if table in tables or table == "topics":  # rosbag2 added the others later
                     self._read_table(table, note)
             self._rows = np.fromiter(self._listed(), _ROW)
-        except sqlite3.Error as error:
+        except _DAMAGED as error:
             self._lose(f"can't be read: {first_line(error)}")
         numbers, counts = np.unique(self._rows["channel"], return_counts=True)
         bag.counts.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
@@ -70,7 +71,7 @@ class SqliteFile(StorageFile):
                 found = self._database.execute("SELECT data FROM messages WHERE id = ?", (id_,)).fetchone()
                 data = found and found[0]
                 problem = "" if isinstance(data, bytes) else "it holds no message"
-            except sqlite3.DatabaseError as error:
+            except _DAMAGED as error:
                 problem = first_line(error)
             if problem:
                 reason = f"a row is damaged and left out ({problem})"
@@ -91,7 +92,7 @@ class SqliteFile(StorageFile):
                     note(dict(zip((column for column, *_ in cursor.description), row, strict=True)))
                 except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
                     self._lose(f"a row of its {table} can't be understood ({first_line(error)})")
-        except sqlite3.DatabaseError as error:
+        except _DAMAGED as error:
             self._lose(f"its {table} can't be read whole ({first_line(error)})")
 
     def _note_definition(self, row: dict[str, Any]) -> None:
@@ -102,11 +103,12 @@ class SqliteFile(StorageFile):
         name = full_type_name(row["type"])
         schema = self._definitions.get(name) or _known_schema(name)
         problem = "" if schema else f"the bag has no definition of {name}"
-        metadata = {QOS: row[QOS]} if row.get(QOS) else {}
-        channel = Channel(
-            row["name"], row["serialization_format"], schema or Schema(name, "", b""), metadata,
-            row.get("type_description_hash") or "", problem,
-        )  # fmt: skip
+        texts = [row["name"], row["serialization_format"], row.get(QOS) or "", row.get("type_description_hash") or ""]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"{row['name']!r:.40} with an entry that is no text")
+        topic, encoding, qos, type_hash = texts
+        metadata = {QOS: qos} if qos else {}
+        channel = Channel(topic, encoding, schema or Schema(name, "", b""), metadata, type_hash, problem)
         self._numbers[row["id"]] = self._bag.add_channel(channel)
 
     def _note_metadata(self, row: dict[str, Any]) -> None:
@@ -120,19 +122,19 @@ class SqliteFile(StorageFile):
             for row in self._database.execute(query, (last,)):
                 yield from self._usable(*row)
                 last = row[0]
-        except sqlite3.DatabaseError as error:
+        except _DAMAGED as error:
             reason = f"cut off or damaged behind row {max(last, 0)} ({first_line(error)})"
             behind: list[tuple[int, int, int]] = []
             try:
                 for row in self._database.execute(f"{query} DESC", (last,)):
                     behind.append(row)
-            except sqlite3.DatabaseError:
+            except _DAMAGED:
                 self._lose(reason)  # from here on, and from there on backwards
             for row in reversed(behind):
                 yield from self._usable(*row)
 
     def _usable(self, id_: int, topic: int, time_ns: int) -> Iterator[tuple[int, int, int]]:
-        if topic in self._numbers and isinstance(time_ns, int) and time_ns >= 0:
+        if topic in self._numbers and isinstance(id_, int) and isinstance(time_ns, int) and time_ns >= 0:
             yield id_, self._numbers[topic], time_ns
         else:
             self._lose("a message whose topic is listed nowhere, or time is none, is left out", id_)

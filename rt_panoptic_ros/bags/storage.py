@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zstandard
 
-from rt_panoptic_ros.errors import first_line
+from rt_panoptic_ros.errors import first_line, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
@@ -93,7 +93,7 @@ class Losses:
             several = f", {len(places)} times" if len(places) > 1 else ""
             counts = sum(map(Counter, places), Counter[str]())
             topics = ", ".join(f"{count} on {topic}" for topic, count in sorted(counts.items()))
-            lines.append(f"{name}: {reason}{several}" + (f": messages lost are {topics}" if topics else ""))
+            lines.append(one_line(f"{name}: {reason}{several}" + (f": messages lost are {topics}" if topics else "")))
         return lines
 
 

@@ -256,7 +256,7 @@ def _labels_were_recorded(bag: Bag) -> bool:
         if channel.encoding == CDR and channel.type_name == OUTPUTS["class_names"].type:
             try:
                 parse_published_table(json.loads(_first(bag, [number]).data))
-            except (AttributeError, ValueError):  # no message, another text
+            except (AttributeError, RecursionError, ValueError):  # no message, another text
                 continue
             return True
     return False

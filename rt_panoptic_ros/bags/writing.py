@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import zlib
 from collections import Counter
@@ -22,7 +21,7 @@ from rt_panoptic_ros.bags.mcap_file import ROSBAG2, SERIALIZED
 from rt_panoptic_ros.bags.messages import latched_message, output_channel, qos_text
 from rt_panoptic_ros.bags.storage import QOS, TYPE_HASH
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.files import parse_yaml
+from rt_panoptic_ros.files import parse_yaml, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -112,13 +111,13 @@ def publish_bag(folder: Path, out: Path) -> None:
         out: Where it goes; a bag that is there is deleted.
     """
     for path in (*folder.iterdir(), folder):
-        _sync(path)
+        sync(path)
     if out.exists():
         replaced = folder.with_name(f"{folder.name}.replaced")
         shutil.rmtree(replaced, ignore_errors=True)
         out.rename(replaced)
     folder.rename(out)
-    _sync(out.parent)
+    sync(out.parent)
 
 
 def is_made_of(out: Path, document: Mapping[str, Any]) -> bool:
@@ -228,11 +227,3 @@ def _topic_information(bag: Bag) -> dict[str, Mapping[str, Any]]:
 
 def _yaml(document: Mapping[str, Any]) -> str:
     return yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from rt_panoptic_ros.commands.options import (
@@ -57,8 +58,9 @@ def _bag(options: argparse.Namespace) -> None:
     if failed and alone:
         raise InvalidInputError(failed[0].problem)
     if failed:
-        problems = "".join(f"\n  {outcome.job.source}: {outcome.problem}" for outcome in failed)
-        raise InvalidInputError(f"expected all of {len(jobs)} bags to be labelled, {len(failed)} failed:{problems}")
+        for outcome in failed:
+            print(f"rt-panoptic: {outcome.job.source}: {outcome.problem}", file=sys.stderr)
+        raise InvalidInputError(f"expected all of {len(jobs)} bags to be labelled, {len(failed)} failed, as said above")
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

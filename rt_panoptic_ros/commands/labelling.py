@@ -49,6 +49,7 @@ def _predict(options: argparse.Namespace) -> None:
 def _eval(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.evaluation.evaluate import ImageLabelling, RelabelledPipeline, evaluate
     from rt_panoptic_ros.evaluation.report import Subject, card_figures, format_tables, write_report
+    from rt_panoptic_ros.files import make_folder
     from rt_panoptic_ros.model.bundle import read_bundle, record_measurement
     from rt_panoptic_ros.model.label_map import read_label_map
 
@@ -57,7 +58,7 @@ def _eval(options: argparse.Namespace) -> None:
     labelling: ImageLabelling = pipeline
     if options.label_map:
         labelling = RelabelledPipeline(pipeline, read_label_map(options.label_map))
-    options.out.mkdir(parents=True, exist_ok=True)  # what can't be written should be said before the run
+    make_folder(options.out)  # what can't be written should be said before the run
     evaluation = evaluate(labelling, dataset, progress=True, max_images=options.max_images)
     subject = Subject(options.model, pipeline.describe(), pipeline.settings.flat(), options.dataset, options.split)
     print(format_tables(evaluation, subject))

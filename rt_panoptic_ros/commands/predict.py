@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -100,7 +100,8 @@ def predict_source(
             write_image(out / "overlay" / f"{frame.stem}.jpg", overlay, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
             if save_dense:
                 with output_path(out / "dense" / f"{frame.stem}.npz") as temporary:
-                    np.savez_compressed(temporary, allow_pickle=False, **pipeline.dense_arrays())
+                    arrays: dict[str, Any] = pipeline.dense_arrays()  # to NumPy 1, allow_pickle=False is one more
+                    np.savez_compressed(temporary, **arrays)
             frames += 1
     if broken:
         raise InvalidInputError(

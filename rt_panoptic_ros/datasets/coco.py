@@ -13,6 +13,7 @@ ids, 0 void; the JSON file tells what the segments are (see coco_panoptic.py), a
 from __future__ import annotations
 
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 
@@ -112,6 +113,10 @@ class CocoPanoptic(PanopticDataset):
             names = {image_id: image["file_name"] for image_id, image in listed_images(document, self._json).items()}
             own_name = self._images.parent.resolve().name
             self.classes = category_table(document, self._json, own_name) if table is None else load_class_table(table)
+            self._list_segments(document, names, table)
+
+    def _list_segments(self, document: Any, names: dict[int | str, str], table: str | None) -> None:
+        """Fill the tables; call it in `reading`."""
         class_of = {entry.dataset_id: entry.id for entry in self.classes.classes}
         self._image_ids: list[int | str] = []
         self._image_names: list[str] = []  # below the folders of images and labels

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from rt_panoptic_ros.drawing.palettes import colorblind_colors
 from rt_panoptic_ros.errors import InvalidInputError, require
+from rt_panoptic_ros.files import read_regular
 from rt_panoptic_ros.model.class_table import ClassTable, parse_class_table
 from rt_panoptic_ros.records import VOID
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator
     from pathlib import Path
+
+_MOST_BYTES = 8 << 30  # Objects365's annotations have some 5 GB
 
 
 @contextmanager
@@ -39,14 +42,14 @@ def reading(path: Path | str, kind: str) -> Iterator[None]:
         raise InvalidInputError(
             f"expected a {kind} JSON file, got {path}, which is cut short or no JSON ({error}): export it again"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InvalidInputError(f"expected a {kind} JSON file, got {path} without or with a wrong {error}") from None
 
 
 def read_json(path: Path, kind: str) -> Any:
     """Return what is in a file, UTF-8 with or without a byte order mark; see `reading`."""
     with reading(path, kind):
-        return json.loads(path.read_bytes())
+        return json.loads(read_regular(path, f"a {kind} JSON file", _MOST_BYTES))
 
 
 def listed_images(document: Any, path: Path) -> dict[int | str, dict[str, Any]]:

@@ -18,7 +18,7 @@ import numpy as np
 from rt_panoptic_ros.datasets.base import instance_boxes
 from rt_panoptic_ros.datasets.coco_json import read_json, reading
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
-from rt_panoptic_ros.files import output_path, write_image
+from rt_panoptic_ros.files import make_folder, output_path, write_image
 from rt_panoptic_ros.records import VOID, PanopticResult
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class CocoPanopticWriter:
         self._names: set[str] = set()
         self._closed = False
         try:
-            (folder / PNG_FOLDER).mkdir(parents=True, exist_ok=True)
+            make_folder(folder / PNG_FOLDER)
         except OSError as error:
             raise UnavailableError(
                 f"expected to write into {folder}, but {error.strerror}: name another folder"
@@ -276,7 +276,7 @@ def _segment(fields: dict[str, Any], things: dict[int, int]) -> Segment:
         category_id=category_id,
         area=int(fields["area"]),
         bbox=(x, y, width, height),
-        iscrowd=int(fields.get("iscrowd", 0)),
+        iscrowd=int(bool(int(fields.get("iscrowd", 0)))),
         isthing=things.get(category_id, 0),  # a data set says which category is unknown, and where
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.frames.message_layout import check_frame_id
 from rt_panoptic_ros.frames.pixel_encodings import shown
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def decode_depth(msg: Any) -> np.ndarray:
     Raises:
         InvalidInputError: Not depth, or inconsistent.
     """
+    check_frame_id(msg)
     kind = ENCODINGS.get(msg.encoding.strip().lower())
     if kind is None:
         raise InvalidInputError(

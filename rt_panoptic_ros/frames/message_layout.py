@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.frames.encoded_image import MAX_MEGAPIXELS, decode_image_file
+from rt_panoptic_ros.frames.encoded_image import MAX_MESSAGE_MEGAPIXELS, decode_image_file
 from rt_panoptic_ros.frames.pixel_encodings import (
     check_color_encoding,
     fits,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.records import CameraImage, DetectionTable
 
+_MAX_FRAME_ID = 256  # characters
 _FILE_ORDERS = {1: "mono", 3: "bgr", 4: "bgra"}
 """{channels: their order} of an image file as OpenCV gives it."""
 
@@ -43,8 +44,27 @@ def stamp_ns(header: Any) -> int:
 
 
 def decode_message(msg: Any) -> CameraImage:
-    """Return the pixels of a sensor_msgs/Image or CompressedImage; see the two functions below."""
+    """Return the pixels of a sensor_msgs/Image or CompressedImage; see the two functions below.
+
+    Raises:
+        InvalidInputError: As they do, or its frame id is none that outputs should carry.
+    """
+    check_frame_id(msg)
     return decode_compressed_image(msg) if hasattr(msg, "format") else decode_image(msg)
+
+
+def check_frame_id(msg: Any) -> None:
+    """Check the frame id of a message with a header, since outputs and logs have it too.
+
+    Raises:
+        InvalidInputError: It is longer than any name is, or has unprintable characters.
+    """
+    name = msg.header.frame_id
+    if len(name) > _MAX_FRAME_ID or not name.isprintable():
+        raise InvalidInputError(
+            f"expected a frame_id of at most {_MAX_FRAME_ID} printable characters, got {len(name)} that begin with "
+            f"'{shown(name[:20])}': set it in the camera's driver"
+        )
 
 
 def decode_image(msg: Any) -> CameraImage:
@@ -76,11 +96,11 @@ def decode_compressed_image(msg: Any) -> CameraImage:
             "send those, or image_transport republish it as compressed"
         )
     content = np.frombuffer(msg.data, np.uint8)
-    pixels = decode_image_file(content, cv2.IMREAD_UNCHANGED)
+    pixels = decode_image_file(content, cv2.IMREAD_UNCHANGED, MAX_MESSAGE_MEGAPIXELS, others=False)
     if pixels is None:
         raise InvalidInputError(
-            f"expected a whole '{shown(msg.format)}' image of at most {MAX_MEGAPIXELS} megapixels, got {len(content)} "
-            "bytes that can't be decoded: the frame is skipped"
+            f"expected a whole '{shown(msg.format)}' image of at most {MAX_MESSAGE_MEGAPIXELS} megapixels, got "
+            f"{len(content)} bytes that can't be decoded as JPEG, PNG or TIFF: the frame is skipped"
         )
     channels, bits = pixels.shape[2] if pixels.ndim == 3 else 1, 8 * pixels.itemsize
     if channels not in _FILE_ORDERS or pixels.dtype not in (np.uint8, np.uint16):

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.frames.encoded_image import MAX_MESSAGE_MEGAPIXELS
 from rt_panoptic_ros.records import CameraImage
 
 if TYPE_CHECKING:
@@ -131,6 +132,11 @@ def image_of_message(encoding: str, data: Any, size: tuple[int, int], step: int,
     """
     if min(size) < 1:
         raise InvalidInputError(f"expected an image of at least 1x1 px, got height {size[0]} and width {size[1]}")
+    if size[0] * size[1] > MAX_MESSAGE_MEGAPIXELS * 10**6:
+        raise InvalidInputError(
+            f"expected an image of at most {MAX_MESSAGE_MEGAPIXELS} megapixels, got height {size[0]} and width "
+            f"{size[1]}: have the camera send smaller ones"
+        )
     check_color_encoding(encoding)
     name = _normal(encoding)
     if name not in _KNOWN:

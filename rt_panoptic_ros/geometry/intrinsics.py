@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+_MOST_DISTORTION = 64  # coefficients, or characters of their model's name; OpenCV has 14
 _MOST = 1e6  # px, of a focal length or a principal point
 
 
@@ -86,6 +87,11 @@ def _to_output(
     info: Any, image_size: tuple[int, int], size: tuple[int, int]
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Return (x, y) scales and shifts from pixels of the sensor to those of an output."""
+    if max(len(info.d), len(info.distortion_model)) > _MOST_DISTORTION:
+        raise InvalidInputError(
+            f"expected a camera_info with at most {_MOST_DISTORTION} distortion coefficients, got {len(info.d)} and a "
+            f"model's name of {len(info.distortion_model)} characters: calibrate the camera"
+        )
     roi = info.roi
     binning = max(info.binning_y, 1), max(info.binning_x, 1)
     seen = (roi.height or info.height) // binning[0], (roi.width or info.width) // binning[1]

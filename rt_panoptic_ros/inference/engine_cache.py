@@ -7,19 +7,18 @@ Beside an engine of TensorRT-RTX lie the kernels that it compiled for one GPU, k
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rt_panoptic_ros.files import atomic_path, cache_directory, plain_name
-from rt_panoptic_ros.progress import observer, report
+from rt_panoptic_ros.files import atomic_path, cache_directory, file_lock, plain_name
+from rt_panoptic_ros.progress import observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1  # of the sidecar
 _LOG_PERIOD_S = 5.0
-_WAIT_PERIOD_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ def _load(path: Path, identity: EngineIdentity) -> bytes | None:
                 return plan
     except FileNotFoundError as error:
         reason = f"{error.filename} is missing"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         reason = f"it can't be read ({' '.join(str(error).split())[:120]})"
     _LOG.warning("not loading %s from the cache: %s; making it again", path, reason)
     return None
@@ -177,34 +175,19 @@ def _store(path: Path, identity: EngineIdentity, plan: bytes) -> None:
 @contextmanager
 def _lock(path: Path) -> Iterator[bool]:
     """Hold the lock of an engine's file, waiting for other builders; False where the folder can't be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        _LOG.warning(
-            "engines can't be kept in %s (%s), so every start builds them: check its permissions, or set "
-            "XDG_CACHE_HOME", path.parent, error.strerror,
-        )  # fmt: skip
-        yield False
-        return
-    try:
-        if not _try_lock(handle):
-            words = "waiting for another process that builds the same engine"
-            _LOG.info("%s", words)
-            while not _try_lock(handle):  # the kernel frees a killed builder's lock
-                report(words)
-                time.sleep(_WAIT_PERIOD_S)
-        yield True
-    finally:
-        os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(
+                file_lock(path.with_suffix(".lock"), "waiting for another process that builds the same engine")
+            )
+        except OSError as error:
+            _LOG.warning(
+                "engines can't be kept in %s (%s), so every start builds them: check its permissions, or set "
+                "XDG_CACHE_HOME", path.parent, error.strerror,
+            )  # fmt: skip
+            yield False
+        else:
+            yield True
 
 
 def _progress_teller(identity: EngineIdentity) -> Callable[[float], None]:

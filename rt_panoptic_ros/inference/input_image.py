@@ -16,6 +16,9 @@ from rt_panoptic_ros.records import CameraImage, ImageGeometry
 if TYPE_CHECKING:
     from rt_panoptic_ros.model.bundle import InputSpec
 
+MAX_NETWORK_MEGAPIXELS = 16
+"""Of an input whose size nobody has chosen: a network takes some hundred bytes of memory for each of its pixels."""
+
 _CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "mono": None}
 
 
@@ -41,8 +44,16 @@ def plan_geometry(camera_size: tuple[int, int], spec: InputSpec, network_size: t
         camera_size: (height, width) px.
         spec: The bundle's input.
         network_size: (height, width) px in place of the bundle's `size`; None keeps that.
+
+    Raises:
+        InvalidInputError: The model takes images as they come, and these are too large for that.
     """
     height, width = camera_size
+    if network_size is None and spec.size is None and height * width > MAX_NETWORK_MEGAPIXELS * 10**6:
+        raise InvalidInputError(
+            f"expected images of at most {MAX_NETWORK_MEGAPIXELS} megapixels, as the model takes them as they come, "
+            f"got height {height} and width {width}: set network_size"
+        )
     target = network_size or spec.size or camera_size
     content = target
     if spec.fit == "pad":

@@ -66,6 +66,8 @@ LEVELS = len(STRIDES)
 LEVELNESS_CHANNELS = LEVELS + 1
 """Background, then the pyramid levels (Section 4.2)."""
 
+_MOST = 4096  # channels, and blocks of a tower: more is a slip, and fills the memory before anything can say so
+
 MAX_LOG_OFFSET = 9.210340371976184
 """Box offsets are exp(min(x, log 10000)) pixels."""
 
@@ -92,7 +94,7 @@ class NetworkConfig:
         require(self.backbone in BACKBONES, f"backbone to be one of {', '.join(BACKBONES)}", f"'{self.backbone}'")
         require(self.towers in (1, 2), "towers to be 1 or 2", self.towers)
         for name in ("pyramid_channels", "localization_channels", "semantics_channels", "tower_depth", "group_size"):
-            require(getattr(self, name) >= 1, f"{name} to be at least 1", getattr(self, name))
+            require(1 <= getattr(self, name) <= _MOST, f"{name} to be from 1 to {_MOST}", getattr(self, name))
         for name in ("localization_channels", "semantics_channels"):
             channels, size = getattr(self, name), self.group_size
             require(channels % size == 0, f"{name} to be a multiple of group_size {size}", channels)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,22 +18,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 
 from rt_panoptic_ros.errors import InvalidInputError, require
-from rt_panoptic_ros.files import atomic_path, file_sha256, output_path, parse_yaml
+from rt_panoptic_ros.files import MOST_TEXT_BYTES, output_path, read_regular, read_yaml, sync
 from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
 from rt_panoptic_ros.model.class_table import ClassTable, available_class_tables, load_class_table, parse_class_table
-from rt_panoptic_ros.resources import share_directory
-from rt_panoptic_ros.settings import PostprocessSettings, plain, record_from
+from rt_panoptic_ros.resources import is_file, share_directory
+from rt_panoptic_ros.settings import MAX_SIZE_MEGAPIXELS, PostprocessSettings, plain, record_from
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+_LOG = logging.getLogger(__name__)
 
 CARD = "model.yaml"
 WEIGHTS = "weights.safetensors"
+_NEXT_WEIGHTS = "weights.next.safetensors"  # until the card is theirs
 RANGES = "int8.json"
 FITS = ("stretch", "pad")
+_FLOAT = float(np.finfo(np.float32).max)
+_MOST_WEIGHTS_BYTES = 4 << 30
+_MOST_DIVISOR = 1024  # px, by which an input may grow
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +62,13 @@ class InputSpec:
         checks = {
             "color_order to be rgb or bgr": self.color_order in ("rgb", "bgr"),
             f"fit to be one of {', '.join(FITS)}": self.fit in FITS,
-            "size_divisor to be at least 1": self.size_divisor >= 1,
-            "size to be null or [height, width], both at least 1": self.size is None
-            or (len(self.size) == 2 and min(self.size) >= 1),
-            "std_rgb to be three numbers above 0": len(self.std_rgb) == 3 and min(self.std_rgb) > 0,
-            "mean_rgb to be three numbers": len(self.mean_rgb) == 3,
+            f"size_divisor to be from 1 to {_MOST_DIVISOR}": 1 <= self.size_divisor <= _MOST_DIVISOR,
+            f"size to be null or [height, width], both at least 1 and {MAX_SIZE_MEGAPIXELS} megapixels at most": (
+                self.size is None
+                or (min(self.size) >= 1 and self.size[0] * self.size[1] <= MAX_SIZE_MEGAPIXELS * 10**6)
+            ),
+            "std_rgb to be from 1e-6 to 1e6": all(1e-6 <= one <= 1e6 for one in self.std_rgb),
+            "mean_rgb to be from 0 to 255": all(0 <= one <= 255 for one in self.mean_rgb),
         }
         for expectation, holds in checks.items():
             require(holds, f"the input's {expectation}", self)
@@ -102,12 +111,13 @@ class ModelBundle:
         Raises:
             InvalidInputError: The file is missing, damaged, not the card's, or of another layout.
         """
-        self.verify_weights()
-        path = self.path / WEIGHTS
+        path, content = self.path / WEIGHTS, self._verified_weights()
         try:
-            weights: dict[str, np.ndarray] = load_file(path)
-        except (OSError, SafetensorError) as error:
+            weights: dict[str, np.ndarray] = load(content)
+        except (SafetensorError, AttributeError, LookupError, TypeError, ValueError) as error:  # NumPy's too
             raise InvalidInputError(f"expected weights in {path}, got {error}: restore the file") from None
+        other = next((name for name, value in weights.items() if value.dtype != np.float32), None)
+        require(other is None, f"float32 weights in {path}", f"others, such as {other}: import the weights again")
         return checked_weights(weights, self.layout, str(path))
 
     def load_ranges(self) -> dict[str, tuple[float, float]]:
@@ -121,13 +131,22 @@ class ModelBundle:
         if not path.is_file():
             raise InvalidInputError(f"expected the ranges for precision int8 in {path}, found none: {remedy}")
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(read_regular(path, "ranges", MOST_TEXT_BYTES))
             ranges = {str(name): (float(low), float(high)) for name, (low, high) in document["ranges"].items()}
-            digest = document["weights_sha256"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            digest, own_digest = document["weights_sha256"], document.pop("ranges_sha256", "")
+            if (own_digest or len(document) != 3) and own_digest != _ranges_digest(ranges):
+                raise ValueError("numbers that are not those of its digest")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InvalidInputError(f"expected ranges as JSON in {path}, got {error!r}: {remedy}") from None
+        wrong = next((name for name, (low, high) in ranges.items() if not -_FLOAT <= low <= high <= _FLOAT), None)
+        if wrong is not None:
+            raise InvalidInputError(
+                f"expected finite ranges of [lowest, highest] in {path}, got {ranges[wrong]} for {wrong}: {remedy}"
+            )
         if digest != self.weights_sha256:
             raise InvalidInputError(f"expected {path} to be of this bundle's weights, got that of others: {remedy}")
+        if not own_digest:
+            _LOG.warning("%s has no digest, as version 0.1 wrote it, so damage would go unnoticed: %s", path, remedy)
         return ranges
 
     def verify_weights(self) -> None:
@@ -136,16 +155,25 @@ class ModelBundle:
         Raises:
             InvalidInputError: The file is missing, damaged or was exchanged.
         """
-        path = self.path / WEIGHTS
-        try:
-            digest = file_sha256(path)
-        except OSError as error:
-            raise InvalidInputError(f"expected weights in {path}, got {error}: restore the file") from None
-        if digest != self.weights_sha256:
-            raise InvalidInputError(
-                f"expected {path} to have the SHA-256 of its card ({self.weights_sha256[:12]}...), got "
-                f"{digest[:12]}...: the file is damaged or was exchanged, restore it or import the weights again"
-            )
+        self._verified_weights()
+
+    def _verified_weights(self) -> bytes:
+        """Return what is in the weights' file, read once, so that what was verified is what is used."""
+        path, found = self.path / WEIGHTS, ""
+        for file in (path, self.path / _NEXT_WEIGHTS):  # a writer was ended before its last step
+            try:
+                content = read_regular(file, "weights", _MOST_WEIGHTS_BYTES)
+            except (OSError, InvalidInputError) as error:
+                found = found or str(error)
+                continue
+            digest = hashlib.sha256(content).hexdigest()
+            if digest == self.weights_sha256:
+                return content
+            found = found or f"{digest[:12]}..., so the file is damaged or was exchanged"
+        raise InvalidInputError(
+            f"expected weights in {path} with the SHA-256 of the card ({self.weights_sha256[:12]}...), got {found}: "
+            "restore the file or import the weights again"
+        )
 
 
 def read_bundle(model: Path | str) -> ModelBundle:
@@ -155,9 +183,9 @@ def read_bundle(model: Path | str) -> ModelBundle:
         InvalidInputError: There is no such bundle, or its card is not valid.
     """
     path = Path(model)
-    if not path.exists() and path.parts == (path.name,):
+    if not is_file(path / CARD, "a model bundle") and path.parts == (path.name,) and not path.exists():
         path = share_directory() / "models" / path
-    if not (path / CARD).is_file():
+    if not is_file(path / CARD, "a model bundle"):
         shipped = (share_directory() / "models").glob(f"*/{CARD}")
         names = ", ".join(sorted(card.parent.name for card in shipped)) or "none"
         raise InvalidInputError(
@@ -166,8 +194,8 @@ def read_bundle(model: Path | str) -> ModelBundle:
             "import-weights` or `rt-panoptic make-untrained`"
         )
     try:
-        return _parse_card(path, parse_yaml((path / CARD).read_text(encoding="utf-8")))
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        return _parse_card(path, read_yaml(path / CARD, "a card"))
+    except (KeyError, TypeError, AttributeError) as error:
         summary = " ".join(str(error).split())
         raise InvalidInputError(
             f"expected a valid card in {path / CARD}, got a missing or wrong entry ({summary}): see docs/models.md"
@@ -177,7 +205,9 @@ def read_bundle(model: Path | str) -> ModelBundle:
 def _parse_card(path: Path, document: object) -> ModelBundle:
     if not isinstance(document, dict):
         raise TypeError("it is not a table of entries")
-    classes = document["classes"]
+    classes, about = document["classes"], document.get("about", {})
+    if not isinstance(about, dict):
+        raise TypeError("about is not a table of entries")
     return ModelBundle(
         path=path,
         name=str(document["name"]),
@@ -186,7 +216,7 @@ def _parse_card(path: Path, document: object) -> ModelBundle:
         input=record_from(InputSpec, document["input"], "input"),
         settings=PostprocessSettings().replaced(document["postprocess"]),
         weights_sha256=str(document["weights_sha256"]),
-        about=dict(document.get("about", {})),
+        about=about,
     )
 
 
@@ -200,18 +230,19 @@ def write_bundle(
     settings: PostprocessSettings,
     about: Mapping[str, Any],
 ) -> ModelBundle:
-    """Write a bundle into folder `path` (weights first, then the card) and return it read back.
+    """Write a bundle into folder `path` and return it read back; one that was there is whole until the new one is.
 
     Raises:
         InvalidInputError: `weights` don't have the network's layout; nothing is written.
+        UnavailableError: A file can't be written; a bundle that was there is intact.
     """
     layout = state_dict_layout(network, len(classes), len(classes.thing_ids))
     checked = checked_weights(weights, layout, "the given weights")
     # safetensors writes an array's memory as it lies, whatever its strides say.
     checked = {name: np.ascontiguousarray(value) for name, value in checked.items()}
-    with atomic_path(path / WEIGHTS) as temporary:
-        save_file(checked, temporary)
-        digest = file_sha256(temporary)
+    content = save(checked)
+    with output_path(path / _NEXT_WEIGHTS) as temporary:
+        temporary.write_bytes(content)
     shipped = classes.name in available_class_tables() and load_class_table(classes.name) == classes
     _write_card(
         path,
@@ -221,10 +252,12 @@ def write_bundle(
             "classes": classes.name if shipped else classes.to_document(),
             "input": plain(spec),
             "postprocess": settings.flat(),
-            "weights_sha256": digest,
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
             "about": dict(about),
         },
     )
+    (path / _NEXT_WEIGHTS).replace(path / WEIGHTS)
+    sync(path)
     return read_bundle(path)
 
 
@@ -234,7 +267,7 @@ def record_measurement(bundle: ModelBundle, name: str, figures: Mapping[str, obj
     Raises:
         UnavailableError: The card can't be written; it is as it was.
     """
-    card = parse_yaml((bundle.path / CARD).read_text(encoding="utf-8"))
+    card = read_yaml(bundle.path / CARD, "a card")
     card.setdefault("about", {}).setdefault("measured", {})[name] = dict(figures)
     _write_card(bundle.path, card)
 
@@ -257,10 +290,19 @@ def write_ranges(bundle: ModelBundle, ranges: Mapping[str, tuple[float, float]],
         UnavailableError: The file can't be written.
     """
     path = bundle.path / RANGES
-    document = {"origin": origin, "weights_sha256": bundle.weights_sha256, "ranges": dict(ranges)}
+    document = {
+        "origin": origin,
+        "weights_sha256": bundle.weights_sha256,
+        "ranges_sha256": _ranges_digest(ranges),
+        "ranges": dict(ranges),
+    }
     with output_path(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _ranges_digest(ranges: Mapping[str, Sequence[float]]) -> str:
+    return hashlib.sha256(json.dumps(ranges).encode()).hexdigest()
 
 
 def checked_weights(

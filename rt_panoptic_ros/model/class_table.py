@@ -118,7 +118,7 @@ def parse_published_table(document: object) -> ClassTable:
         InvalidInputError: As `parse_class_table`, but for the ids: two are the same, or one is no byte.
     """
     rows = document.get("classes") if isinstance(document, dict) else None
-    if not isinstance(rows, list):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return parse_class_table(document)
     assert isinstance(document, dict)
     table = parse_class_table({**document, "classes": [{**row, "id": number} for number, row in enumerate(rows)]})
@@ -157,7 +157,7 @@ def parse_class_table(document: object) -> ClassTable:
             )
             for row in rows
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InvalidInputError(
             "expected a class table with a name and classes of id, name, thing and color (three numbers 0 to 255), "
             f"got one without or with a wrong {error}"

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,19 @@ import torch
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def load_torch(path: Path) -> Any:
+    """Return what is in a file that torch wrote, if it is plain data whose bytes are those of its checksums.
+
+    Raises:
+        Exception: It is not; of torch, pickle and zip files, of many kinds.
+    """
+    if zipfile.is_zipfile(path):  # files before torch 1.6 aren't, and have no checksums
+        with zipfile.ZipFile(path) as archive:  # torch itself compares none
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"the bytes of {damaged} are damaged")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_torch_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray | str]]:
@@ -24,8 +39,8 @@ def read_torch_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray | str]]:
             is ever run.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of torch, pickle and zip files, of many kinds
+        content = load_torch(path)
+    except Exception as error:
         # Not its first line, which tells users how to have the code run.
         unknown = re.search(r"Unsupported (?:global|class).*?([\w.]+\.\w+)", str(error))
         said = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))

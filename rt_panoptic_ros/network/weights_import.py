@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
+from safetensors import deserialize
 
 from rt_panoptic_ros.errors import InvalidInputError, first_line, require_package
 from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
@@ -153,7 +153,7 @@ def read_tensors(checkpoint: Path) -> Tensors:
         return read_torch_checkpoint(checkpoint)
     try:
         return {"": _read_safetensors(checkpoint) if kind == "safetensors" else _read_npz(checkpoint)}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
+    except Exception as error:  # of NumPy, zip files and safetensors, of many kinds
         raise InvalidInputError(f"{expected}, found {_DAMAGED} ({first_line(error)})") from None
 
 
@@ -177,10 +177,11 @@ def _kind_of(path: Path) -> str:
 
 
 def _kind_of_zip(path: Path) -> str:
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {Path(name).name for name in archive.namelist()}
+    except Exception:  # of many kinds
         return _DAMAGED
-    with zipfile.ZipFile(path) as archive:
-        names = {Path(name).name for name in archive.namelist()}
     if "constants.pkl" in names:
         return "a TorchScript program: save what its state_dict() returns with torch.save"
     if "data.pkl" in names:

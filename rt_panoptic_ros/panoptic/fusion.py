@@ -64,7 +64,7 @@ class PanopticFuser:
         device = dense.semantic_logits.device
         self._geometry = geometry
         self._thing_ids = np.array(thing_ids, np.uint8)
-        classes, height, width = dense.semantic_logits.shape
+        _, height, width = dense.semantic_logits.shape
         self._cells8 = (height, width)
         self._cells4 = (2 * height, 2 * width)
         self._pixels8 = make_pixel_map(geometry, 8, self._cells8, device)
@@ -76,6 +76,7 @@ class PanopticFuser:
                 "semantic": (geometry.camera_size, wp.uint8),
                 "ids": ((MAX_DETECTIONS,), wp.int32),
                 "areas": ((MAX_DETECTIONS,), wp.int32),
+                "undefined": ((1 + bands,), wp.int32),
                 "mask_boxes": ((bands, MAX_DETECTIONS, 4), wp.int32),
                 "boxes": ((MAX_DETECTIONS,), wp.vec4),
                 "scores": ((MAX_DETECTIONS,), wp.float32),
@@ -85,7 +86,7 @@ class PanopticFuser:
             device,
         )
         per_band = bands * MAX_DETECTIONS
-        counters = wp.zeros(2 * per_band + bands + classes, dtype=wp.int32, device=device)
+        counters = wp.zeros(2 * per_band + bands + VOID + 1, dtype=wp.int32, device=device)
         self._instance = self._results.arrays["instance"]
         self._semantic = self._results.arrays["semantic"]
         self._counters = counters.size
@@ -157,7 +158,8 @@ class PanopticFuser:
             areas=arrays["areas"][visible].astype(np.uint32),
         )
         semantic, instance = (arrays[name] if name in images else _NO_IMAGE for name in ("semantic", "instance"))
-        return PanopticResult(semantic.copy(), instance.astype(np.uint16), table)
+        undefined = bool(arrays["undefined"].any())
+        return PanopticResult(semantic.copy(), instance.astype(np.uint16), table, undefined=undefined)
 
     def render_masks(self, membership: MaskMembership) -> np.ndarray:
         """Return the whole masks before fusion, (n, H, W) bool at the camera's size (Eq. 7)."""

@@ -19,15 +19,13 @@ from rt_panoptic_ros.settings import MAX_DETECTIONS
 
 wp.set_module_options({"enable_backward": False})
 
-_NOBODY = wp.constant(wp.uint8(0))
-_ONE = wp.constant(wp.uint8(1))
-_SEVERAL = wp.constant(wp.uint8(2))
+_NOBODY, _ONE, _SEVERAL = (wp.constant(wp.uint8(number)) for number in range(3))
 NO_OWNER = wp.constant(wp.uint8(255))  # owner of a pixel that no detection holds
 _CAPACITY = wp.constant(MAX_DETECTIONS)
 
 # Where in the memory of the block that settles whose is what it lies: per detection, ...
 _AREAS = wp.constant(0)  # pixels that it owns
-_TOTALS = wp.constant(MAX_DETECTIONS)  # of the pixels of its mask
+_TOTALS = wp.constant(MAX_DETECTIONS)  # of its mask
 _DROPPED = wp.constant(2 * MAX_DETECTIONS)  # ... and the next one to drop, _CAPACITY for none
 
 
@@ -42,7 +40,7 @@ class Labelling:
     owner: wp.array2d(dtype=wp.uint8)  # (H, W): of the pixels of held cells; dropped ones may own some still
     totals: wp.array2d(dtype=wp.int32)  # (bands, detections): pixels of each mask
     claimed: wp.array2d(dtype=wp.int32)  # (bands, detections): of those, pixels that it owns at first
-    class_areas: wp.array(dtype=wp.int32)  # pixels of each class outside instances
+    class_areas: wp.array(dtype=wp.int32)  # (VOID + 1,): pixels of each class outside instances
     counters: wp.array(dtype=wp.int32)  # all of these counts
 
     semantic: wp.array2d(dtype=wp.uint8)  # (H, W): class ids
@@ -50,9 +48,10 @@ class Labelling:
     ids: wp.array(dtype=wp.int32)  # per detection: instance id, 0 for dropped and invisible ones
     areas: wp.array(dtype=wp.int32)  # per detection: pixels that it owns
     mask_boxes: wp.array3d(dtype=wp.int32)  # (bands, detections, 4): x_min, y_min, x_max, y_max of them, inclusive
-    boxes: wp.array(dtype=wp.vec4)  # copies of the query boxes, beside the rest of what the host gets
+    boxes: wp.array(dtype=wp.vec4)  # copies of what is in `QueryBoxes`, beside the rest of what the host gets
     scores: wp.array(dtype=wp.float32)
     labels: wp.array(dtype=wp.int32)
+    undefined: wp.array(dtype=wp.int32)
 
 
 @wp.kernel
@@ -225,12 +224,13 @@ def settle(
 ) -> None:
     """Drop the detections of whose mask better ones own more than the threshold; number the visible: one block.
 
-    Down the scores, each that is dropped hands its pixels on before the next one is looked at. The visible detections
-    get the ids 1, 2, 3, ...
+    Down the scores, each that is dropped hands its pixels on before the next is looked at. The visible get ids from 1.
     """
     block, thread = wp.tid()
     words = wp.array(ptr=block_memory(scratch, block), shape=(BLOCK_WORDS,), dtype=wp.int32)
     active = field[0].active[0]
+    for i in range(thread, field[0].undefined.shape[0], threads):
+        labelling[0].undefined[i] = field[0].undefined[i]
     for j in range(thread, _CAPACITY, threads):
         words[_AREAS + j] = _over_bands(labelling[0].claimed, j)
         words[_TOTALS + j] = _over_bands(labelling[0].totals, j)

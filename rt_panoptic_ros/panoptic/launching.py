@@ -7,7 +7,8 @@ from __future__ import annotations
 import functools
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,7 +78,10 @@ def launch_rows(kernel: wp.Kernel, shape: Sequence[int], *arguments: Any, least_
         wp.launch(kernel, (last - first, *shape[1:]), inputs=(first, band, *arguments), device=device)
 
     others = [_threads().submit(launch_band, band) for band in range(1, bands)]
-    launch_band(0)
+    try:
+        launch_band(0)
+    finally:
+        wait(others)  # none may write into the next frame's memory
     for other in others:
         other.result()
 
@@ -89,8 +93,20 @@ def divided(device: wp.Device, most: int) -> int:
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    """Return the process's threads for further bands, made when first needed."""
-    return ThreadPoolExecutor(MAX_BANDS - 1, "bands")
+    """Return the process's threads for further bands, made when first needed.
+
+    All are started at once: were there no memory for one later, its band would wait in the queue, for another frame.
+    """
+    threads, started = ThreadPoolExecutor(MAX_BANDS - 1, "bands"), Event()
+    try:
+        for _ in range(MAX_BANDS - 1):
+            threads.submit(started.wait)
+    except RuntimeError:
+        threads.shutdown(wait=False, cancel_futures=True)
+        raise
+    finally:
+        started.set()
+    return threads
 
 
 class StructSlot:

@@ -42,15 +42,16 @@ class MaskField:
     use_levelness: wp.bool
     use_published_similarity: wp.bool
     thing_ids: wp.array(dtype=wp.int32)  # (T,)
-    things_of: wp.array(dtype=wp.int32)  # (N,): a class's index among the things, or -1
+    things_of: wp.array(dtype=wp.int32)  # (VOID + 1,): a class's index among the things, or -1
 
     boxes: wp.array(dtype=wp.vec4)  # (K,): of the queries, xyxy network px
     labels: wp.array(dtype=wp.int32)  # (K,): index among the things
     active: wp.array(dtype=wp.int32)  # (1,): so many query boxes take part, the first ones
+    undefined: wp.array(dtype=wp.int32)  # of `QueryBoxes`
     starts: wp.array(dtype=wp.int32)  # (T + 1,): where the members of each thing begin
     members: wp.array(dtype=wp.int32)  # (K,): query boxes, thing after thing
 
-    best_classes: wp.array2d(dtype=wp.uint8)  # (h, w): of the highest logit
+    best_classes: wp.array2d(dtype=wp.uint8)  # (h, w): of the highest logit; VOID where one is no finite number
     leads: wp.array2d(dtype=wp.float32)  # (h, w): of that logit over the second highest
     best_things: wp.array2d(dtype=wp.float32)  # (h, w): highest logit of a thing
     threshold: wp.float32  # of the mask probability
@@ -82,17 +83,28 @@ def _level_box(field: wp.array(dtype=MaskField), level: wp.int32, gy: wp.int32, 
 
 @wp.func
 def own_box(field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32) -> wp.vec4:
-    """The point's own box, from the level of highest levelness (Eq. 14); empty without levelness."""
+    """The point's own box, from the level of highest levelness (Eq. 14); empty without levelness.
+
+    It is made of NaN where a levelness is no finite number, and agrees with no query box then.
+    """
     if not field[0].use_levelness:
         return wp.vec4()
     best = int(0)
     top = field[0].levelness[1, gy, gx]
+    total = float(top)
     for level in range(1, _LEVELS):
         value = field[0].levelness[level + 1, gy, gx]
+        total += value
         if value > top:
             top = value
             best = level
-    return _level_box(field, best, gy, gx)
+    return _level_box(field, best, gy, gx) + wp.vec4(0.0 * total)
+
+
+@wp.func
+def is_defined(box: wp.vec4) -> wp.bool:
+    """Whether a box is made of finite numbers."""
+    return wp.isfinite(box[0] + box[1] + box[2] + box[3])
 
 
 @wp.func_native("""

@@ -28,6 +28,7 @@ from rt_panoptic_ros.panoptic.mask_field import (
     MaskField,
     crosses_border,
     fill_point,
+    is_defined,
     log_probability,
     mask_probability,
     own_box,
@@ -35,7 +36,7 @@ from rt_panoptic_ros.panoptic.mask_field import (
     similarity_above,
 )
 from rt_panoptic_ros.panoptic.sampling import Bits, Level, bilinear, lerp2, word_with_bit
-from rt_panoptic_ros.records import DenseDetections, MaskMembership, QueryBoxes
+from rt_panoptic_ros.records import VOID, DenseDetections, MaskMembership, QueryBoxes
 from rt_panoptic_ros.settings import MAX_DETECTIONS
 
 if TYPE_CHECKING:
@@ -44,21 +45,27 @@ if TYPE_CHECKING:
 wp.set_module_options({"enable_backward": False})
 
 _POINTS = 4  # of the stride-4 grid by cell of the stride-8 grid
+_VOID = wp.constant(wp.uint8(VOID))
 _LOG_MARGIN = 1e-3  # far above the rounding of logits, so that culling by them never changes a result
 
 
 @wp.kernel
 def _find_best_classes(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=MaskField)) -> None:
-    """Per stride-8 cell: the best class (lowest id on ties), its lead over the second, and the best thing's logit."""
+    """Per stride-8 cell: the best class (lowest id on ties), its lead over the second, and the best thing's logit.
+
+    A cell with a logit that is no finite number has no class: it is void, and no object lies at the points around it.
+    """
     row, x = wp.tid()
     y = first_row + row
     logits = field[0].logits
     thing_ids = field[0].thing_ids
     best = int(0)
     top = logits[0, y, x]
+    total = float(top)
     second = float(-wp.inf)
     for c in range(1, logits.shape[0]):
         value = logits[c, y, x]
+        total += value
         beaten = wp.where(value > top, top, value)
         second = wp.where(beaten > second, beaten, second)
         best = wp.where(value > top, c, best)
@@ -67,8 +74,11 @@ def _find_best_classes(first_row: wp.int32, band: wp.int32, field: wp.array(dtyp
     for i in range(1, thing_ids.shape[0]):
         value = logits[thing_ids[i], y, x]
         thing = wp.where(value > thing, value, thing)
-    field[0].best_classes[y, x] = wp.uint8(best)
-    field[0].leads[y, x] = top - second
+    defined = wp.isfinite(total)
+    if not defined:
+        field[0].undefined[1 + band] = 1
+    field[0].best_classes[y, x] = wp.where(defined, wp.uint8(best), _VOID)
+    field[0].leads[y, x] = wp.where(defined, top - second, 0.0)
     field[0].best_things[y, x] = thing
 
 
@@ -102,7 +112,7 @@ def _group_by_thing(
 
 @wp.func
 def _members_of_thing(
-    field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32, label: wp.int32, lead: wp.float32
+    field: wp.array(dtype=MaskField), band: wp.int32, gy: wp.int32, gx: wp.int32, label: wp.int32, lead: wp.float32
 ) -> Bits:
     """The query boxes that a point belongs to where only thing `label`, the best class by `lead`, can have any."""
     found = Bits()
@@ -111,6 +121,8 @@ def _members_of_thing(
     if first == last:
         return found
     own = own_box(field, gy, gx)
+    if not is_defined(own):
+        field[0].undefined[1 + band] = 1
     least = 1.0 / (1.0 + wp.float32(field[0].logits.shape[0] - 1) * wp.exp(-lead))
     threshold = field[0].threshold
     for i in range(first, last):
@@ -142,11 +154,13 @@ def _things_are_negligible(field: wp.array(dtype=MaskField), gy: wp.int32, gx: w
 
 
 @wp.func
-def _members_of_all(field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32) -> Bits:
+def _members_of_all(field: wp.array(dtype=MaskField), band: wp.int32, gy: wp.int32, gx: wp.int32) -> Bits:
     """The query boxes that a point belongs to, of all classes."""
     found = Bits()
     fill_point(field, gy, gx)
     own = field[0].own_boxes[gy, gx]
+    if not is_defined(own):
+        field[0].undefined[1 + band] = 1
     for label in range(field[0].thing_ids.shape[0]):
         if field[0].starts[label] < field[0].starts[label + 1]:
             likelihood = log_probability(field, gy, gx, field[0].thing_ids[label])
@@ -180,7 +194,8 @@ def _find_members(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=Mas
     alike = common == best[y0, x1] and common == best[y1, x0] and common == best[y1, x1]
     decided = alike and lead > field[0].gap  # no class but the common one can reach the threshold
     label = field[0].things_of[wp.int32(common)]
-    possible = field[0].active[0] > 0
+    upper = wp.max(common, best[y0, x1])
+    possible = field[0].active[0] > 0 and wp.max(upper, wp.max(best[y1, x0], best[y1, x1])) < _VOID
     if decided:
         possible = possible and label >= 0
     bits = field[0].bits
@@ -192,9 +207,9 @@ def _find_members(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=Mas
             found = Bits()
             if possible:
                 if decided:
-                    found = _members_of_thing(field, gy, gx, label, lead)
+                    found = _members_of_thing(field, band, gy, gx, label, lead)
                 elif not _things_are_negligible(field, gy, gx):
-                    found = _members_of_all(field, gy, gx)
+                    found = _members_of_all(field, band, gy, gx)
             bits[gy, gx] = found
 
 
@@ -255,9 +270,9 @@ class MaskConstructor:
     def __init__(self, dense: DenseDetections, thing_ids: tuple[int, ...]) -> None:
         """Allocate for outputs of the shapes and the device of `dense`; `thing_ids` are the things' class ids."""
         device = dense.semantic_logits.device
-        classes, height, width = dense.semantic_logits.shape
+        _, height, width = dense.semantic_logits.shape
         self._cells, grid = (height, width), (2 * height, 2 * width)
-        things_of = [thing_ids.index(c) if c in thing_ids else -1 for c in range(classes)]
+        things_of = [thing_ids.index(c) if c in thing_ids else -1 for c in range(VOID + 1)]
         self._no_levelness = wp.zeros((0, 0, 0), dtype=wp.float32, device=device)
         self._buffers = {
             "thing_ids": wp.array(thing_ids, dtype=wp.int32, device=device),
@@ -294,6 +309,7 @@ class MaskConstructor:
                 "use_published_similarity": settings.similarity == "giou",
                 "boxes": queries.boxes,
                 "labels": queries.labels,
+                "undefined": queries.undefined,
                 "threshold": settings.mask_threshold,
                 "gap": _LOG_MARGIN - math.log(settings.mask_threshold),
             }

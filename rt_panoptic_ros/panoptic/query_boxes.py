@@ -15,7 +15,7 @@ import numpy as np
 import warp as wp
 
 from rt_panoptic_ros.panoptic.blocks import BLOCK_WORDS, block_memory, make_scratch, sync_block
-from rt_panoptic_ros.panoptic.launching import StructSlot, launch, launch_blocks
+from rt_panoptic_ros.panoptic.launching import StructSlot, band_count, launch, launch_blocks
 from rt_panoptic_ros.panoptic.sampling import box_around
 from rt_panoptic_ros.panoptic.suppression import ScoredBoxes, Suppression
 from rt_panoptic_ros.records import DenseDetections, QueryBoxes
@@ -58,6 +58,7 @@ class Candidates:
     counts: wp.array(dtype=wp.int32)  # per level: how many they are
     gathered: wp.array(dtype=wp.int64)  # the top_k smallest keys of all levels
     total: wp.array(dtype=wp.int32)  # number of those
+    undefined: wp.array(dtype=wp.int32)  # [0]: locations whose outputs are no finite numbers
 
 
 @wp.func
@@ -73,7 +74,7 @@ def _collect(
     threshold: wp.float32,
     candidates: wp.array(dtype=Candidates),
 ) -> None:
-    """Append the key of each (location, class) whose class probability exceeds the threshold.
+    """Append the key of each (location, class) whose class probability exceeds the threshold and whose box is known.
 
     The rows of the first level are followed by those of the next, as far as the launch reaches.
     """
@@ -92,8 +93,15 @@ def _collect(
             score = probability * _sigmoid(levels[level].centerness_logits[0, y, x])
             local = (y * logits.shape[2] + x) * logits.shape[0] + c
             index = wp.int64((level << _LEVEL_SHIFT) | local)
-            slot = candidates[0].firsts[level] + wp.atomic_add(candidates[0].counts, level, 1)
-            candidates[0].keys[slot] = (wp.int64(_MAX_BITS - wp.cast(score, wp.int32)) << _INDEX_BITS) | index
+            offsets = levels[level].offsets
+            reach = offsets[0, y, x] + offsets[1, y, x] + offsets[2, y, x] + offsets[3, y, x]
+            if wp.isfinite(logit + score + reach):  # the bits of others are no order, and their keys beyond every bound
+                slot = candidates[0].firsts[level] + wp.atomic_add(candidates[0].counts, level, 1)
+                candidates[0].keys[slot] = (wp.int64(_MAX_BITS - wp.cast(score, wp.int32)) << _INDEX_BITS) | index
+            else:
+                wp.atomic_add(candidates[0].undefined, 0, 1)
+    elif not wp.isfinite(logit):
+        wp.atomic_add(candidates[0].undefined, 0, 1)
 
 
 @wp.func
@@ -230,19 +238,21 @@ class QueryBoxSelector:
         self._capturable = device.is_cuda if capturable is None else capturable
         self._device = device
         capacities = [array.size for array in dense.box_class_logits]
-        self._counters = wp.zeros(len(capacities) + 1, dtype=wp.int32, device=device)
+        levels = len(capacities)
+        self._counters = wp.zeros(levels + 2 + band_count(device), dtype=wp.int32, device=device)
         self._search = {
             "keys": wp.empty(sum(capacities), dtype=wp.int64, device=device),
             "firsts": wp.array(np.cumsum([0, *capacities[:-1]]), dtype=wp.int32, device=device),
-            "counts": self._counters[:-1],
-            "total": self._counters[-1:],
+            "counts": self._counters[:levels],
+            "total": self._counters[levels : levels + 1],
+            "undefined": self._counters[levels + 1 :],
         }
         self._levels = StructSlot(LevelOutputs, device)
         self._scratch = make_scratch(len(capacities), device)
         self._proposals: _Proposals | None = None
         kept = _scored_boxes(MAX_DETECTIONS, device)
         self._kept = StructSlot(ScoredBoxes, device).hold(kept)
-        self._result = QueryBoxes(**kept)
+        self._result = QueryBoxes(**kept, undefined=self._search["undefined"])
 
     def select(self, dense: DenseDetections, content_size: tuple[int, int], settings: QueryBoxSettings) -> QueryBoxes:
         """Return the query boxes of `dense`, valid until the next call.

@@ -11,12 +11,14 @@ import warp as wp
 
 from rt_panoptic_ros.panoptic.launching import Packed, divided, launch_rows
 from rt_panoptic_ros.panoptic.pixel_map import Cell, PixelMap, cell_at, fill_cell, make_pixel_map, part_of
+from rt_panoptic_ros.records import VOID
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.records import DenseDetections, ImageGeometry
 
 wp.set_module_options({"enable_backward": False})
 
+_VOID = wp.constant(wp.int32(VOID))
 ROW_PARTS = 8  # of a stride-8 cell, each a thread's on a GPU
 
 
@@ -112,7 +114,7 @@ def paint_semantics(
 ) -> None:
     """Give each pixel of a stride-8 cell the class of the highest interpolated logit, the lowest id on ties.
 
-    A thread does one of so many parts of a cell.
+    Between cells of which one has no class, there is none. A thread does one of so many parts of a cell.
     """
     cell_row, part, x = wp.tid()
     y = first_row + cell_row
@@ -123,6 +125,9 @@ def paint_semantics(
         wp.int32(best_classes[below, x]), wp.int32(best_classes[below, right]),
     )  # fmt: skip
     cell = part_of(cell_at(pixels, y, x), part, parts)
+    if wp.max(best) == _VOID:
+        fill_cell(semantic, cell, wp.uint8(_VOID))
+        return
     if best[0] == best[1] and best[0] == best[2] and best[0] == best[3]:
         fill_cell(semantic, cell, wp.uint8(best[0]))
         return
@@ -145,7 +150,7 @@ def _find_certainties(
     total = float(0.0)
     for c in range(logits.shape[0]):
         total += wp.exp(logits[c, y, x] - top)
-    certainties[y, x] = 1.0 / total
+    certainties[y, x] = wp.where(total >= 1.0, 1.0 / total, 0.0)  # 0 where a logit is no finite number
 
 
 @wp.func_native("""

@@ -7,6 +7,7 @@ The node's log, its diagnostics and the doctor all say what is said here.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
 _ENDLESS_S = 9e9  # what middleware writes for a duration without end is above, some 292 years
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text that came over the graph can be the full name of a node or a topic."""
+    return re.fullmatch(r"(/[A-Za-z_][A-Za-z0-9_]*)+", text) is not None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
 
 from rt_panoptic_ros.errors import RtPanopticError, first_line
 from rt_panoptic_ros.ros.logs import find_log_directory, log_to_ros
@@ -48,7 +49,7 @@ class EnduringNode(Protocol):
     def cut_off(self) -> bool:
         """Whether the node was finished while a library's call was still at work, which goes on."""
 
-    def outlive(self, error: Exception) -> None:
+    def outlive(self, error: BaseException) -> None:
         """Count the error and tell of it."""
 
 
@@ -94,7 +95,7 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
         finally:
             node.destroy_node()  # type: ignore[attr-defined]
     finally:
-        rclpy.shutdown()
+        try_shutdown()  # a callback may have done it
     if isinstance(node, EnduringNode) and node.cut_off:
         # What the call still uses must not be taken apart under it, as the interpreter would.
         sys.stdout.flush()
@@ -112,7 +113,7 @@ def _run(node: RunnableNode, finished: threading.Event) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     stop = threading.Event()
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
     spinner = threading.Thread(target=spin, args=(executor, node, stop, finished, failures), name="executor")
     try:
         if not finished.is_set():
@@ -121,7 +122,8 @@ def _run(node: RunnableNode, finished: threading.Event) -> int:
         # The main thread only waits, so that Python can run signal handlers, which it does in this thread alone.
         finished.wait()
         stop.set()
-        executor.create_task(lambda: None)  # wakes it
+        if spinner.is_alive():  # else the executor may be shut down
+            executor.create_task(lambda: None)  # wakes it
         spinner.join()
     finally:
         executor.shutdown()
@@ -134,22 +136,32 @@ def spin(
     node: RunnableNode,
     stop: threading.Event,
     finished: threading.Event,
-    failures: list[Exception],
+    failures: list[BaseException],
 ) -> None:
-    """Spin until `stop` is set, or a callback fails that the node doesn't outlive: that sets `finished`."""
+    """Spin until `stop` is set, or it can't go on, which sets `finished`.
+
+    That is when a callback fails that the node doesn't outlive, or shuts ROS or the executor down.
+    """
     while not stop.is_set():
+        failure: BaseException | None = None
         try:
             executor.spin_once()  # spin_until_future_complete adds a callback to the future for every callback it runs
-        except Exception as error:
-            if isinstance(node, EnduringNode) and node.context.ok():  # type: ignore[attr-defined]
-                node.outlive(error)
-                continue
-            # Whatever it is, the process must end with it in the log.
-            message = f"ending, since a callback failed:\n{traceback.format_exc()}"
-            node.get_logger().fatal(message)  # type: ignore[attr-defined]
-            failures.append(error)
-            finished.set()
-            return
+        except BaseException as error:  # a library's SystemExit too: this thread would end, and the process stay
+            failure = error
+        if executor._is_shutdown or not executor.context.ok():  # of the former, spin_once says nothing
+            what = "the executor" if executor.context.ok() else "ROS"
+            failure = RuntimeError(f"{what} was shut down in this process")
+        elif failure is None:
+            continue
+        elif isinstance(node, EnduringNode):
+            node.outlive(failure)
+            continue
+        # Whatever it is, the process must end with it in the log.
+        words = "".join(traceback.format_exception(failure))
+        node.get_logger().fatal(f"ending, since a callback failed:\n{words}")  # type: ignore[attr-defined]
+        failures.append(failure)
+        finished.set()
+        return
 
 
 def _keep_image_buffers() -> None:

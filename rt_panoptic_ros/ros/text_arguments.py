@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
 _QUOTES = ("'", '"')
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # LibYAML, as in rcl, which has a limit to what is nested
 _TEXT_TAG = "tag:yaml.org,2002:str"
 
 
@@ -60,8 +61,8 @@ def _quoted_rule(rule: str, names: Collection[str]) -> str:
 
 def _says_text(value: str) -> bool:
     try:
-        node = yaml.compose(value, yaml.SafeLoader)
-    except yaml.YAMLError:
+        node = yaml.compose(value, _LOADER)
+    except (yaml.YAMLError, RecursionError):
         return False
     return isinstance(node, yaml.ScalarNode) and (node.style in _QUOTES or value.startswith("!!str"))
 
@@ -70,8 +71,8 @@ def _says_text(value: str) -> bool:
 def _quoted_file(path: str, names: Collection[str]) -> Iterator[str]:
     """Give the path of a parameter file with its texts in quotes: `path` itself where it has nothing to quote."""
     try:
-        root = yaml.compose(Path(path).read_bytes(), yaml.SafeLoader)
-    except (OSError, yaml.YAMLError):  # rcl will say so
+        root = yaml.compose(Path(path).read_bytes(), _LOADER)
+    except (OSError, RecursionError, ValueError, yaml.YAMLError):  # rcl will say so
         root = None
     if not _quote_texts(root, names):
         yield path
@@ -83,13 +84,20 @@ def _quoted_file(path: str, names: Collection[str]) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}"
 
 
-def _quote_texts(node: yaml.Node | None, names: Collection[str], *, parameters: bool = False) -> bool:
+def _quote_texts(root: yaml.Node | None, names: Collection[str]) -> bool:
     """Quote the plain values of `names` below all ros__parameters of a file; return whether there was one."""
-    changed = False
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-        if parameters and key.value in names and isinstance(value, yaml.ScalarNode) and value.style is None:
-            value.tag, value.style = _TEXT_TAG, '"'
-            changed = True
-        elif not parameters:
-            changed |= _quote_texts(value, names, parameters=key.value == "ros__parameters")
+    changed, waiting, met = False, [(root, False)], set()  # aliases may name what is met already, or around them
+    while waiting:
+        node, parameters = waiting.pop()
+        if not isinstance(node, yaml.MappingNode) or (id(node), parameters) in met:
+            continue
+        met.add((id(node), parameters))
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if parameters and key.value in names and isinstance(value, yaml.ScalarNode) and not value.style:
+                value.tag, value.style = _TEXT_TAG, '"'
+                changed = True
+            elif not parameters:
+                waiting.append((value, key.value == "ros__parameters"))
     return changed

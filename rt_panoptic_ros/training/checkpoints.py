@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import io
-import pickle
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.files import output_path
+from rt_panoptic_ros.network.torch_files import load_torch
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -40,11 +39,9 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
     if not path.is_file():
         raise InvalidInputError(f"expected a checkpoint to resume from at {path}, found none: start without --resume")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_torch(path)
         saved = dict(state["recipe"])
-    except (
-        pickle.UnpicklingError, struct.error, RuntimeError, LookupError, EOFError, ValueError, TypeError
-    ) as error:  # fmt: skip
+    except Exception as error:  # of torch, pickle and zip files, of many kinds
         raise InvalidInputError(
             f"expected a checkpoint of `rt-panoptic train` in {path}, got one that can't be read "
             f"({first_line(error)}): restore it, or start again in another folder"

@@ -13,7 +13,7 @@ import yaml
 
 from rt_panoptic_ros.datasets.augmentation import AugmentationSettings
 from rt_panoptic_ros.errors import InvalidInputError, require
-from rt_panoptic_ros.files import read_yaml
+from rt_panoptic_ros.files import parse_yaml, read_yaml
 from rt_panoptic_ros.model.architecture import NetworkConfig
 from rt_panoptic_ros.model.bundle import InputSpec, read_bundle
 from rt_panoptic_ros.resources import config_file
@@ -240,6 +240,6 @@ def _apply(document: Any, change: str) -> None:
     if not sign or not isinstance(document, dict):
         raise InvalidInputError(f"expected a change such as schedule.steps=100, got '{change}'")
     try:
-        document[name] = yaml.safe_load(text)
+        document[name] = parse_yaml(text)
     except yaml.YAMLError as error:
         raise InvalidInputError(f"expected YAML behind {name}=, got {' '.join(str(error).split())}") from None

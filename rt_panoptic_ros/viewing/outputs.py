@@ -32,6 +32,7 @@ IMAGE, POINTS, CLASS_NAMES = "image", "points", "class_names"
 
 _WAITING = 64  # frames of a camera: those of several cameras may come to each of them
 _MOST_POINTS = 40_000  # of a cloud: some 0.6 MB a frame
+_MOST_STEP = 1 << 16  # bytes from point to point
 
 
 class OutputView:
@@ -134,9 +135,10 @@ def read_class_names(text: str) -> ClassTable:
         InvalidInputError: The text is not such a table.
     """
     try:
-        return parse_published_table(json.loads(text))
-    except json.JSONDecodeError as error:
+        document = json.loads(text)
+    except (RecursionError, ValueError) as error:
         raise InvalidInputError(f"expected class names as JSON, got '{text[:60]}': {error}") from None
+    return parse_published_table(document)
 
 
 def read_points(cloud: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -152,10 +154,11 @@ def read_points(cloud: Any) -> tuple[np.ndarray, np.ndarray]:
     height, width, step, row_step = int(cloud.height), int(cloud.width), int(cloud.point_step), int(cloud.row_step)
     data = np.frombuffer(cloud.data, np.uint8)
     names = ("x", "y", "z", "rgb")
-    if not offsets.keys() >= set(names) or len(data) != height * row_step or row_step < width * step:
+    whole = len(data) == height * row_step and row_step >= width * step and step < _MOST_STEP
+    if not whole or not all(4 <= offsets.get(name, step) + 4 <= step for name in names):
         raise InvalidInputError(
-            f"expected points with {', '.join(names)} and height x row_step bytes, got {', '.join(offsets)} in "
-            f"{height} rows of {row_step} bytes with {len(data)} bytes: they are not shown"
+            f"expected points with {', '.join(names)} in their {step} bytes and height x row_step bytes, got "
+            f"{', '.join(offsets)} in {height} rows of {row_step} bytes with {len(data)} bytes: they are not shown"
         )
     order = ">" if cloud.is_bigendian else "<"
     kind = np.dtype(

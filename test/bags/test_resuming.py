@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -92,10 +93,10 @@ def test_a_journal_cut_or_spoilt_anywhere_goes_on(
     assert contents(out) == whole
 
 
-@pytest.mark.slow(50)
-@pytest.mark.parametrize("bags", [1, 2])
-def test_a_killed_process_goes_on(arguments: list[str], tmp_path: Path, bags: int) -> None:
-    sources = [make_bag(tmp_path / name, drive(60 // bags)) for name in ("one", "two")[:bags]]
+@pytest.mark.slow(25)
+def test_killed_processes_go_on(arguments: list[str], tmp_path: Path) -> None:
+    """Of one bag, see test/scripts/test_kills.py."""
+    sources = [make_bag(tmp_path / name, drive(30)) for name in ("one", "two")]
 
     def start(out: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "rt_panoptic_ros", "bag", *sources, out, *arguments, "--tracking", "--jobs=2"]
@@ -114,14 +115,13 @@ def test_a_killed_process_goes_on(arguments: list[str], tmp_path: Path, bags: in
     def is_new_bag_begun() -> bool:
         return any((partial / "bag").is_dir() for partial in partials)
 
-    partials = [tmp_path / name for name in ("out.partial", "out/one.partial", "out/two.partial")]
+    partials = [tmp_path / name for name in ("out/one.partial", "out/two.partial")]
     expected, out = tmp_path / "whole" / "out", tmp_path / "out"
     for source in sources:
-        whole = expected if bags == 1 else expected / source.name
-        assert main(["bag", str(source), str(whole), *arguments, "--tracking"]) == 0
+        assert main(["bag", str(source), str(expected / source.name), *arguments, "--tracking"]) == 0
     kills = 0
     # Frames' records differ in size: the kills before the last come anywhere in one.
-    points = (lambda: written() > 50_000, lambda: written() > 180_000, is_new_bag_begun)[bags - 1 :]
+    points = (lambda: written() > 180_000, is_new_bag_begun)
     for reached in points:
         process = start(out)
         deadline_s = time.monotonic() + TIMEOUT_S
@@ -224,3 +224,18 @@ def test_a_journal_belongs_to_one_process(tmp_path: Path) -> None:
         assert (first.outputs, first.state) == ({"semantic": b"abc", "instance": b""}, b"xy")
         assert [record.checksum for record in journal.frames(1, -1)] == [second.checksum] == [9]
         assert list(journal.frames(5)) == []
+
+
+def test_what_was_labelled_some_seconds_ago_outlasts_a_power_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(
+        "rt_panoptic_ros.bags.journal.os.fdatasync", lambda handle: synced.append(os.fstat(handle).st_size)
+    )
+    with Journal(tmp_path / "journal", {}) as journal:
+        journal.append(0, FrameRecord(1))
+        assert synced == []
+        monkeypatch.setattr("rt_panoptic_ros.bags.journal._SYNC_PERIOD_S", 0.0)
+        journal.append(0, FrameRecord(2))
+    assert synced == [(tmp_path / "journal").stat().st_size]

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.frames.encoded_image import decode_image_file
+from rt_panoptic_ros.frames.encoded_image import MAX_MESSAGE_MEGAPIXELS, decode_image_file
 from rt_panoptic_ros.frames.message_layout import decode_compressed_image
-from rt_panoptic_ros.frames.pixel_encodings import is_color_encoding, to_rgb
+from rt_panoptic_ros.frames.pixel_encodings import image_of_message, is_color_encoding, to_rgb
 from rt_panoptic_ros.inference.input_image import check_image
+from rt_panoptic_ros.settings import MAX_SIZE_MEGAPIXELS
 
 HEIGHT, WIDTH = 48, 64
 EOI = b"\xff\xd9"
@@ -148,7 +149,7 @@ DEPTH_HEADER = struct.pack("<iff", 0, 1.0, 2.0)  # of compressed_depth_image_tra
         ("tiff", FLOAT, "got 1 of float32"),
         ("h264", b"\0\0\0\1", "format says jpeg or png, got 'h264'"),
         *((kind, encoded(".jpg", BGR), f"got '{kind}'") for kind in ("zstd", "avif", "webp", "hevc", "theora", "av1")),
-        ("nv12", bytes(24), "'nv12' image of at most 256 megapixels, got 24 bytes that can't be decoded"),
+        ("nv12", bytes(24), "'nv12' image of at most 64 megapixels, got 24 bytes that can't be decoded"),
         ("", bytes(9), "got 9 bytes that can't be decoded"),
         ("jpeg", b"", "got 0 bytes that can't be decoded"),
         ("h264\n" * 999, b"", r"got 'h264\nh264\n"),
@@ -246,10 +247,10 @@ def test_a_claimed_size_beyond_all_cameras_takes_no_memory(
         raise AssertionError("memory for it was asked for")
 
     monkeypatch.setattr(cv2, "imdecode", decode)
-    with pytest.raises(InvalidInputError, match="of at most 256 megapixels"):
+    with pytest.raises(InvalidInputError, match="of at most 64 megapixels"):
         decode_compressed_image(Message("png", png(*size, ROWS)))
     if max(size) < 2**16:
-        with pytest.raises(InvalidInputError, match="of at most 256 megapixels"):
+        with pytest.raises(InvalidInputError, match="of at most 64 megapixels"):
             decode_compressed_image(Message("jpeg", claiming(*size)))
 
 
@@ -303,3 +304,43 @@ def test_files_and_messages_share_the_check(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(cv2, "imdecode", lambda *_: np.zeros((1, 1), np.uint8))
     assert decode_image_file(np.frombuffer(BASELINE[:-2], np.uint8), cv2.IMREAD_COLOR) is None
     assert decode_image_file(np.frombuffer(BASELINE, np.uint8), cv2.IMREAD_COLOR) is not None
+
+
+def png_of(width: int, height: int) -> bytes:
+    """Return a grey PNG whose pixels are all 0: a thousandth of what they take in memory."""
+    rows = zlib.compress(bytes((width + 1) * height), 1)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b"")]
+    number = lambda value: struct.pack(">I", value)  # noqa: E731
+    parts = [number(len(data)) + kind + data + number(zlib.crc32(kind + data)) for kind, data in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def enlarged_tiff(order: str) -> bytes:
+    """Return a TIFF whose picture says that it has 10,000 x 10,000 px."""
+    header = struct.pack(order + "2sHIH", {"<": b"II", ">": b"MM"}[order], 42, 8, 2)
+    return header + b"".join(struct.pack(order + "HHII", tag, 4, 1, 10_000) for tag in (256, 257)) + bytes(40)
+
+
+def test_what_grows_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image may be a thousand times as large as its file: its header says so, and that is read first."""
+    bomb = png_of(8001, 8001)
+    assert len(bomb) < 500_000
+    assert decode_image_file(np.frombuffer(bomb, np.uint8), cv2.IMREAD_UNCHANGED).shape == (8001, 8001)
+    largest = decode_compressed_image(Message("png", png_of(8000, 8000)))
+    assert largest.pixels.shape == (8000, 8000)
+    jpeg = claiming(10_000, 10_000).removesuffix(EOI) + bytes(300_000) + EOI
+    others = [cv2.imencode(suffix, BGR)[1].tobytes() for suffix in (".bmp", ".webp", ".ppm", ".sr", ".hdr")]
+
+    def decode(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(cv2, "imdecode", decode)
+    for content in (bomb, jpeg, enlarged_tiff("<"), enlarged_tiff(">"), b"II*\0" + b"\xff" * 30, *others):
+        with pytest.raises(InvalidInputError, match="of at most 64 megapixels, got"):
+            decode_compressed_image(Message("", content))
+
+
+def test_a_message_has_as_many_pixels_as_a_users_size() -> None:
+    assert MAX_MESSAGE_MEGAPIXELS == MAX_SIZE_MEGAPIXELS
+    with pytest.raises(InvalidInputError, match="expected an image of at most 64 megapixels, got height 10000 and"):
+        image_of_message("mono8", b"", (10_000, 10_000), 10_000, bigendian=False)

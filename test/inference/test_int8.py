@@ -154,6 +154,35 @@ def test_what_int8_needs_is_said(tmp_path: Path) -> None:
         calibrate(bundle, [])
 
 
+def test_damaged_ranges_are_refused_and_ones_without_a_digest_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = make_untrained_bundle(
+        tmp_path / "m", network=NetworkConfig("resnet18", 16, 16, 8, tower_depth=1),
+        classes=load_class_table("camvid"), size=None, seed=1,
+    )  # fmt: skip
+    path = write_ranges(bundle, {"a": (-1.5, 2.0), "b": (0.0, 6.0)}, "made up")
+    content = path.read_text()
+    assert bundle.load_ranges() == {"a": (-1.5, 2.0), "b": (0.0, 6.0)}
+    for old, new in (("6.0", "4.0"), ("ranges_sha256", "ranges_rha256"), ('"b"', '"c"')):
+        assert old in content
+        path.write_text(content.replace(old, new))
+        with pytest.raises(InvalidInputError, match=r"not those of its digest.*rt-panoptic calibrate"):
+            bundle.load_ranges()
+    assert caplog.text == ""
+    document = json.loads(content)
+    del document["ranges_sha256"]
+    path.write_text(json.dumps(document))
+    assert bundle.load_ranges()["a"] == (-1.5, 2.0)
+    assert "has no digest" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["camvid_lite0", "street_lite0"])
+def test_shipped_ranges_have_a_digest(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_bundle(name).load_ranges()
+    assert caplog.text == ""
+
+
 def test_torch_has_no_int8(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     bundle = bundle_of(NetworkConfig("resnet18", 16, 16, 8, tower_depth=1), tmp_path / "m")

@@ -17,6 +17,7 @@ from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.model.architecture import NetworkConfig
 from rt_panoptic_ros.model.bundle import InputSpec, ModelBundle, read_bundle, write_bundle
 from rt_panoptic_ros.model.class_table import load_class_table, parse_class_table
+from rt_panoptic_ros.model.untrained import make_untrained_bundle
 from rt_panoptic_ros.network.weights_import import import_weights
 from rt_panoptic_ros.settings import PostprocessSettings
 
@@ -54,6 +55,36 @@ def test_round_trip(copy: ModelBundle, small_bundle: ModelBundle) -> None:
     for name, value in small_bundle.load_weights().items():
         np.testing.assert_array_equal(weights[name], value)
     assert not list(copy.path.glob(".*"))
+
+
+def test_a_bundle_is_whole_while_another_takes_its_place(
+    copy: ModelBundle, small_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overwrite(seed: int) -> None:
+        make_untrained_bundle(copy.path, network=copy.network, classes=copy.classes, size=None, seed=seed)
+
+    class EndedError(Exception):
+        """Stands in for the process's end."""
+
+    def end(*_: object) -> None:
+        raise EndedError
+
+    monkeypatch.setattr("rt_panoptic_ros.model.bundle._write_card", end)
+    with pytest.raises(EndedError):
+        overwrite(7)
+    assert read_bundle(copy.path).load_weights().keys() == small_bundle.load_weights().keys()
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        Path, "replace", lambda path, to: end() if path.name.startswith("weights.next") else path.rename(to)
+    )
+    with pytest.raises(EndedError):
+        overwrite(8)
+    monkeypatch.undo()
+    (copy.path / "weights.safetensors").write_bytes(b"of the bundle before")
+    assert read_bundle(copy.path).weights_sha256 != copy.weights_sha256
+    read_bundle(copy.path).load_weights()
+    overwrite(9)
+    assert sorted(path.name for path in copy.path.iterdir()) == ["model.yaml", "weights.safetensors"]
 
 
 def test_padding_has_the_rounded_mean() -> None:
@@ -144,7 +175,7 @@ def test_command_line_import_and_its_errors(
 
     weights = small_bundle.load_weights()
     weights["panoptic_head.centerness.bias"] = np.full(1, np.nan, np.float32)
-    np.savez(tmp_path / "nan.npz", allow_pickle=False, **weights)
+    np.savez(tmp_path / "nan.npz", **weights)
     with pytest.raises(InvalidInputError, match=r"NaN or infinity in panoptic_head\.centerness\.bias"):
         import_weights(
             tmp_path / "nan.npz", tmp_path / "out", network=small_bundle.network, classes=small_bundle.classes,

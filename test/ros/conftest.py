@@ -122,6 +122,10 @@ class FakePipeline:
         return replace(result, **absent, confidence=255 - result.semantic if "confidence" in images else None)
 
     fallback = ""
+    stage = "network"
+
+    def lost(self) -> str:
+        return ""
 
     def describe(self) -> str:
         return f"fake {self.model}"
@@ -176,7 +180,7 @@ class Graph:
                 node.finish()
             _end(node)
         self.executor.shutdown()
-        rclpy.shutdown(context=self.context)
+        self.context.try_shutdown()  # a test may have done it
 
 
 def _end(node: Any) -> None:
@@ -238,6 +242,14 @@ class Programs:
                 process.wait()
 
 
+@pytest.fixture(scope="module")
+def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """Processes that a module's tests share."""
+    programs = Programs(tmp_path_factory.mktemp("programs"))
+    yield programs
+    programs.close()
+
+
 def _participants() -> int:
     """Count the sockets of this process on its domain's ports: each of the middleware's participants has some."""
     first = 7400 + 250 * int(os.environ["ROS_DOMAIN_ID"])
@@ -256,6 +268,14 @@ def _leaves_nobody() -> Iterator[None]:
 
 @pytest.fixture
 def graph() -> Iterator[Graph]:
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+@pytest.fixture(scope="module")
+def shared_graph() -> Iterator[Graph]:
+    """One graph for a module's tests that share a node."""
     graph = Graph()
     yield graph
     graph.close()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from conftest import ROOT
 launch = pytest.importorskip("launch", reason="launch is not installed: it comes with a ROS distribution")
 pytest.importorskip("launch_ros", reason="launch_ros is not installed: it comes with a ROS distribution")
 
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402 - after the skips
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402 - after the skips
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable  # noqa: E402
 from launch_ros.actions import Node  # noqa: E402
 from launch_ros.utilities import evaluate_parameters  # noqa: E402
+from node_cases import Camera, Labelling, picture  # noqa: E402
 
 from rt_panoptic_ros.ros import qos  # noqa: E402
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings  # noqa: E402
@@ -60,6 +62,8 @@ def test_every_setting_is_a_described_argument(monkeypatch):
         "namespace",
         "params_file",
         "log_level",
+        "respawn",
+        "respawn_delay",
     } == set(arguments)
     assert all(argument.description.endswith(".") for argument in arguments.values())
     assert sum(isinstance(entity, SetEnvironmentVariable) for entity in entities) == len(PROFILE_VARIABLES)
@@ -108,3 +112,34 @@ def test_the_demo_launch_file_brings_frames_to_an_active_node(graph, small_bundl
     assert status == 0, text
     assert "receiving images from /camera/image_raw" in text
     assert "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_a_node_that_hangs_is_started_anew_with_respawn(graph, small_bundle, tmp_path):
+    broken = ROOT / "test" / "ros" / "faults" / "broken"  # its backend never answers a white image
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(broken), os.environ.get("PYTHONPATH", "")]))
+    arguments = [f"model:={small_bundle.path}", "network_size:=32x64", "image_topic:=/image", "watchdog_s:=2.0",
+                 "image_reliability:=reliable", "respawn:=true", "respawn_delay:=0.1"]  # fmt: skip
+    camera = Camera(graph)
+    labelling = Labelling(graph, None, camera)
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(ROOT / "launch" / "panoptic.launch.py"), *arguments],
+            env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            camera.connected()
+            labelling.label(picture(1))
+            camera.send(picture(255))
+            camera.await_report(lambda status: status.level == DiagnosticStatus.ERROR and "stuck" in status.message)
+            graph.spin_until(lambda: b"exit code 75" in (tmp_path / "log").read_bytes(), "for the process to end")
+            got = camera.received["semantic"]
+            got.clear()
+            graph.spin_until(lambda: camera.send(picture(2)) or got, "for labels of the new process")
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise

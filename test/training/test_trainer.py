@@ -8,6 +8,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,11 +84,18 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch
     assert [item.name for item in tmp_path.iterdir()] == [CHECKPOINT]
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [lambda _: b"", lambda _: b"not a checkpoint", lambda content: content[:900],
+     lambda content: content.replace(b"\x80?\x00\x00\x80?", b"\x80?\x00\x00\x80>", 1)],
+    ids=["empty", "other", "cut", "one bit"],
+)  # fmt: skip
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = tmp_path / CHECKPOINT
-    write_checkpoint(path, {"recipe": {}, "network": torch.zeros(1000)})
-    path.write_bytes(path.read_bytes()[:900] if content is None else content)
+    write_checkpoint(path, {"recipe": {}, "network": torch.ones(1000)})
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
+    assert path.read_bytes() != content
     with pytest.raises(InvalidInputError, match="that can't be read"):
         checkpoints.read_checkpoint(path, {})
 

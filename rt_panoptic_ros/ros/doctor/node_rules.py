@@ -8,6 +8,7 @@ its place in a list of `_judge_node` or `judge_camera`, and its test in test_doc
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -108,11 +109,11 @@ def _building(case: Case) -> Iterator[Verdict]:
     node, status = case.node, case.node.status
     is_work = status.level == WARN  # of a node that is not active, only loading its model is a warning
     if status.values.get("state") != "active" and (is_work or node.state in ("configuring", "activating")):
-        start = "ros2 run rt_panoptic_ros panoptic_node --ros-args"
+        build = f"-p build_only:=true -p model:={shlex.quote(node.setting('model'))}"
         yield Verdict(
             f"Its engine is not ready: {status.message if is_work else node.state}. It goes on by itself.",
             "Wait; provision an engine ahead next time",
-            ("ros2 topic echo /diagnostics", f"{start} -p build_only:=true -p model:={node.setting('model')}"),
+            ("ros2 topic echo /diagnostics", f"ros2 run rt_panoptic_ros panoptic_node --ros-args {build}"),
         )
 
 

@@ -19,7 +19,7 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import NodeNameNonExistentError
-from rclpy.parameter import parameter_value_to_python
+from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
@@ -30,14 +30,14 @@ from rt_panoptic_ros.frames.outputs import OUTPUTS
 from rt_panoptic_ros.ros.conversions import output_classes
 from rt_panoptic_ros.ros.doctor.graph import CameraSeen, GraphSeen, ImagesSeen, NodeSeen, OutputSeen, Status
 from rt_panoptic_ros.ros.doctor.listening import ImageListener, OutputListener
-from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint
+from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, is_name
 from rt_panoptic_ros.ros.logs import find_log_directory
 from rt_panoptic_ros.ros.node.diagnostics import OUTPUT_TOPIC
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings, Periods
 from rt_panoptic_ros.settings import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rclpy.node import Node
 
@@ -89,7 +89,12 @@ def examine(seconds: float, wanted: str = "", ros_arguments: Sequence[str] = (),
     with ExitStack() as stack:
         stack.callback(rclpy.shutdown, context=context)
         node = rclpy.create_node(
-            f"{_OWN_NAME}{os.getpid()}", context=context, enable_rosout=False, start_parameter_services=False
+            f"{_OWN_NAME}{os.getpid()}",
+            context=context,
+            enable_rosout=False,
+            start_parameter_services=False,
+            # Its name would hold the number, and no security policy could name it.
+            parameter_overrides=[Parameter("start_type_description_service", value=False)],
         )
         stack.callback(node.destroy_node)
         executor = SingleThreadedExecutor(context=context)
@@ -208,9 +213,9 @@ class _Examination:
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
         for status in array.status:
             node, found, part = status.name.rpartition(": ")
-            if found and (part in ("panoptic", "camera") or part.startswith("camera ")):
+            values = {item.key: item.value for item in status.values}
+            if found and is_name(f"/{node}") and _is_fit(part, values):
                 told = self._told[f"/{node}"]
-                values = {item.key: item.value for item in status.values}
                 told.reports[part] = Status(int.from_bytes(status.level, "little"), status.message, values)
                 if part == "panoptic":
                     told.times_s.append(time.monotonic())
@@ -344,6 +349,14 @@ class _Examination:
             environment={name: os.environ.get(name) for name in named},
             seconds=seconds,
         )
+
+
+def _is_fit(part: str, values: Mapping[str, str]) -> bool:
+    """Return whether a part of a report can be a node's: anybody may report, and users run what is made of it."""
+    is_camera = part == "camera" or part.startswith("camera ")
+    topics = [values.get("topic", "")] if is_camera else []
+    topics += [value for key, value in values.items() if key.endswith(OUTPUT_TOPIC)]
+    return (is_camera or part == "panoptic") and all(map(is_name, topics))
 
 
 def _is_doctor(name: str) -> bool:

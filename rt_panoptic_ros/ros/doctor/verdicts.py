@@ -155,7 +155,8 @@ def format_report(verdicts: list[Verdict], graph: GraphSeen) -> str:
         lines.append(f"{node.name}: {f'{len(faults)} fault(s)' if faults else 'healthy'}")
         lines += [f"  {camera.describe()}" for camera in node.cameras if camera.images.received]
         lines += _paragraphs(verdicts, node.name)
-    return "\n".join(lines)
+    # What came over the graph must not speak to the terminal.
+    return "\n".join("".join(one if one.isprintable() else repr(one)[1:-1] for one in line) for line in lines)
 
 
 def _paragraphs(verdicts: list[Verdict], node: str) -> list[str]:

@@ -14,7 +14,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
-from rt_panoptic_ros.errors import InvalidInputError, first_line
+from rt_panoptic_ros.errors import InvalidInputError, explained, first_line
 from rt_panoptic_ros.frames.message_layout import stamp_ns
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.endpoints import COMPRESSED, IMAGE, Endpoint, find_obstacle
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 LOG_PERIOD_S = 5.0
 """How often at most the same kind of trouble is logged."""
+
+
+_MOST_TOLD = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class CameraStream:
         self._silence_s = periods.silence_s
         self._deliver = deliver
         self._rate_limit = RateLimit()
-        self._watch = CameraWatch(periods.silence_s)
+        self._watch = CameraWatch(periods)
         reliability, compressed = settings().image_reliability, settings().image_transport == "compressed"
         try:
             # As image_transport names it: where the base topic is remapped, what follows stays; the whole may be, too.
@@ -166,8 +169,8 @@ class CameraStream:
             now_s = self._note_arrival(msg)
             admitted = self._rate_limit.admits(now_s, self._settings().max_rate_hz)
             replaced = self._deliver(ArrivedImage(self, msg, now_s, self._taken_before), not admitted)
-        except Exception:
-            self.fail()
+        except Exception as error:
+            self.fail(error)
         else:
             if replaced:
                 self.statistics.count("dropped")
@@ -200,13 +203,18 @@ class CameraStream:
         """Return how long ago a stamp was, by the node's clock; any stamp, before 1970 as well."""
         return float(self._node.get_clock().now().nanoseconds - stamp_ns(header)) / 1e6
 
-    def fail(self) -> None:
-        """Count a frame that met the error being handled, and tell of it."""
-        self.statistics.count("failed")
+    def fail(self, error: BaseException) -> None:
+        """Count a frame that met an unexpected error, and tell of it."""
+        self.statistics.count("failed", cause=f"{type(error).__name__}: {first_line(error)}")
         self._node.get_logger().error(
-            f"frame of {self.topic} failed with an unexpected error:\n{traceback.format_exc()}",
+            f"frame of {self.topic} failed with an unexpected error:\n{''.join(traceback.format_exception(error))}",
             throttle_duration_sec=LOG_PERIOD_S,
         )
+
+    def refuse(self, error: Exception) -> None:
+        """Count a frame that can't be labelled, and tell why."""
+        self.statistics.count("refused", cause=explained(error))
+        self._node.get_logger().warning(f"frame refused: {explained(error)}", throttle_duration_sec=LOG_PERIOD_S)
 
     def health(self, now_s: float, *, active: bool) -> tuple[CameraHealth, Finding]:
         """Return the camera's state for one report, and what is to be told of it."""
@@ -229,9 +237,9 @@ class CameraStream:
 
     def notice_loss(self, event: Any) -> None:
         """Count and tell of images that the middleware found missing: `total_count`, and `total_count_change` now."""
-        self.statistics.count("lost", event.total_count_change)
-        symptom = f"images of {self.topic} are lost in transport ({event.total_count} so far)"
-        self.tell("loss", f"{symptom}. {self._mend_loss()}")
+        remedy = self._mend_loss()
+        self.statistics.count("lost", event.total_count_change, remedy)
+        self.tell("loss", f"images of {self.topic} are lost in transport ({event.total_count} so far). {remedy}")
 
     def _unsubscribe(self) -> None:
         if self._subscription is not None:
@@ -293,7 +301,7 @@ class CameraStream:
         return f"{words}: {'; '.join(commands)}"
 
     def tell(self, subject: str, words: str) -> None:
-        """Log a warning, once for each subject."""
-        if subject not in self._told:
+        """Log a warning, once for each subject, and of no more than there can be without somebody making them up."""
+        if subject not in self._told and len(self._told) < _MOST_TOLD:
             self._told.add(subject)
             self._node.get_logger().warning(words)

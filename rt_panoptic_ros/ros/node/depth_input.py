@@ -321,7 +321,7 @@ class DepthInput:
         """Count a turn by an outcome, once, and tell of it, once for each kind of trouble."""
         if outcome not in turn.counted:
             turn.counted.add(outcome)
-            self._statistics.count(outcome)
+            self._statistics.count(outcome, cause=words)
         if words:
             self._stream.tell(re.sub(r"[\d.+-]+", "", words), words)
 

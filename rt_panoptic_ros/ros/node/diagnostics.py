@@ -3,12 +3,13 @@
 """What the node tells about its health on /diagnostics, after the conventions of diagnostic_updater.
 
 One status for the node, NODE: panoptic, and one for each camera, NODE: camera or NODE: camera NAME. The node's level
-and message are the worst of all.
+and message are the worst of all. A warning is an error once it has kept all results away for `Periods.lasting_s`.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -39,9 +40,11 @@ INPUT_PUBLISHERS = " publishers"
 """What follows an input's name in the key whose value says how many publish it; that of its topic ends in ` input`."""
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+_SEE_LOG = "see the node's log"
 _CALM = 3  # reports without new trouble after which a warning or error ends
 _LATE_ENDS, _LATE_REPORTS = 0.2, 3  # share of late frames again, in so many reports one after the other
-_NO_STAMP_MS = 1e12  # some 30 years: the stamp is zero, or counts from the robot's start
+_NO_STAMP_MS = 1e12  # some 30 years: the stamp, or else the node's time, is zero, or counts from the robot's start
+_LEASE_S = 30.0  # after which every middleware has forgotten a node that was killed (Fast DDS after 20 s)
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,17 @@ class Trouble:
     """A kind of trouble that is told from its first report until some reports have been free of it."""
 
     def __init__(self, level: bytes, words: str) -> None:
-        """Begin without; `words` have a place for the number of new cases."""
+        """Begin without; `words` have a place for the number of new cases, and a reason follows them."""
         self._level, self._words = level, words
         self._number = 0
         self._calm = _CALM
 
-    def judge(self, number: int) -> Finding | None:
-        """Return what is to be told now, given the number of new cases; called once for every report."""
+    def judge(self, number: int, cause: str = "") -> Finding | None:
+        """Return what is to be told now, given the number of new cases and their cause; called for every report."""
         self._number = number or self._number
         self._calm = 0 if number else self._calm + 1
-        return Finding(self._level, self._words.format(self._number)) if self._calm < _CALM else None
+        words = f"{self._words.format(self._number)}: {cause or _SEE_LOG}"
+        return Finding(self._level, words) if self._calm < _CALM else None
 
 
 @dataclass
@@ -78,12 +82,20 @@ class NodeHealth:
     busy_with: str = ""  # what is loaded, built or waited for, empty when nothing is
     fallback: str = ""  # why it runs on the CPU where a GPU was to be preferred, empty if none was
     problem: str = ""  # why the node cannot do its work, empty if it can
+    stuck: str = ""  # in which work on a frame, and for how long by now; empty as long as that is no trouble
+    fatal: str = ""  # why only a new process can do the work, empty if this one can
     callback_errors: int = 0  # since the node was started
+    callback_error: str = ""  # the last one
+    shared_name_s: float = 0.0  # for how long another node has had this one's name, 0 if none has
     stages: Latencies = field(default_factory=Latencies)  # of the work on a frame
     _told_errors: int = 0
-    _failing: Trouble = field(
-        default_factory=lambda: Trouble(_ERROR, "{} callbacks failed with an unexpected error: see the node's log")
-    )
+    _alone_s: float = field(default_factory=time.monotonic)  # when no other node had the name, the last time
+    _failing: Trouble = field(default_factory=lambda: Trouble(_ERROR, "{} callbacks failed with an unexpected error"))
+
+    def note_name(self, now_s: float, *, shared: bool) -> None:
+        """Keep for how long another node has had this one's name."""
+        self._alone_s = self._alone_s if shared else now_s
+        self.shared_name_s = now_s - self._alone_s
 
     def judge(self, state: str, cameras: Sequence[tuple[CameraHealth, Finding]], rate_hz: float) -> Finding:
         """Return the worst that is to be told now, its own before the cameras'; called once for every report.
@@ -94,13 +106,20 @@ class NodeHealth:
             rate_hz: Frames that were processed, of all cameras.
         """
         new_errors, self._told_errors = self.callback_errors - self._told_errors, self.callback_errors
-        failing = self._failing.judge(new_errors)
+        failing = self._failing.judge(new_errors, self.callback_error)
         camera, worst = max(cameras, key=lambda judged: judged[1].level, default=(None, Finding(_OK, state)))
         named = f"{camera.name}: " if camera and camera.name else ""
         cases = (
+            (bool(self.fatal), _ERROR, self.fatal),
+            (bool(self.stuck), _ERROR, self.stuck),
             (bool(self.busy_with), _WARN, self.busy_with),
             (bool(self.problem), _ERROR, self.problem),
             *([(True, failing.level, failing.message)] if failing else []),
+            (
+                self.shared_name_s > 0 and worst.level != _ERROR, _ERROR if self.shared_name_s > _LEASE_S else _WARN,
+                "another node has this one's name, so that either gets what is meant for one, or one was killed less "
+                f"than {_LEASE_S:.0f} s ago: give each a name of its own (-r __node:=NAME)",
+            ),
             (state == "finalized", _OK, "finalized: it works again when its process is started anew"),
             (worst.level != _OK, worst.level, f"{named}{worst.message}"),
             (state != "active", _OK, state),
@@ -108,7 +127,7 @@ class NodeHealth:
             (bool(self.fallback), _WARN, self.fallback),
             (len(cameras) == 1, _OK, worst.message),
             (True, _OK, f"processing {rate_hz:.1f} frames per second of {len(cameras)} cameras"),
-        )
+        )  # fmt: skip
         return next(Finding(level, words) for applies, level, words in cases if applies)
 
 
@@ -132,26 +151,34 @@ class CameraHealth:
 class CameraWatch:
     """Judges one camera's reports, with hysteresis, so that a level doesn't flicker."""
 
-    def __init__(self, silence_s: float = Periods.silence_s) -> None:
-        """Begin without trouble; `silence_s` without an image are silence."""
-        self._silence_s = silence_s
+    def __init__(self, periods: Periods | None = None) -> None:
+        """Begin without trouble; the periods say what is silence, and what lasts."""
+        self._periods = periods or Periods()
         self._troubles = {
-            "failed": Trouble(_ERROR, "{} frames failed with an unexpected error: see the node's log"),
-            "refused": Trouble(_WARN, "{} frames refused: see the node's log"),
-            "lost": Trouble(_WARN, "{} frames lost in transport: see the node's log"),
-            **{
-                outcome: Trouble(_WARN, f"{{}} frames {outcome}: see the node's log")
-                for outcome in DEPTH_OUTCOMES
-                if outcome != "located"
-            },
+            "failed": Trouble(_ERROR, "{} frames failed with an unexpected error"),
+            "undefined": Trouble(_ERROR, "{} frames labelled in parts only"),
+            "refused": Trouble(_WARN, "{} frames refused"),
+            "lost": Trouble(_WARN, "{} frames lost in transport"),
+            **{outcome: Trouble(_WARN, f"{{}} frames {outcome}") for outcome in DEPTH_OUTCOMES if outcome != "located"},
         }
+        self._fruitless_s = 0.0  # without a frame that was processed
         self._late = False
         self._turning = 0  # reports that speak for the other state
 
     def judge(self, camera: CameraHealth, *, active: bool) -> Finding:
         """Return the worst that is to be told now; called once for every report."""
+        is_working = not active or not camera.subscribed or bool(camera.report.since_last["processed"])
+        self._fruitless_s = 0.0 if is_working else self._fruitless_s + camera.report.elapsed_s
+        found = self._judge(camera, active=active)
+        is_lasting = found.level == _WARN and self._fruitless_s > self._periods.lasting_s
+        return Finding(_ERROR, found.message) if is_lasting else found
+
+    def _judge(self, camera: CameraHealth, *, active: bool) -> Finding:
         report = camera.report
-        troubles = [trouble.judge(report.since_last[outcome]) for outcome, trouble in self._troubles.items()]
+        troubles = [
+            trouble.judge(report.since_last[outcome], report.causes.get(outcome, ""))
+            for outcome, trouble in self._troubles.items()
+        ]
         late = self._judge_lateness(report.since_last)
         age_ms = report.latencies_ms.get("age at arrival", (0.0, 0.0))[0]
         cases = (
@@ -160,12 +187,16 @@ class CameraWatch:
             (bool(camera.obstacle), _WARN, camera.obstacle),
             (not camera.publishers, _WARN, f"waiting for a camera: nobody publishes images on {camera.topic}"),
             (
-                camera.silence_s > self._silence_s, _WARN,
+                camera.silence_s > self._periods.silence_s, _WARN,
                 f"waiting for images: none arrived for {camera.silence_s:.0f} s",
             ),
             (
                 age_ms > _NO_STAMP_MS, _WARN,
                 "the images' stamps are no time of day: have the camera's driver set them",
+            ),
+            (
+                age_ms < -_NO_STAMP_MS, _WARN,
+                "the images' stamps are decades ahead of the node's clock: with use_sim_time, have /clock published",
             ),
             (
                 age_ms < FUTURE_MS, _WARN,

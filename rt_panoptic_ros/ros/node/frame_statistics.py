@@ -27,6 +27,7 @@ OUTCOMES = (
     "received",  # arrived here; those that gave way to newer ones in the middleware are not counted
     "processed",  # labelled; outputs published to whoever listens
     "late",  # of those, labelled later after arrival than the next image of the camera comes
+    "undefined",  # of those, labelled in parts only, as the network gave values that are no finite numbers
     "dropped",  # replaced by a newer frame before their turn
     "skipped",  # beyond max_rate_hz
     "refused",  # not an image that the node can use
@@ -60,6 +61,8 @@ class FrameReport:
 
     counts: FrameCounts
     since_last: FrameCounts
+    elapsed_s: float  # since the report before
+    causes: Mapping[str, str]  # {outcome: why the latest frame had it}, where that was said
     input_hz: float  # frames received since the report before
     rate_hz: float  # frames processed since the report before
     period_ms: float | None  # between arrivals, as far as it is known
@@ -95,15 +98,17 @@ class FrameStatistics:
         self._lock = threading.Lock()
         self._counts: FrameCounts = Counter()
         self._reported: FrameCounts = Counter()
+        self._causes: dict[str, str] = {}
         self._reported_s = now_s
         self._arrived_s: float | None = None
         self._intervals_s: deque[float] = deque(maxlen=WINDOW)
         self._latencies = Latencies()
 
-    def count(self, outcome: str, number: int = 1) -> None:
-        """Add frames of one of `OUTCOMES`."""
+    def count(self, outcome: str, number: int = 1, cause: str = "") -> None:
+        """Add frames of one of `OUTCOMES`, and keep why they had it."""
         with self._lock:
             self._counts[outcome] += number
+            self._causes[outcome] = cause
 
     def arrive(self, now_s: float, age_ms: float) -> None:
         """Count a frame that arrives at `now_s`, `age_ms` after its stamp."""
@@ -142,7 +147,10 @@ class FrameStatistics:
         input_hz, rate_hz = (
             since_last[outcome] / elapsed_s if elapsed_s > 0 else 0.0 for outcome in ("received", "processed")
         )
-        return FrameReport(counts, since_last, input_hz, rate_hz, self._period_ms(), self._latencies.percentiles())
+        with self._lock:
+            causes = {outcome: cause for outcome, cause in self._causes.items() if cause}
+        period_ms, latencies_ms = self._period_ms(), self._latencies.percentiles()
+        return FrameReport(counts, since_last, elapsed_s, causes, input_hz, rate_hz, period_ms, latencies_ms)
 
     def _period_ms(self) -> float | None:
         with self._lock:

@@ -7,7 +7,9 @@ Opening and closing the backend are such jobs: `PanopticNode._acquire` and `_rel
 
 from __future__ import annotations
 
+import sys
 import threading
+import traceback
 from collections import deque
 from concurrent.futures import Future
 from functools import partial
@@ -26,13 +28,15 @@ class FrameWorker(Generic[Item]):
     The slots take turns. Jobs (loading, stopping, freeing) come before items.
     """
 
-    def __init__(self, work: Callable[[Item], None], name: str, on_error: Callable[[Item, Exception], None]) -> None:
+    def __init__(
+        self, work: Callable[[Item], None], name: str, on_error: Callable[[Item, BaseException], None]
+    ) -> None:
         """Start the thread. It doesn't keep the process alive.
 
         Args:
             work: Handles one item.
             name: The thread's.
-            on_error: Is told what `work` raised; the thread goes on.
+            on_error: Is told what `work` raised, whatever it is (a library's SystemExit too); the thread goes on.
         """
         self._work = work
         self._on_error = on_error
@@ -41,6 +45,7 @@ class FrameWorker(Generic[Item]):
         self._waiting: dict[Hashable, Item] = {}
         self._turns: dict[Hashable, int] = {}  # slot: when it had its last turn
         self._turn = 0
+        self._at_hand: tuple[int, Item] | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -49,6 +54,16 @@ class FrameWorker(Generic[Item]):
     def alive(self) -> bool:
         """Whether the thread has not ended."""
         return self._thread.is_alive()
+
+    @property
+    def at_hand(self) -> tuple[int, Item] | None:
+        """Which item by number, from 1, is worked on now, and that item; None between items."""
+        return self._at_hand
+
+    def stack(self) -> str:
+        """Return where the thread is in its code, the innermost call last."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return "".join(traceback.format_stack(frame)) if frame else "its end"
 
     def put(self, item: Item, slot: Hashable = None, *, only_replace: bool = False) -> bool:
         """Leave an item for the thread, if need be only in place of another; return whether it replaced one."""
@@ -107,10 +122,13 @@ class FrameWorker(Generic[Item]):
             return partial(self._work_on, self._waiting.pop(slot))
 
     def _work_on(self, item: Item) -> None:
+        self._at_hand = self._turn, item
         try:
             self._work(item)
-        except Exception as error:
+        except BaseException as error:
             self._on_error(item, error)
+        finally:
+            self._at_hand = None
 
 
 def _do(job: Callable[[], Result], future: Future[Result]) -> None:

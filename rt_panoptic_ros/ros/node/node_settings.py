@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.errors import InvalidInputError, require
 from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
 from rt_panoptic_ros.resources import DEFAULT_MODEL
 from rt_panoptic_ros.settings import (
@@ -30,6 +30,8 @@ from rt_panoptic_ros.settings import (
 
 RELIABILITIES = ("best_effort", "reliable")
 TRANSPORTS = ("raw", "compressed")
+
+_MOST_CAMERAS = 32
 
 _CAMERA = re.compile(r"([A-Za-z][A-Za-z0-9_]*)\s*=\s*(~?/?[A-Za-z_][A-Za-z0-9_/]*)")
 
@@ -155,6 +157,18 @@ class NodeSettings:
         "Colours of the overlay: the dataset's own, or colorblind for ones that colour-blind people tell apart.",
         choices=PALETTES,
     )
+    watchdog_s: float = setting(
+        30.0,
+        "Time after which a frame whose work doesn't end has the process end with status 75, so that whatever started "
+        "it (the launch argument respawn) starts it anew; loading is not counted. 0 to only tell of it.",
+        minimum=0.0, maximum=3600.0,
+    )  # fmt: skip
+    model_folders: str = setting(
+        "",
+        "Folders, with commas between, in which a model or a label map may lie that is set while the node runs; "
+        "besides, the ones given at start may be set again, and those that come with the package.",
+        Change.STARTUP,
+    )
     build_only: bool = setting(
         False, "Load the network (tensorrt: build its engine), then end: for provisioning a robot.", Change.STARTUP
     )
@@ -182,7 +196,9 @@ class Periods:
     diagnostics_s: float = 1.0  # between reports
     demand_s: float = 0.2  # between looks for subscribers: events that tell of them exist only since Iron
     silence_s: float = 5.0  # without an image, after which a camera counts as silent
+    lasting_s: float = 30.0  # that a trouble has kept all results away, after which its warning is an error
     rest_s: float = 0.04  # at most that a camera which is faster than the pipeline is left alone after an image
+    stuck_s: float = 5.0  # at the same frame, from which on it is told as an error
     end_s: float = 0.5  # at most that an end waits for the work at hand: no library's call can be interrupted
 
 
@@ -190,7 +206,7 @@ def parse_cameras(text: str) -> dict[str, str]:
     """Return {name: topic} of a text such as front=/front/image_raw,rear=/rear/image_raw; empty for empty text.
 
     Raises:
-        InvalidInputError: Of another form, or a name or topic comes twice.
+        InvalidInputError: Of another form, more than 32, or a name or topic comes twice.
     """
     cameras: dict[str, str] = {}
     for part in listed(text):
@@ -205,6 +221,7 @@ def parse_cameras(text: str) -> dict[str, str]:
                 f"expected every camera to have its own name and topic, got '{part}' beside another"
             )
         cameras[name] = topic
+    require(len(cameras) <= _MOST_CAMERAS, f"at most {_MOST_CAMERAS} cameras", len(cameras))
     return cameras
 
 

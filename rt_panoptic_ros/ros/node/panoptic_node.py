@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
-from rt_panoptic_ros.errors import CancelledError, InvalidInputError, RtPanopticError, first_line
+from rt_panoptic_ros.errors import CancelledError, InvalidInputError, RtPanopticError, first_line, is_out_of_memory
 from rt_panoptic_ros.frames.message_layout import decode_message, stamp_ns
 from rt_panoptic_ros.frames.outputs import images_of
-from rt_panoptic_ros.pipeline import PanopticPipeline, open_pipeline
+from rt_panoptic_ros.pipeline import UNDEFINED, PanopticPipeline, open_pipeline
 from rt_panoptic_ros.progress import observing
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.node.camera_stream import LOG_PERIOD_S, ArrivedImage, CameraStream
@@ -37,7 +38,8 @@ from rt_panoptic_ros.ros.node.loaded_model import LoadedModel
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings, Periods, parse_cameras, parse_outputs
 from rt_panoptic_ros.ros.node.outputs import ModelTopics
 from rt_panoptic_ros.ros.node.parameters import NodeParameters
-from rt_panoptic_ros.ros.node.transitions import serve_transitions, state_of
+from rt_panoptic_ros.ros.node.transitions import attempt, has_namesake, serve_transitions, shut_down, state_of
+from rt_panoptic_ros.ros.node.watchdog import Watchdog
 from rt_panoptic_ros.ros.spinning import run_node
 from rt_panoptic_ros.ros.text_arguments import texts_kept
 from rt_panoptic_ros.settings import parse_size
@@ -64,7 +66,8 @@ class PanopticNode(LifecycleNode):
         """Declare the parameters; everything else is acquired by configuring.
 
         Args:
-            finished: Set when the node has done what the parameter build_only asks for.
+            finished: Set when the node has done what the parameter build_only asks for, and when it can't go on and is
+                to be started anew; without, it goes on telling so.
             pipeline_factory: Opens the pipeline, with the arguments of `open_pipeline`.
             periods: How long the node waits.
             node_options: For rclpy's node, such as namespace, context or parameter_overrides.
@@ -80,7 +83,8 @@ class PanopticNode(LifecycleNode):
         self.ending = threading.Event()
         """Set when the node is told to end."""
         self.health = NodeHealth()
-        self._worker = FrameWorker(self._process, "panoptic worker", lambda image, _: image.stream.fail())
+        self._worker = FrameWorker(self._process, "panoptic worker", self._fail)
+        self._watchdog = Watchdog(self.health, self._worker, self._periods, self.ending)
         # Of the worker thread, which opens and closes all of it:
         self._acquired = ExitStack()
         self._model: LoadedModel | None = None
@@ -111,8 +115,8 @@ class PanopticNode(LifecycleNode):
 
     @property
     def cut_off(self) -> bool:
-        """Whether the node was finished while a library's call was still at work, which goes on."""
-        return self.ending.is_set() and self._worker.alive
+        """Whether the node was finished while a library's call was still at work, which goes on, or a GPU is lost."""
+        return self.ending.is_set() and (self._worker.alive or bool(self.health.fatal))
 
     def start(self) -> None:
         """Have the node configured and activated, unless the parameter autostart leaves that to someone else.
@@ -122,9 +126,10 @@ class PanopticNode(LifecycleNode):
         if self.settings.build_only or self.settings.autostart:
             self._worker.submit(self._start)
 
-    def outlive(self, error: Exception) -> None:
+    def outlive(self, error: BaseException) -> None:
         """Count an error that a callback met, and tell of it."""
         self.health.callback_errors += 1
+        self.health.callback_error = f"{type(error).__name__}: {first_line(error)}"
         words = "".join(traceback.format_exception(error))
         self.get_logger().error(f"a callback failed:\n{words}", throttle_duration_sec=LOG_PERIOD_S)
 
@@ -136,14 +141,15 @@ class PanopticNode(LifecycleNode):
         if not self._worker.alive:  # it was finished before
             return self._exit_status
         self.ending.set()
-        ended = self._worker.submit(self._finish)
+        ended = self._worker.submit(lambda: shut_down(self, self._release))
         if not self._worker.stop(self._periods.end_s / 8):
             self.get_logger().info(f"ending: waiting for {self.health.busy_with or 'the work at hand'}")
             if not self._worker.stop(self._periods.end_s * 7 / 8):
                 self.get_logger().warning("ended without waiting any longer, since that call can't be interrupted")
                 return self._exit_status
         ended.result()
-        self._publish_diagnostics()
+        if self.context.ok():
+            self._publish_diagnostics()
         return self._exit_status
 
     def _start(self) -> None:
@@ -159,15 +165,11 @@ class PanopticNode(LifecycleNode):
             if self._finished is not None:
                 self._finished.set()
 
-    def _finish(self) -> None:
-        if state_of(self) != "finalized":
-            self.trigger_shutdown()
-
     # Transitions, all done by the worker thread -----------------------------------------------------------------------
 
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Load and warm the model, offer the topics."""
-        return self._attempt("configure", self._acquire, self._release)
+        return attempt(self, self._worker, "configure", self._acquire, self._release)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to work; what was set since configuring is acquired anew before."""
@@ -181,7 +183,7 @@ class PanopticNode(LifecycleNode):
             self._begin()
             self.get_logger().info(self._summary())
 
-        return self._attempt("activate", activate, self._end)
+        return attempt(self, self._worker, "activate", activate, self._end)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop, with the frame at hand finished."""
@@ -195,25 +197,6 @@ class PanopticNode(LifecycleNode):
 
     on_shutdown = on_cleanup
     on_error = on_cleanup  # so that the node can be configured again
-
-    def _attempt(self, name: str, transition: Callable[[], None], undo: Callable[[], None]) -> TransitionCallbackReturn:
-        try:
-            self._worker.run(transition)
-        except CancelledError:
-            self._worker.run(undo)
-            self.get_logger().info(f"called off: {name}, as the node was told to end")
-            return TransitionCallbackReturn.FAILURE
-        except RtPanopticError as error:
-            self._worker.run(undo)
-            self.health.problem = f"cannot {name}: {error}"
-            self.get_logger().error(self.health.problem)
-            return TransitionCallbackReturn.FAILURE
-        except Exception as error:  # rclpy would swallow it
-            self.health.problem = f"cannot {name}, since an unexpected {type(error).__name__} came: {error}"
-            self.get_logger().error(f"{self.health.problem}\n{traceback.format_exc()}")
-            return TransitionCallbackReturn.ERROR
-        self.health.problem = ""
-        return TransitionCallbackReturn.SUCCESS
 
     def _acquire(self) -> None:
         settings, begin_s = self.settings, time.monotonic()
@@ -311,6 +294,12 @@ class PanopticNode(LifecycleNode):
         slot = item.stream if isinstance(item, ArrivedImage) else item.stream.depth
         return self._worker.put(item, slot, only_replace=only_replace)
 
+    def _fail(self, waiting: ArrivedImage | DepthTurn, error: BaseException) -> None:
+        """Count and tell of a frame that met an unexpected error, and see whether its GPU is lost by it."""
+        waiting.stream.fail(error)
+        if self._model is not None and (reason := self._model.pipeline.lost()):
+            self.health.fatal = f"the GPU is lost to this process: {reason}"
+
     def _process(self, waiting: ArrivedImage | DepthTurn) -> None:
         """Give a camera its turn, in the worker thread."""
         is_late = not self.health.active or waiting.stream not in self.streams  # it arrived before a deactivation
@@ -326,10 +315,10 @@ class PanopticNode(LifecycleNode):
         try:
             with observing(self._tell_step):  # the first image of a size may have a backend loaded
                 self._label(image)
-        except RtPanopticError as error:
-            image.stream.statistics.count("refused")
-            self.get_logger().warning(f"frame refused: {error}", throttle_duration_sec=LOG_PERIOD_S)
-            return
+        except Exception as error:
+            if not isinstance(error, RtPanopticError) and not is_out_of_memory(error):
+                raise
+            image.stream.refuse(error)
         finally:
             self.health.busy_with = ""
 
@@ -353,6 +342,8 @@ class PanopticNode(LifecycleNode):
             output_size=parse_size("output_size", settings.output_size),
             settings=stages,
         )
+        if frame.result.undefined:
+            stream.statistics.count("undefined", cause=UNDEFINED)
         self.health.model = model.pipeline.describe()
         self.health.fallback = model.pipeline.fallback
         labelled_s = time.perf_counter()
@@ -388,10 +379,17 @@ class PanopticNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         now_s = time.monotonic()
+        limit_s = self.settings.watchdog_s if self._finished is not None else 0.0
+        self._watchdog.look(now_s, limit_s, self._model.pipeline.stage if self._model is not None else "")
         with self._lock:
             cameras = [stream.health(now_s, active=self.health.active) for stream in self.streams]
+        self.health.note_name(now_s, shared=has_namesake(self))
         name, stamp = self.get_fully_qualified_name().lstrip("/"), self.get_clock().now().to_msg()
         self._diagnostics_publisher.publish(diagnostic_array(name, state_of(self), stamp, self.health, cameras))
+        if self.health.fatal and self._finished is not None and not self._finished.is_set():
+            self._diagnostics_publisher.wait_for_all_acked(Duration(seconds=1.0))
+            self._exit_status = self._watchdog.give_up(self.get_logger())
+            self._finished.set()
 
 
 def main(args: Sequence[str] | None = None) -> int:

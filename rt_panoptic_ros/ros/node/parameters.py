@@ -4,17 +4,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import traceback
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.parameter import Parameter
 
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.resources import share_directory
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings
-from rt_panoptic_ros.settings import Change, PostprocessSettings, Setting, settings_of
+from rt_panoptic_ros.settings import Change, PostprocessSettings, Setting, listed, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 """Parameters, or how their names begin, that rclpy itself declares for every node."""
+_PATHS = {"model": "models", "label_map": "config/label_maps"}
+"""Parameters that name a file or a folder, and where those lie that come with the package."""
 
 
 Record = TypeVar("Record")
@@ -66,6 +71,9 @@ class NodeParameters:
         described = [replace(one, description=f"{one.description} Unless given, the model's own.") for one in stages]
         values = _declare(node, (*own, *described))
         settings = NodeSettings(**{name: values.pop(name) for name in values.keys() & self._own.keys()})
+        shipped = [str(share_directory() / folder) for folder in _PATHS.values()]
+        named = [settings.model, settings.label_map, *listed(settings.model_folders)]
+        self._places = frozenset(Path(os.path.realpath(place)) for place in [*shipped, *named] if place)
         self._given: dict[str, object] = values  # post-processing settings that the user gave
         self._now = settings, PostprocessSettings()
         self._adopting = False
@@ -128,12 +136,29 @@ class NodeParameters:
                     f"(ros2 lifecycle set {self._node.get_fully_qualified_name()} deactivate), then set {name} and "
                     "activate"
                 )
+        for name in _PATHS.keys() & own.keys():
+            self._check_place(name, own[name])
         given = {name: values[name] for name in stages.flat() if name in values}
         stages = stages.replaced(given)
         self._check(settings)
         if not self._adopting:
             self._given.update(given)
         self._now = settings, stages
+
+    def _check_place(self, name: str, text: str) -> None:
+        """Check where the file or folder lies that a parameter names: whoever is on the graph may set it.
+
+        Raises:
+            InvalidInputError: Outside of what was named at start.
+        """
+        if os.path.lexists(text) or Path(text).name != text:  # else it can only be the name of a shipped one
+            place = Path(os.path.realpath(text))
+            if self._places.isdisjoint((place, *place.parents)):
+                raise InvalidInputError(
+                    f"expected {name} to be the name of one that comes with the package, the one given at start, or "
+                    f"one in the folders of the parameter model_folders, got {text[:80]!r}: start the node with "
+                    f"model_folders, or with this {name}"
+                )
 
 
 def _declare(node: Node, known: Sequence[Setting]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from std_msgs.msg import String
 from rt_panoptic_ros.errors import InvalidInputError, first_line
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import output_classes
-from rt_panoptic_ros.ros.endpoints import Endpoint
+from rt_panoptic_ros.ros.endpoints import Endpoint, is_name
 from rt_panoptic_ros.ros.node.diagnostics import OUTPUT_TOPIC
 from rt_panoptic_ros.ros.spinning import run_node
 from rt_panoptic_ros.viewing.outputs import CLASS_NAMES, FRAME, IMAGE, POINTS, OutputView
@@ -100,7 +100,11 @@ class LiveView(Node):
             for status in array.status
             if status.name.startswith(own)
         }
-        cameras = {part: values for part, values in reports.items() if re.match(r"camera\b", part)}
+        cameras = {
+            part: values
+            for part, values in reports.items()
+            if re.match(r"camera\b", part) and is_name(values.get("topic", ""))
+        }
         if not cameras:
             return
         self.reports += 1
@@ -120,7 +124,7 @@ class LiveView(Node):
             image = values["topic"]
             topics.append((camera, IMAGE, image, CompressedImage if image.endswith("/compressed") else Image))
             places = {name: values.get(f"{name}{OUTPUT_TOPIC}") for name in (*FRAME, POINTS) if name in _CLASSES}
-            outputs = {name: place for name, place in places.items() if place}
+            outputs = {name: place for name, place in places.items() if place and is_name(place)}
             topics += [(camera, name, place, _CLASSES[name]) for name, place in outputs.items()]
             parts[camera] = {IMAGE, *FRAME}.intersection({IMAGE, *outputs})
         view = OutputView(self._recorder, parts)

@@ -22,7 +22,7 @@ from rclpy.node import Node
 from tqdm import tqdm
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, first_line
-from rt_panoptic_ros.files import output_path
+from rt_panoptic_ros.files import make_folder, output_path
 from rt_panoptic_ros.frames.matching import StampMatcher
 from rt_panoptic_ros.frames.message_layout import decode_image, stamp_ns
 from rt_panoptic_ros.frames.pixel_encodings import to_rgb
@@ -118,7 +118,7 @@ class OutputRecorder(Node):
         # Last, as it starts a thread, which must not outlive a constructor that failed.
         out = Path(self.settings.out)
         try:
-            out.mkdir(parents=True, exist_ok=True)
+            make_folder(out)
         except OSError as error:
             raise UnavailableError(f"expected a folder to write into at {out}, got: {error.strerror}") from None
         # A thread of its own, so that encoding doesn't show in the latencies.

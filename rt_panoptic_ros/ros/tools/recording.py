@@ -12,7 +12,7 @@ import numpy as np
 
 from rt_panoptic_ros.drawing.overlay import contact_sheet
 from rt_panoptic_ros.errors import UnavailableError
-from rt_panoptic_ros.files import literal_name, write_image
+from rt_panoptic_ros.files import literal_name, output_path, write_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -74,26 +74,26 @@ def write_video(path: Path, pictures: Iterable[tuple[np.ndarray, float]], rate_h
     rate_hz = rate_hz or (round(float(1 / np.median(gaps_s)), 2) if len(gaps_s) else _FALLBACK_RATE_HZ)
     rate_hz = min(max(rate_hz, 1.0), 240.0)
     height, width = size = first[0][0].shape[:2]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with literal_name(path) as name:
-        writer: Any = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), rate_hz, (width, height))
-    if not writer.isOpened():
-        raise UnavailableError(
-            f"expected OpenCV to write {path} as MPEG-4 of {width}x{height} px, but it cannot: check that the folder "
-            "can be written, and that OpenCV has FFmpeg (cv2.getBuildInformation())"
-        )
     count = written = 0
     time_s, last_s = 0.0, stamps_s[0]  # of the newest picture: in the video, and its stamp
-    for image_rgb, stamp_s in itertools.chain(first, pictures):
-        gap_s = stamp_s - last_s
-        time_s += gap_s if 0 <= gap_s <= _LONGEST_GAP_S else 1 / rate_hz
-        last_s = stamp_s
-        image_bgr = cv2.cvtColor(fitted(image_rgb, size), cv2.COLOR_RGB2BGR)
-        for _ in range(max(1, round(time_s * rate_hz) + 1 - written)):
-            writer.write(image_bgr)
-            written += 1
-        count += 1
-    writer.release()
+    with output_path(path) as temporary:
+        with literal_name(temporary) as name:
+            writer: Any = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), rate_hz, (width, height))
+        if not writer.isOpened():
+            raise UnavailableError(
+                f"expected OpenCV to write {path} as MPEG-4 of {width}x{height} px, but it cannot: check that the "
+                "folder can be written, and that OpenCV has FFmpeg (cv2.getBuildInformation())"
+            )
+        for image_rgb, stamp_s in itertools.chain(first, pictures):
+            gap_s = stamp_s - last_s
+            time_s += gap_s if 0 <= gap_s <= _LONGEST_GAP_S else 1 / rate_hz
+            last_s = stamp_s
+            image_bgr = cv2.cvtColor(fitted(image_rgb, size), cv2.COLOR_RGB2BGR)
+            for _ in range(max(1, round(time_s * rate_hz) + 1 - written)):
+                writer.write(image_bgr)
+                written += 1
+            count += 1
+        writer.release()
     return count
 
 

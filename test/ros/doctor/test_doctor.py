@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 import pytest
 import warp as wp
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from node_cases import FAILURE, Camera, activated, call, set_parameters, value
+from rcl_interfaces.msg import Log
 from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
@@ -128,6 +130,29 @@ def test_healthy_with_compressed_images_of_two_cameras(graph, fake_node):
         Driver(graph, f"/{name}/image/compressed", kind=CompressedImage, name=name)
     verdicts = see_doctor(graph)
     assert [verdict.is_fault for verdict in verdicts] == [False, False]  # nobody listens to either
+
+
+def test_what_anybody_reports_becomes_no_command_and_speaks_to_no_terminal(graph, fake_node, capsys):
+    fake_node(autostart=False, model="missing").trigger_configure()
+    forger = graph.node("forger")
+    reports = forger.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
+    hostile = "\x1b]0;owned\x07\x1b[2J\r\n$(reboot)"
+    values = {"topic": "/a; reboot", "semantic topic": "/b`reboot`", "state": hostile}
+    status = [
+        DiagnosticStatus(
+            level=DiagnosticStatus.ERROR, name=f"{node}: {part}", message=hostile,
+            values=[KeyValue(key=key, value=one) for key, one in values.items()],
+        )
+        for node in ("x; reboot", "panoptic_node", "$(reboot)/y") for part in ("panoptic", "camera", "camera $(reboot)")
+    ]  # fmt: skip
+    logs = forger.create_publisher(Log, "/rosout", 10)
+    forger.create_timer(0.05, lambda: reports.publish(DiagnosticArray(status=status)))
+    forger.create_timer(0.05, lambda: logs.publish(Log(level=40, name="panoptic_node", msg=hostile)))
+    verdicts = see_doctor(graph)
+    assert {verdict.node for verdict in verdicts} <= {"", "/panoptic_node"}
+    assert verdicts
+    assert not any("reboot" in command for verdict in verdicts for command in verdict.commands)
+    assert all(line.isprintable() for line in capsys.readouterr().out.split("\n") if "[panoptic_node]" not in line)
 
 
 def test_remapped_topics_are_followed(graph, fake_node, capsys):

@@ -331,6 +331,25 @@ def test_trouble_is_told_until_three_reports_were_free_of_it():
     assert [level(now_s) for now_s in (8, 9, 10, 11)] == [WARN, WARN, WARN, OK]
 
 
+def test_a_warning_is_an_error_once_it_has_kept_all_results_away_for_long():
+    statistics, watch = FrameStatistics(0.0), CameraWatch(Periods(lasting_s=2.5))
+
+    def level(now_s, **frames):
+        for outcome, number in frames.items():
+            statistics.count(outcome, number, "expected a")
+        return watch.judge(camera_health(statistics, now_s), active=True)
+
+    assert [level(now_s, refused=1).level for now_s in (1, 2, 3, 4)] == [WARN, WARN, ERROR, ERROR]
+    assert level(5, refused=2).message == "2 frames refused: expected a"
+    assert [level(now_s, refused=1, processed=1).level for now_s in range(6, 12)] == [WARN] * 6
+
+
+def test_a_name_that_two_nodes_have_is_told_and_an_error_where_neither_was_killed_lately():
+    for shared_s, level in ((0.0, OK), (1.0, WARN), (31.0, ERROR)):
+        finding = NodeHealth(shared_name_s=shared_s).judge("active", [], 0.0)
+        assert (finding.level, "-r __node:=NAME" in finding.message) == (level, level != OK)
+
+
 def test_lateness_is_told_after_some_reports_and_not_for_a_few_frames():
     statistics, watch = FrameStatistics(0.0), CameraWatch()
     for number in range(20):
@@ -352,7 +371,12 @@ def test_lateness_is_told_after_some_reports_and_not_for_a_few_frames():
 
 
 @pytest.mark.parametrize(
-    ("age_ms", "words"), [(1.7e12, "stamps are no time of day"), (-2500.0, "stamps are 2.50 s in the future")]
+    ("age_ms", "words"),
+    [
+        (1.7e12, "stamps are no time of day"),
+        (-2500.0, "stamps are 2.50 s in the future"),
+        (-1.7e12, "have /clock published"),
+    ],
 )
 def test_stamps_that_are_no_camera_time_are_told(age_ms, words):
     statistics = FrameStatistics(0.0)

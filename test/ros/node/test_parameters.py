@@ -13,6 +13,7 @@ from node_cases import set_parameters as change
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from rt_panoptic_ros.errors import InvalidInputError
+from rt_panoptic_ros.resources import share_directory
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings
 from rt_panoptic_ros.settings import Change, PostprocessSettings, settings_of
 from scripts.reference_page import TOPICS, reference_page
@@ -108,6 +109,7 @@ ANOTHER = {
     "depth_sync": "exact", "depth_slack_s": 0.5,  # value of each live parameter of the node that isn't its default
     "max_rate_hz": 1000.0, "enabled_outputs": "semantic", "lazy": False, "object_classes": "pedestrian",
     "tracking": True, "overlay_opacity": 0.25, "palette": "colorblind", "mask_classes": "road", "output_size": "12x16",
+    "watchdog_s": 60.0,
 }  # fmt: skip
 
 
@@ -196,3 +198,50 @@ def test_the_reference_page_lists_the_topics_that_there_are(graph, fake_node):
         if importlib.util.find_spec(kind.split("/")[0]) is not None
     }
     assert {name: kind for name, kind in published.items() if name not in own} == listed
+
+
+def test_nothing_on_the_graph_becomes_a_path(fake_node, tmp_path, monkeypatch):
+    """Whoever may set parameters names what is shipped, was named at start, or lies in a folder that was."""
+    inside, outside = tmp_path / "models", tmp_path / "elsewhere"
+    for folder in (inside / "one", inside / "other", outside, tmp_path / "given"):
+        folder.mkdir(parents=True)
+    (inside / "way_out").symlink_to(outside)
+    (inside / "way_around").symlink_to(inside / "one")
+    (tmp_path / "local").mkdir()  # a name that isn't a shipped one's
+    (outside / "map.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    given = str(tmp_path / "given")
+    node = fake_node(model=given, model_folders=f"{inside},/nowhere")
+    for name in ("model", "label_map"):
+        before = node.settings
+        for value in [
+            "..", ".", "/", "../x", "./given/../elsewhere", "elsewhere/map.yaml", f"{outside}/map.yaml", "/etc/passwd",
+            f"{inside}/../elsewhere", f"{inside}/way_out", f"{inside}/way_out/map.yaml", f"{inside}s", "~/x", "local",
+            f"{given}x", "/proc/self/root/etc", "/dev/zero", "//etc",
+        ]:  # fmt: skip
+            result = change(node, **{name: value})
+            assert not result.successful, value
+            assert result.reason.startswith(f"expected {name} to be the name of one that comes with the package"), value
+        for value in ("a\0b", f"{inside}/\0", "n" * 5000, f"{inside}/{'n/' * 3000}"):
+            result = change(node, **{name: value})
+            assert f"expected {name} to have at most 4096 characters and no zero among them" in result.reason
+            assert len(result.reason) < 300
+        assert node.settings == before
+        shipped = Path(share_directory(), "models" if name == "model" else "config/label_maps", "x")
+        for value in (given, "street_lite0", f"{inside}/one", f"{inside}/not/yet", f"{inside}/way_around", str(shipped),
+                      "models/other", "n" * 300):  # fmt: skip
+            assert change(node, **{name: value}).successful, value
+            assert getattr(node.settings, name) == value
+
+
+def test_texts_and_cameras_have_an_end(fake_node):
+    node = fake_node()
+    names = [one.name for one in settings_of(NodeSettings) if one.kind is str and one.change is not Change.STARTUP]
+    assert len(names) > 10
+    for name in names:
+        result = change(node, **{name: "x" * 10**6})
+        assert not result.successful, name
+        assert len(result.reason) < 300, name
+    many = ",".join(f"c{number}=/c{number}" for number in range(33))
+    assert change(node, cameras=many).reason == "expected at most 32 cameras, got 33"
+    assert change(node, cameras=many.rpartition(",")[0]).successful
