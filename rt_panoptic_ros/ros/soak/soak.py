@@ -79,9 +79,10 @@ def soak(task: Soak) -> Record:
         "cameras": ",".join(f"{name}={topic}" for name, topic in topics.items()),
         "camera_size": f"{height}x{width}",
         "autostart": "false",
+        "model_folders": task.out.resolve(),  # for the label map
     }
     record, seconds, stopped = Record(), 60 * task.minutes, False
-    label_map = task.out / "label_map.yaml"
+    label_map = task.out.resolve() / "label_map.yaml"
     things = [model.classes.names[number] for number in model.classes.thing_ids]
     mapped = {"thing": {"thing": True, "color": [220, 20, 60], "of": things}}
     document = {"name": "soak", "unlisted": "drop", "classes": mapped}
