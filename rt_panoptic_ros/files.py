@@ -98,8 +98,12 @@ def read_regular(path: Path, kind: str, most_bytes: int) -> bytes:
         OSError: It can't be read.
     """
     with open_regular(path, kind) as file:
-        content = file.read(most_bytes + 1)  # not by its size, which may grow
-    if len(content) > most_bytes:
+        size = os.fstat(file.fileno()).st_size
+        content = b""
+        # Memory for its size alone, not for all that it may have; by its content in the end, as a size may grow.
+        while max(size, len(content)) <= most_bytes and (more := file.read(max(size + 1 - len(content), 1 << 16))):
+            content += more
+    if max(size, len(content)) > most_bytes:
         raise InvalidInputError(f"expected {kind} of at most {most_bytes:,} bytes, got {path}, which is larger")
     return content
 

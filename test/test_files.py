@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,6 +55,10 @@ def test_the_size_has_an_end(tmp_path: Path) -> None:
     path = tmp_path / "some"
     path.write_bytes(b"0123456789")
     assert read_regular(path, "a card", 10) == b"0123456789"
+    tracemalloc.start()
+    assert read_regular(path, "a data set", 1 << 40) == b"0123456789"
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20  # memory for what is there
+    tracemalloc.stop()
     with pytest.raises(InvalidInputError, match=rf"^expected a card of at most 9 bytes, got {path}, which is larger$"):
         read_regular(path, "a card", 9)
     with pytest.raises(InvalidInputError, match="larger"):  # as large as it is read, though its size is 0
