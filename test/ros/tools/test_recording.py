@@ -72,7 +72,7 @@ def test_the_video_is_written_into_a_folder_of_any_name(tmp_path, folder):
 
 def test_says_when_the_video_cannot_be_written(tmp_path):
     (tmp_path / "v.mp4").mkdir()
-    with pytest.raises(UnavailableError, match="cannot"):
+    with pytest.raises(UnavailableError, match="expected to write .*v.mp4"):
         write_video(tmp_path / "v.mp4", [(shade(1), 0.0)], rate_hz=10)
 
 
@@ -80,7 +80,7 @@ def test_the_sheet_is_whole_where_the_video_cannot_be_written(tmp_path):
     (tmp_path / "overlay.mp4").mkdir()
     files, problem = write_pictures(((shade(number % 12), number / 10) for number in range(30)), tmp_path, 0.0)
     assert files == {"contact_sheet": str(tmp_path / "overlay.png")}
-    assert "cannot" in problem
+    assert "expected to write" in problem
     assert cv2.imread(files["contact_sheet"]).shape[0] > 800  # three rows of pictures
 
 
