@@ -72,7 +72,7 @@ def test_the_video_is_written_into_a_folder_of_any_name(tmp_path, folder):
 
 def test_says_when_the_video_cannot_be_written(tmp_path):
     (tmp_path / "v.mp4").mkdir()
-    with pytest.raises(UnavailableError, match="expected to write .*v.mp4"):
+    with pytest.raises(UnavailableError, match=r"expected to write .*v\.mp4"):
         write_video(tmp_path / "v.mp4", [(shade(1), 0.0)], rate_hz=10)
 
 
