@@ -114,7 +114,9 @@ def _fuzz(name: str, module: str, runs: int, options: argparse.Namespace) -> dic
                 row["inputs"] += 1  # the one at hand
                 place = options.out / f"{name}-death{deaths}"
                 place.with_suffix(".bin").write_bytes(_recalled(last))
-                place.with_suffix(".txt").write_text(f"exit status {process.returncode}\n{''.join(said)}")
+                place.with_suffix(".txt").write_text(
+                    f"exit status {process.returncode}\n{''.join(said)}", encoding="utf-8"
+                )
     return {**row, "seconds": time.monotonic() - begin}
 
 
@@ -188,7 +190,9 @@ class _Child:
     def _prepare(self) -> None:
         import_module(self._module)
         self._target = self._fuzzing.TARGETS[self._name]
-        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY_BYTES
+        limit = (
+            int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize() + MEMORY_BYTES
+        )
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         with contextlib.suppress(Exception):  # that input comes again; this one imports what is imported late
             self._target.run(self._target.seeds[0])

@@ -145,7 +145,7 @@ class Runs:
         begin_s = time.monotonic()
         self._require(self._run(), 0)
         self._seconds = time.monotonic() - begin_s
-        self._operations = int((self._words / "operations").read_text())
+        self._operations = int((self._words / "operations").read_text(encoding="utf-8"))
         self._whole = {name: path.read_bytes() for name, path in self._files()}
 
     def end_often(self, kills: int) -> Iterator[None]:
@@ -244,7 +244,7 @@ class Runs:
             os.fsync, os.fdatasync = heard(os.fsync), heard(os.fdatasync)  # type: ignore[assignment]
             sys.addaudithook(hear)
             self._program.run(self._inputs, self._state)
-            (self._words / "operations").write_text(str(count))
+            (self._words / "operations").write_text(str(count), encoding="utf-8")
             status = 0
         except BaseException:
             traceback.print_exc()
@@ -259,7 +259,7 @@ class Runs:
 
     def _require(self, status: int, expected: int) -> None:
         if status != expected:
-            words = "".join((self._words / name).read_text() for name in ("out", "err"))
+            words = "".join((self._words / name).read_text(encoding="utf-8") for name in ("out", "err"))
             raise RuntimeError(f"{self._program.name} ended with {status} instead of {expected}:\n{words}")
 
     def _files(self) -> Iterator[tuple[str, Path]]:
@@ -297,7 +297,7 @@ class Runs:
 
     def _listen(self) -> None:
         """Take in what the last run told of, and that nothing is built twice."""
-        for line in (self._words / "out").read_text().splitlines():
+        for line in (self._words / "out").read_text(encoding="utf-8").splitlines():
             if found := re.search(rf"{re.escape(str(self._state))}/([^\s:]+)", line):
                 path = Path(found[1])
                 if line.startswith("built: "):
@@ -309,7 +309,7 @@ class Runs:
     def _progress(self) -> tuple[int | None, int]:
         """Return how many frames the last run's bar began and ended with."""
         words = self._words / "err"
-        counts = re.findall(r"labelling:.*?(\d+)/\d+ \[", words.read_text() if words.exists() else "")
+        counts = re.findall(r"labelling:.*?(\d+)/\d+ \[", words.read_text(encoding="utf-8") if words.exists() else "")
         return (int(counts[0]), int(counts[-1])) if counts else (None, 0)
 
 

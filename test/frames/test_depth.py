@@ -21,6 +21,7 @@ def message(pixels: np.ndarray, encoding: str, *, padding: int = 0, bigendian: b
     rows = pixels.astype(pixels.dtype.newbyteorder(">" if bigendian else "<")).view(np.uint8).reshape(height, -1)
     data = np.pad(rows, ((0, 0), (0, padding)), constant_values=7)
     return SimpleNamespace(
+        header=SimpleNamespace(frame_id="camera"),
         encoding=encoding, height=height, width=width, step=data.shape[1], is_bigendian=int(bigendian),
         data=data.tobytes(),
     )  # fmt: skip
