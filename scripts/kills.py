@@ -125,7 +125,7 @@ class Disk:
 
 
 def _command(*words: str | Path) -> None:
-    subprocess.run(words, check=True, capture_output=True, text=True)
+    subprocess.run(words, check=True, capture_output=True, text=True, encoding="utf-8")
 
 
 class Runs:

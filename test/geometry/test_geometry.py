@@ -27,7 +27,8 @@ def info_of(height: int, width: int, **fields):
     values = {
         "height": height, "width": width, "binning_x": 0, "binning_y": 0,
         "k": [500.0, 0, 310, 0, 510, 230, 0, 0, 1], "p": [400.0, 0, 300, -40, 0, 410, 220, 0, 0, 0, 1, 0],
-        "roi": SimpleNamespace(x_offset=0, y_offset=0, height=0, width=0, do_rectify=False), "d": [], "distortion_model": "plumb_bob", **fields,
+        "roi": SimpleNamespace(x_offset=0, y_offset=0, height=0, width=0, do_rectify=False), "d": [],
+        "distortion_model": "plumb_bob", **fields,
     }  # fmt: skip
     return SimpleNamespace(**values)
 
