@@ -265,7 +265,9 @@ class _Child:
         self._met.add(kind)
         path = self._options.out / f"{self._name}-{self._options.seed}-{len(self._met)}"
         path.with_suffix(".bin").write_bytes(data)
-        path.with_suffix(".txt").write_text("".join(traceback.format_exception(error)), errors="replace")
+        path.with_suffix(".txt").write_text(
+            "".join(traceback.format_exception(error)), encoding="utf-8", errors="replace"
+        )
 
     def _tell(self) -> None:
         self._told_s = time.monotonic()
