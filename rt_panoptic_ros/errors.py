@@ -57,6 +57,11 @@ def one_line(text: str) -> str:
     """Return a text as one line that can be printed, of bearable length."""
     if len(text) > _MOST_CHARACTERS:
         text = f"{text[: _MOST_CHARACTERS // 2]}[...]{text[-_MOST_CHARACTERS // 2 :]}"
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Return a text whose line breaks, escapes and other unprintable characters are spelled out."""
     return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 

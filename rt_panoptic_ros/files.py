@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import errno
 import fcntl
 import functools
@@ -147,7 +146,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 @functools.cache  # once for each folder: one may hold many files
 def _remove_leftovers(folder: Path) -> None:
     for path in folder.glob(f".*{_PART}*"):
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # its writer was quicker
+        with suppress(FileNotFoundError), path.open("rb") as file:  # its writer was quicker
             if _try_lock(file.fileno()):
                 path.unlink()
 

@@ -132,9 +132,7 @@ class MaskMembership:
     Device arrays.
     """
 
-    best_classes: (
-        wp.array
-    )  # (h, w) uint8: class of the highest semantic logit of each stride-8 cell, VOID for undefined
+    best_classes: wp.array  # (h, w) uint8: of each stride-8 cell, by the highest logit; VOID where that is undefined
     active: wp.array  # (1,) int32: the first `active[0]` query boxes take part
     field: wp.array  # of one `panoptic.mask_field.MaskField`, from which the kernels compute masks
 

@@ -8,6 +8,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rt_panoptic_ros.errors import printable
 from rt_panoptic_ros.ros.doctor.graph import CameraSeen, GraphSeen, NodeSeen
 from rt_panoptic_ros.ros.endpoints import Endpoint, why_apart
 from rt_panoptic_ros.ros.node.node_settings import NodeSettings, parse_cameras
@@ -156,7 +157,7 @@ def format_report(verdicts: list[Verdict], graph: GraphSeen) -> str:
         lines += [f"  {camera.describe()}" for camera in node.cameras if camera.images.received]
         lines += _paragraphs(verdicts, node.name)
     # What came over the graph must not speak to the terminal.
-    return "\n".join("".join(one if one.isprintable() else repr(one)[1:-1] for one in line) for line in lines)
+    return "\n".join(map(printable, lines))
 
 
 def _paragraphs(verdicts: list[Verdict], node: str) -> list[str]:
