@@ -99,7 +99,7 @@ class Labelling:
         """Send an image and return its labels, once they are here."""
         got = self.camera.received["semantic"]
         got.clear()
-        self.camera.send(message)
+        self.camera.connected().send(message)
         self.graph.spin_until(lambda: got and got[-1].header == message.header, "for the image's labels")
         return got[-1]
 

@@ -80,6 +80,18 @@ PROGRAMS = {
 }
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show what a failed test's processes wrote: what a test waits for in vain is mostly told there."""
+    report = yield
+    if report.when == "call" and report.failed:
+        all_programs = {id(value): value for value in item.funcargs.values() if isinstance(value, Programs)}
+        all_programs |= {id(value.programs): value.programs for value in item.funcargs.values()
+                         if isinstance(getattr(value, "programs", None), Programs)}  # fmt: skip
+        report.sections.extend(("programs", programs.told()) for programs in all_programs.values())
+    return report
+
+
 def pytest_report_header() -> str:
     return f"ROS tests left out: {MISSING}" if MISSING else f"ROS tests on domain {os.environ['ROS_DOMAIN_ID']}"
 
@@ -202,6 +214,7 @@ class Programs:
         )
         self.environment |= profile_environment(self.environment)
         self.environment["ROS_LOG_DIR"] = str(log)
+        self.environment["PYTHONFAULTHANDLER"] = "1"
         self._log = log
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -228,6 +241,11 @@ class Programs:
 
     def log(self, program: str) -> str:
         return (self._log / f"{program}.log").read_text()
+
+    def told(self) -> str:
+        """Return the state of each and all that it wrote, for the report of a test that failed."""
+        states = {program: process.poll() for program, process in self._running.items()}
+        return "\n".join(f"{program}: exit status {state}\n{self.log(program)}" for program, state in states.items())
 
     def close(self) -> None:
         # A killed process leaves its shared memory behind, in which Fast DDS of a later process may get stuck.

@@ -59,6 +59,8 @@ class Robot:
     def unload(self):
         for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
             assert self.change(transition)
+        count = self.camera.publisher.get_subscription_count
+        self.graph.spin_until(lambda: not count(), "for the node to unsubscribe")  # else `label` takes it for the next
 
     def set_size(self, network_size):
         """Have the next configure load the network for one size."""
@@ -81,7 +83,7 @@ class Robot:
 
 def mount(folder, size):
     folder.mkdir(exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("small disks are mounted by root only")
 
@@ -89,7 +91,7 @@ def mount(folder, size):
 @pytest.fixture(scope="module")
 def robot(shared_graph, shared_programs, small_bundle, tmp_path_factory):
     robot = Robot(shared_graph, shared_programs, tmp_path_factory.mktemp("robot"), small_bundle)
-    disks = [(robot.cache, "64m"), (robot.logs, "20m")]
+    disks = [(robot.cache, "256m"), (robot.logs, "20m")]
     try:
         for folder, size in disks:
             mount(folder, size)
@@ -142,7 +144,7 @@ def test_a_full_log(robot, recovery):
 @pytest.mark.fault("memory is short for a larger image", "that frame is refused with one sentence; others are labelled")
 def test_an_image_that_needs_more_memory_than_there_is(robot, recovery):
     with robot.short_of_memory(32 << 20):
-        robot.camera.send(picture(1, (512, 512)))
+        robot.camera.send(picture(1, (2048, 2048)))
         robot.camera.await_report(lambda status: "frames refused: expected more memory to be free" in status.message)
         with recovery("result"):
             robot.labelling.label(picture(2))
@@ -194,7 +196,7 @@ def test_a_model_that_is_replaced(robot, recovery, small_network):
 )
 def test_a_model_that_needs_more_memory_than_there_is(robot, recovery):
     robot.unload()
-    robot.set_size("512x512")
+    robot.set_size("2048x2048")
     with robot.short_of_memory(32 << 20):
         assert not robot.change(Transition.TRANSITION_CONFIGURE)
         with recovery("ERROR"):
