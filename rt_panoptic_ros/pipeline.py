@@ -8,7 +8,9 @@ import logging
 import math
 import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -198,14 +200,20 @@ class PanopticPipeline:
         what was loaded by then stays, and is not loaded again.
         """
         device = resolve_device(self._device, self._backend_name)
-        load_postprocessing(device)
+        size = camera_size or self._network_size or self._bundle.input.size
+        with ThreadPoolExecutor(1) as beside:
+            kernels = beside.submit(copy_context().run, load_postprocessing, device)
+            if size is not None:
+                self._network(plan_geometry(size, self._bundle.input, self._network_size).network_size)
+            kernels.result()
         if device != "cpu":
             load_input(device)
-        size = camera_size or self._network_size or self._bundle.input.size
-        if size is not None:
-            for images in (LABELS, frozenset(IMAGES)):
-                report("labelling a first image")
-                self(CameraImage(np.zeros((*size, 3), np.uint8), "rgb"), images=images)
+        if size is None:
+            return
+        # A graph is recorded for each set of images; without one, the larger set warms all that the smaller has.
+        for images in (LABELS, frozenset(IMAGES)) if device != "cpu" else (frozenset(IMAGES),):
+            report("labelling a first image")
+            self(CameraImage(np.zeros((*size, 3), np.uint8), "rgb"), images=images)
 
     def __call__(
         self, image: CameraImage, *, settings: PostprocessSettings | None = None, images: frozenset[str] = LABELS

@@ -1,17 +1,23 @@
 # Copyright 2026 rt_panoptic_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Starts Warp and loads its kernels, quietly, and without a cache where none can be written; why it has no GPU."""
+"""Starts Warp and loads its kernels, quietly, and without a cache where none can be written; why it has no GPU.
+
+Kernels are compiled when the package is installed (`rt-panoptic compile-kernels`), for the processor of that moment;
+what is missing there, a first start compiles into the user's cache.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import json
 import logging
 import os
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +36,7 @@ from rt_panoptic_ros.files import (
     why_unwritable,
 )
 from rt_panoptic_ros.progress import report
+from rt_panoptic_ros.resources import share_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -115,11 +122,20 @@ def load_kernels(modules: Sequence[ModuleType], device: wp.Device | str) -> None
     block = 1 if device.is_cpu else 256  # as in launches that don't say it
     cache = Path(wp.config.kernel_cache_dir)
     try:
-        with file_lock(cache / "rt_panoptic_ros.lock", "waiting for another process that loads kernels"):
-            for number, module in enumerate(modules, 1):
-                report(f"loading kernels, which a first start compiles: part {number} of {len(modules)}")
+        with file_lock(cache / "rt_panoptic_ros.lock", "waiting for others that load kernels"):
+            for module in modules:
                 _remove_damaged(cache, module)
-                wp.load_module(module, device, block_dim=block)
+                _take_installed(cache, module)
+            workers = min(len(modules), os.cpu_count() or 1) or 1
+            with ThreadPoolExecutor(workers) as pool:
+                loading = [pool.submit(wp.load_module, module, device, block_dim=block) for module in modules]
+                try:
+                    for number, loaded in enumerate(loading, 1):
+                        report(f"loading kernels, which a first start compiles: part {number} of {len(modules)}")
+                        loaded.result()
+                finally:
+                    pool.shutdown(cancel_futures=True)
+            for module in modules:
                 _keep_digests(cache, module)
     except OSError as error:
         raise UnavailableError(
@@ -148,6 +164,24 @@ def _remove_damaged(cache: Path, module: ModuleType) -> None:
         if why:
             _LOG.warning("not loading kernels from %s: %s; compiling them again", folder, why)
             shutil.rmtree(folder)
+
+
+def _take_installed(cache: Path, module: ModuleType) -> None:
+    """Copy into the cache those of a module's kernels that came with an installation and are whole.
+
+    Warp names them by their source's digest, and those for a CPU by its features too: what doesn't fit is never loaded.
+    """
+    environment = Path(sys.prefix, "share", "rt_panoptic_ros")  # has them for a checkout that runs in it
+    for place in dict.fromkeys((share_directory(), environment)):
+        for folder in (place / "kernels" / cache.name).glob(f"wp_{module.__name__}_*"):
+            for name, digest in _read_digests(folder).items():
+                kept, target = folder / name, cache / folder.name / name
+                if target.exists() or not kept.is_file():
+                    continue
+                content = kept.read_bytes()
+                if hashlib.sha256(content).hexdigest() == digest:
+                    with atomic_path(target) as temporary:
+                        temporary.write_bytes(content)
 
 
 def _keep_digests(cache: Path, module: ModuleType) -> None:

@@ -27,7 +27,7 @@ KNOWS = {
     "resources": "errors",
     "files": "errors progress",
     "settings": "errors",
-    "warp_runtime": "errors files progress",
+    "warp_runtime": "errors files progress resources",
     "model": "errors files records resources settings",
     "frames": "errors files records",
     "drawing": "errors records settings",
@@ -51,9 +51,9 @@ KNOWS = {
     "ros/doctor": "errors frames resources ros ros/node settings",
     "ros/benchmark": "benchmark errors files frames inference model pipeline records ros ros/node ros/tools settings",
     "ros/soak": "errors files frames model ros ros/benchmark ros/node settings",
-    "commands": "bags benchmark datasets detectors drawing errors evaluation files frames inference labeller model "
-    "network panoptic pipeline progress records resources ros ros/benchmark ros/doctor ros/soak ros/tools settings "
-    "training viewing",
+    "commands": "bags benchmark datasets detectors drawing errors evaluation files frames geometry inference labeller "
+    "model network panoptic pipeline progress records resources ros ros/benchmark ros/doctor ros/soak ros/tools "
+    "settings training viewing",
     "cli": "commands errors",
     "__main__": "cli",
     "__init__": "",

@@ -30,6 +30,8 @@ def double(values: wp.array(dtype=wp.float32)):
     values[wp.tid()] = 2.0 * values[wp.tid()]
 """
 
+LOAD = "import kernels\nfrom rt_panoptic_ros.warp_runtime import load_kernels\nload_kernels([kernels], 'cpu')"
+
 USE = """
 import logging, sys
 logging.basicConfig(level=logging.INFO)
@@ -169,8 +171,7 @@ def test_a_real_error_of_the_compiler_is_shown(tmp_path: Path) -> None:
         "import warp as wp\n\n@wp.func_native('no_such_thing();')\ndef f(x: float): ...\n\n"
         "@wp.kernel\ndef wrong(values: wp.array(dtype=wp.float32)):\n    f(values[0])\n"
     )
-    code = "import kernels\nfrom rt_panoptic_ros.warp_runtime import load_kernels\nload_kernels([kernels], 'cpu')"
-    run = python(code, WARP_CACHE_PATH=str(tmp_path), PYTHONPATH=str(tmp_path))
+    run = python(LOAD, WARP_CACHE_PATH=str(tmp_path), PYTHONPATH=str(tmp_path))
     assert run.returncode == 1
     assert "error: use of undeclared identifier 'no_such_thing'" in run.stderr
 
@@ -223,3 +224,19 @@ def test_a_missing_driver_is_told_where_something_tells_of_a_gpu(
 
 def test_jetpacks_extra_is_the_warp_that_the_remedy_names() -> None:
     assert f'jetpack6 = ["{warp_runtime.CUDA_12_WARP}"]' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_kernels_of_an_installation_are_taken_where_they_are_whole(tmp_path: Path) -> None:
+    (tmp_path / "kernels.py").write_text(KERNELS, encoding="utf-8")
+    run = python(LOAD, WARP_CACHE_PATH=str(tmp_path / "prefix/share/rt_panoptic_ros/kernels"), PYTHONPATH=str(tmp_path))
+    assert run.returncode == 0, run.stderr
+    code = f"import sys\nsys.prefix = {str(tmp_path / 'prefix')!r}\n{LOAD}"
+    for damaged, compiled in ((False, 0), (True, 1)):
+        if damaged:
+            (object_file,) = (tmp_path / "prefix").rglob("*.o")
+            object_file.write_bytes(object_file.read_bytes()[:-1])
+        cache = tmp_path / f"cache {damaged}"
+        run = python(code, WARP_CACHE_PATH=str(cache), PYTHONPATH=str(tmp_path))
+        assert (run.returncode, run.stderr) == (0, "")
+        assert len(list(cache.rglob("*.o"))) == 1
+        assert len(list(cache.rglob("*.cpp"))) == compiled  # which the compiler reads, and who loads does not

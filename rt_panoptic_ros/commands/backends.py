@@ -1,6 +1,6 @@
 # Copyright 2026 rt_panoptic_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""`rt-panoptic build-engine` and `verify`: TensorRT's engines made ahead of time, and whether backends agree."""
+"""`rt-panoptic build-engine`, `compile-kernels`, `verify`: what is made ahead of time, and whether backends agree."""
 
 from __future__ import annotations
 
@@ -58,6 +58,22 @@ def _build_engine(options: argparse.Namespace) -> None:
         print(f"{'found' if found else 'built'}: {path} ({len(plan) / 1e6:.1f} MB, {runtime.name} {runtime.version})")
 
 
+def _compile_kernels(options: argparse.Namespace) -> None:
+    import warp
+
+    from rt_panoptic_ros.geometry.boxes import BoxFinder
+    from rt_panoptic_ros.inference.backends import resolve_device
+    from rt_panoptic_ros.inference.device_input import load_input
+    from rt_panoptic_ros.panoptic.postprocess import load_postprocessing
+
+    device = resolve_device(options.device)
+    load_postprocessing(device)
+    if device != "cpu":
+        load_input(device)
+    BoxFinder()
+    print(f"kernels for {device}: {warp.config.kernel_cache_dir}")
+
+
 def _verify(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.inference.parity import verify_bundle
     from rt_panoptic_ros.model.bundle import read_bundle
@@ -99,6 +115,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     command.add_argument("--timing-cache", type=Path, metavar="FILE", help="keep timings here for the next build")
     command.add_argument("--out", type=Path, metavar="DIR", help="default: the cache, where the node finds it")
+
+    command = commands.add_parser(
+        "compile-kernels", help="compile the kernels of post-processing ahead of the first start, into WARP_CACHE_PATH"
+    )
+    command.set_defaults(run=_compile_kernels)
+    add_device(command)
 
     command = commands.add_parser("verify", help="run a model with every backend of this machine and compare them")
     command.set_defaults(run=_verify)

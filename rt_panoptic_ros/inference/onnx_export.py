@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
+_GRAPH_VERSION = 4
+"""Raised whenever the same weights give another graph, so that cached exports are made again."""
+
 
 def exported_onnx(
     bundle: ModelBundle, network_size: tuple[int, int], precision: str, dialect: Dialect = "onnxruntime"
@@ -31,17 +34,17 @@ def exported_onnx(
     Raises:
         InvalidInputError: The bundle's weights, or for int8 its ranges, are missing or damaged.
     """
-    from rt_panoptic_ros.inference.onnx_graph import GRAPH_VERSION, build_onnx
-
     height, width = network_size
     ranges = bundle.load_ranges() if precision == "int8" else None
-    parts = f"{bundle.content_key} {height}x{width} {GRAPH_VERSION} {precision} {dialect} {json.dumps(ranges)}"
+    parts = f"{bundle.content_key} {height}x{width} {_GRAPH_VERSION} {precision} {dialect} {json.dumps(ranges)}"
     key = hashlib.sha256(parts.encode()).hexdigest()[:24]
     folder, stem = cache_directory() / "onnx", f"{plain_name(bundle.name)}-{height}x{width}-{precision}-{key}"
     cached = _read(folder, stem)
     if cached is not None:
         bundle.verify_weights()  # a cached graph must not outlive the weights that it was made from
         return cached
+    from rt_panoptic_ros.inference.onnx_graph import build_onnx  # imports onnx, which a cached graph needs no more
+
     _LOGGER.info("making the %s ONNX graph of %s for %dx%d", precision, bundle.name, height, width)
     graph = build_onnx(
         bundle.network, bundle.input, bundle.load_weights(), network_size,

@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from rt_panoptic_ros.inference.onnx_layers import Dialect, Ranges
     from rt_panoptic_ros.model.bundle import InputSpec
 
-GRAPH_VERSION = 4
-"""Raised whenever the same weights give another graph, so that cached exports are made again."""
-
 _IR_VERSIONS = {17: 8, 21: 10}  # by opset, as ONNX released them
 _BODY = "backbone.body"  # where the weights have the encoder
 

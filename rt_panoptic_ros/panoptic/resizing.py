@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from scipy.ndimage import find_objects
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.records import PanopticResult
@@ -33,6 +32,8 @@ def resized(result: PanopticResult, size: tuple[int, int]) -> tuple[PanopticResu
     Returns:
         The result, and (n,) bool by row of the table: an object without a pixel at that size is left out.
     """
+    from scipy.ndimage import find_objects  # which starts would wait for, and few ask for another size
+
     table, instance = result.detections, nearest(result.instance, size)
     scale = np.tile(np.array(size[::-1], np.float32) / result.instance.shape[::-1], 2)
     largest = int(table.ids.max(initial=0))

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 if TYPE_CHECKING:
     from rt_panoptic_ros.records import PanopticResult
@@ -189,5 +188,7 @@ def _match(objects: list[InstanceMask], tracks: list[InstanceMask], least: float
         [[mine.iou(track) if mine.class_id == track.class_id else 0.0 for track in tracks] for mine in objects]
     ).reshape(len(objects), len(tracks))
     overlaps[overlaps < least] = 0.0
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(overlaps, maximize=True)
     return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if overlaps[row, column] > 0]
