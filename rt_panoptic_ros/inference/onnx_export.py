@@ -4,16 +4,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
+import platform
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.files import atomic_path, cache_directory, plain_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rt_panoptic_ros.inference.onnx_layers import Dialect
     from rt_panoptic_ros.model.bundle import ModelBundle
 
@@ -36,7 +37,9 @@ def exported_onnx(
     """
     height, width = network_size
     ranges = bundle.load_ranges() if precision == "int8" else None
+    narrow_sums = ranges is not None and dialect == "onnxruntime" and adds_in_16_bits()
     parts = f"{bundle.content_key} {height}x{width} {_GRAPH_VERSION} {precision} {dialect} {json.dumps(ranges)}"
+    parts += " narrow sums" * narrow_sums
     key = hashlib.sha256(parts.encode()).hexdigest()[:24]
     folder, stem = cache_directory() / "onnx", f"{plain_name(bundle.name)}-{height}x{width}-{precision}-{key}"
     cached = _read(folder, stem)
@@ -48,7 +51,7 @@ def exported_onnx(
     _LOGGER.info("making the %s ONNX graph of %s for %dx%d", precision, bundle.name, height, width)
     graph = build_onnx(
         bundle.network, bundle.input, bundle.load_weights(), network_size,
-        ranges=ranges, half=precision == "float16", dialect=dialect,
+        ranges=ranges, half=precision == "float16", dialect=dialect, narrow_sums=narrow_sums,
     )  # fmt: skip
     content: bytes = graph.SerializeToString()
     try:
@@ -60,6 +63,15 @@ def exported_onnx(
             "disk's space, or set XDG_CACHE_HOME to a folder that can be written", folder, error.strerror,
         )  # fmt: skip
     return content
+
+
+@functools.cache
+def adds_in_16_bits() -> bool:
+    """Return whether this processor adds 8-bit products by twos in 16 bits, which saturate: one of x86 without VNNI."""
+    try:
+        return platform.machine() == "x86_64" and "vnni" not in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return True
 
 
 def _read(folder: Path, stem: str) -> bytes | None:

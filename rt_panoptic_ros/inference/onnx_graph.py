@@ -59,6 +59,7 @@ def build_onnx(
     ranges: Ranges | None = None,
     half: bool = False,
     dialect: Dialect = "onnxruntime",
+    narrow_sums: bool = False,
     show_ranges: bool = False,
 ) -> ModelProto:
     """Return the graph of the network for images of `size` (height, width) px.
@@ -71,10 +72,13 @@ def build_onnx(
         ranges: Makes an 8-bit graph, see above.
         half: Makes one of half precision; not together with `ranges`.
         dialect: Of which backend.
+        narrow_sums: With `ranges`, for processors that add the products of two neighbours in 16 bits, which saturate.
         show_ranges: Add, for each tensor T that an 8-bit graph rounds, the scalar outputs T.lowest and T.highest.
     """
     epsilon = EFFICIENTNET_LITE0_EPSILON if config.backbone == EFFICIENTNET_LITE0 else RESNET_EPSILON
-    builder = GraphBuilder(weights, ranges, half=half, dialect=dialect, batch_norm_epsilon=epsilon)
+    builder = GraphBuilder(
+        weights, ranges, half=half, dialect=dialect, narrow_sums=narrow_sums, batch_norm_epsilon=epsilon
+    )
     builder.sizes["pixels"] = size
     levels = _pyramid(builder, config, _encoder(builder, config, spec))
     outputs = _head(builder, config, levels)

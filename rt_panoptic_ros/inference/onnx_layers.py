@@ -38,6 +38,7 @@ class GraphBuilder:
         *,
         half: bool,
         dialect: Dialect,
+        narrow_sums: bool,
         batch_norm_epsilon: float,
     ) -> None:
         """Begin a graph without nodes; see `onnx_graph.build_onnx`."""
@@ -48,7 +49,7 @@ class GraphBuilder:
         self.sizes: dict[str, tuple[int, int]] = {}  # (height, width) of each tensor
         self.rounds: list[str] = []  # the tensors that an 8-bit graph rounds, whether or not this is one
         self._ranges = ranges
-        self._half = half
+        self._half, self._narrow_sums = half, narrow_sums
         self._epsilon = batch_norm_epsilon
         self._halves: set[str] = set()  # the float16 tensors
         self._rounded: dict[str, str] = {}  # {tensor: its 8-bit values as floats}
@@ -157,7 +158,11 @@ class GraphBuilder:
         largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
         # All but dead channels get a coarser scale than they could have, so that their bias fits into 32 bits.
         scales = (np.maximum(largest, max(1e-3 * largest.max(), 1e-12)) / 127).astype(np.float32)
-        integers = np.rint(weight / scales[:, None, None, None]).astype(np.int8)
+        if self._narrow_sums and weight.shape[1] > 1:
+            integers, scales = _fitting_pairs(weight, scales)
+        else:
+            integers = np.rint(weight / scales[:, None, None, None])
+        integers = integers.astype(np.int8)
         values = self._dequantized(f"{entry}.weight", f"{name}.weight", integers, scales)
         if self.dialect != "onnxruntime":
             return [values, self.constant(f"{name}.bias", bias.astype(np.float32))]
@@ -250,3 +255,32 @@ class GraphBuilder:
         y = self.add("Mul", [y, self.constant(f"{entry}.gain", gain[None, :, None, None])], f"{name}.scaled")
         y = self.add("Add", [y, self.constant(f"{entry}.shift", shift[None, :, None, None])], f"{name}.shifted")
         return self.add("Relu", [y], name)
+
+
+def _fitting_pairs(weight: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights rounded so that no sum of two products goes beyond 16 bits, and their scales.
+
+    Where inputs 2i and 2i + 1 have weights of 128 together at most, their products with 0 to 255 fit. Each output
+    channel takes, of some coarser scales, that with the least error when pairs beyond are cut.
+
+    Args:
+        weight: (outputs, inputs, k, k) float32.
+        scales: (outputs,) float32, the finest.
+    """
+    outputs, inputs, *kernel = weight.shape
+    if inputs % 2:  # such as a camera's three channels, which every backend pairs in its own way: none beyond 64
+        scales = (scales * 127 / 64).astype(np.float32)
+        return np.rint(weight / scales[:, None, None, None]), scales
+    rows = weight.transpose(0, 2, 3, 1).reshape(outputs, -1, 2)
+    coarsest = np.maximum(scales, np.abs(rows.sum(axis=2)).max(axis=1) / 128)
+    best, taken, least = np.zeros_like(rows), scales.copy(), np.full(outputs, np.inf)
+    for share in np.linspace(0, 1, 9):
+        steps = (scales + share * (coarsest - scales)).astype(np.float32)
+        integers = np.rint(rows / steps[:, None, None])
+        sums = integers.sum(axis=2)
+        excess = sums - np.clip(sums, -128, 128)
+        integers -= np.stack((np.ceil(excess / 2), np.floor(excess / 2)), axis=2)
+        errors = np.square(integers * steps[:, None, None] - rows).sum(axis=(1, 2))
+        better = errors < least
+        best[better], taken[better], least[better] = integers[better], steps[better], errors[better]
+    return best.reshape(outputs, *kernel, inputs).transpose(0, 3, 1, 2), taken
