@@ -15,9 +15,11 @@ import onnxruntime
 import pytest
 from coco_cases import write_instances
 from fake_tensorrt import take_tensorrts_place
+from onnx import numpy_helper
 
 from rt_panoptic_ros.cli import main
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.inference import onnx_export
 from rt_panoptic_ros.inference.backends import open_backend
 from rt_panoptic_ros.inference.calibration import calibrate
 from rt_panoptic_ros.inference.onnx_export import exported_onnx
@@ -26,6 +28,7 @@ from rt_panoptic_ros.model.architecture import NetworkConfig
 from rt_panoptic_ros.model.bundle import RANGES, ModelBundle, read_bundle, write_ranges
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.model.untrained import make_untrained_bundle
+from scripts.int8_loss import int8_loss
 
 SIZE = (96, 160)
 
@@ -80,6 +83,55 @@ def test_the_backend_really_computes_in_8_bits(tmp_path: Path) -> None:
     assert operators.count("QLinearConv") == sum(node.op_type == "Conv" for node in graph.graph.node) - floating
     # The predictors of five levels, the two sums over them, and EfficientNet's stem and first block.
     assert floating == 5 * 4 + 2 + 3
+
+
+@pytest.mark.parametrize("network", ["resnet18", "efficientnet_lite0"])
+def test_no_sum_of_two_products_leaves_16_bits_where_that_is_asked_for(network: str, tmp_path: Path) -> None:
+    bundle = bundle_of(NetworkConfig(network, 16, 16, 16, tower_depth=1), tmp_path / "m")
+    ranges = defaultdict(lambda: (-1.0, 1.0))
+
+    def constants(**how: object) -> dict[str, np.ndarray]:
+        graph = build_onnx(bundle.network, bundle.input, bundle.load_weights(), SIZE, **how).graph
+        return {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+
+    exact, sums, errors = constants(), [], []
+    for narrow in (False, True):
+        values = constants(ranges=ranges, narrow_sums=narrow)
+        weights = {name: value.astype(int) for name, value in values.items() if name.endswith(".weight.q")}
+        weights = {name: value for name, value in weights.items() if value.shape[1] > 1}
+        paired = {name: value for name, value in weights.items() if value.shape[1] % 2 == 0}
+        sums.append(max(np.abs(value[:, 0::2] + value[:, 1::2]).max() for value in paired.values()))
+        errors.append([])
+        for name, value in sorted(weights.items()):
+            want = exact[name.removesuffix(".q")]
+            got = value * values[name.replace(".q", ".scale")][:, None, None, None]
+            errors[-1].append(np.sqrt(np.square(got - want).mean() / np.square(want).mean()))
+        if narrow:
+            assert len(weights) - len(paired) == (network == "resnet18")  # whose first convolution has three inputs
+            assert all(np.abs(value).max() <= 64 for name, value in weights.items() if name not in paired)
+    assert sums[0] > 200
+    assert sums[1] <= 128
+    assert max(errors[1]) < 2.5 * max(errors[0]) < 0.05
+
+
+def test_the_graph_is_made_for_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = bundle_of(NetworkConfig("resnet18", 16, 16, 8, tower_depth=1), tmp_path / "m")
+    write_ranges(bundle, calibrate(bundle, [picture(0)]), "a picture")
+    made = {}
+    for narrow in (False, True):
+        monkeypatch.setattr(onnx_export, "adds_in_16_bits", lambda narrow=narrow: narrow)
+        made[narrow] = [exported_onnx(bundle, SIZE, precision) for precision in ("int8", "float32")]
+    assert made[False][0] != made[True][0]
+    assert made[False][1] == made[True][1]
+    assert exported_onnx(bundle, SIZE, "int8", "tensorrt") not in made[True]
+
+
+def test_the_loss_against_float_is_counted_in_other_lights_too(tmp_path: Path) -> None:
+    bundle = bundle_of(NetworkConfig("resnet18", 16, 16, 8, tower_depth=1), tmp_path / "m")
+    write_ranges(bundle, calibrate(bundle, [picture(0)]), "a picture")
+    losses = int8_loss(str(bundle.path), [picture(1), picture(2)], "onnxruntime")
+    assert list(losses) == ["as it is", "dark", "haze", "evening"]
+    assert all(0 < loss.differing < 0.3 and 0.2 < loss.mean_iou < 1 for loss in losses.values())
 
 
 @pytest.mark.parametrize("network", ["resnet18", "resnet50", "efficientnet_lite0"])
