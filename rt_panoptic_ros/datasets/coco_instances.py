@@ -105,8 +105,9 @@ class CocoInstances(PanopticDataset):
             self._images = self._read(document)
         names = [image.name for image in self._images]
         require(bool(names), f"images in {path}", "none: export the labels with their images")
-        self._folder = next((folder for folder in places[path] if (folder / names[0]).is_file()), places[path][0])
-        missing = first_missing(self._folder, names)
+        with reading(path, _KIND):  # names may be too long for a file's
+            self._folder = next((folder for folder in places[path] if (folder / names[0]).is_file()), places[path][0])
+            missing = first_missing(self._folder, names)
         folders = ", ".join(map(str, places[path]))
         require(missing is None, f"all the images of {path} in one of {folders}", f"no {missing}: put them there")
 

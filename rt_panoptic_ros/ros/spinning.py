@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -86,10 +87,14 @@ def run_node(make_node: Callable[[threading.Event], AnyNode], args: Sequence[str
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: finished.set())
     try:
+        node, refusal = None, ""
         try:
             node = make_node(finished)
         except RtPanopticError as error:
-            return _refuse(str(error))
+            refusal = str(error)
+        if node is None:
+            gc.collect()  # what is half made is taken apart before ROS is shut down, not by the interpreter's end
+            return _refuse(refusal)
         try:
             status = _run(node, finished)
         finally:
@@ -147,7 +152,8 @@ def spin(
         try:
             executor.spin_once()  # spin_until_future_complete adds a callback to the future for every callback it runs
         except BaseException as error:  # a library's SystemExit too: this thread would end, and the process stay
-            failure = error
+            if not _met_what_was_destroyed(error):
+                failure = error
         if executor._is_shutdown or not executor.context.ok():  # of the former, spin_once says nothing
             what = "the executor" if executor.context.ok() else "ROS"
             failure = RuntimeError(f"{what} was shut down in this process")
@@ -162,6 +168,16 @@ def spin(
         failures.append(failure)
         finished.set()
         return
+
+
+def _met_what_was_destroyed(error: BaseException) -> bool:
+    """Return whether the executor, gathering what to wait for, met an event that another thread destroyed meanwhile.
+
+    Of subscriptions it knows that case, of their events it doesn't (Jazzy). Nothing was taken yet, and with the next
+    turn the event is gone.
+    """
+    places = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    return isinstance(error, rclpy_implementation.InvalidHandle) and "wait_for_ready_callbacks" in places
 
 
 def _keep_image_buffers() -> None:

@@ -91,6 +91,9 @@ FINDS: list[tuple[str, bytes]] = [
     # Data sets.
     _fields("coco_panoptic", lambda document: document["annotations"][0]["segments_info"][0].update(iscrowd=65535)),
     _fields("coco_panoptic", lambda document: document["annotations"][0]["segments_info"][0].update(id=2**40)),
+    _fields("coco_instances", lambda document: document["images"][0].update(file_name="a" * 300)),
+    _fields("coco_panoptic", lambda document: document["images"][0].update(file_name="a" * 300)),
+    _fields("coco_panoptic", lambda document: document["annotations"][0].update(file_name="a" * 300)),
 ]
 if "shown_output" in TARGETS:  # clouds whose points end before their fields, or are larger than NumPy's
     FINDS.append(_fields("shown_output", lambda cloud: cloud["fields"][0].update(offset=18)))

@@ -83,8 +83,6 @@ class PanopticNode(LifecycleNode):
         self.ending = threading.Event()
         """Set when the node is told to end."""
         self.health = NodeHealth()
-        self._worker = FrameWorker(self._process, "panoptic worker", self._fail)
-        self._watchdog = Watchdog(self.health, self._worker, self._periods, self.ending)
         # Of the worker thread, which opens and closes all of it:
         self._acquired = ExitStack()
         self._model: LoadedModel | None = None
@@ -94,6 +92,9 @@ class PanopticNode(LifecycleNode):
         self.streams: list[CameraStream] = []
         self.statistics: dict[str, FrameStatistics] = {}  # by camera; a camera's outlives its stream
         self._node_parameters = NodeParameters(self, lambda: self.health.active, self._check_settings)
+        # Threads, which a node that refuses its parameters mustn't leave behind.
+        self._worker = FrameWorker(self._process, "panoptic worker", self._fail)
+        self._watchdog = Watchdog(self.health, self._worker, self._periods, self.ending)
         serve_transitions(self, self._worker)
         self.create_service(Trigger, "~/reset_tracking", self._on_reset_tracking)
         self.create_service(SetBool, "~/enable", self._on_enable)

@@ -30,6 +30,7 @@ from node_cases import (
     value,
 )
 from rcl_interfaces.srv import GetParameters
+from rclpy.waitable import NumberOfEntities, Waitable
 from std_srvs.srv import SetBool
 
 from rt_panoptic_ros.ros.node.transitions import state_of as state
@@ -223,6 +224,43 @@ def test_a_callback_that_fails_is_told_and_outlived(graph, fake_node, capfd):
     assert "callbacks failed with an unexpected error: ZeroDivisionError: integer division" in status.message
     assert int(value(status, "callbacks failed")) >= 3
     camera.await_report(lambda status: status.level == DiagnosticStatus.OK)
+
+
+class DestroyedMeanwhile(Waitable):
+    """What another thread destroyed after the executor had listed it, and before it could wait for it."""
+
+    def __init__(self, node):
+        super().__init__(node.default_callback_group)
+        self.node, self.met = node, False
+
+    def is_ready(self, _wait_set):
+        return False
+
+    def get_num_entities(self):
+        return NumberOfEntities(num_gcs=1)
+
+    def add_to_wait_set(self, _wait_set):
+        guard = self.node.create_guard_condition(lambda: None)
+        self.node.destroy_guard_condition(guard)
+        self.node.remove_waitable(self)
+        self.met = True
+        with guard.handle:  # which raises, as an event of a subscription does
+            pass
+
+
+def test_an_entity_destroyed_while_the_executor_gathers_what_to_wait_for_is_no_failure(graph, fake_node):
+    node = activated(fake_node())
+    destroyed, calls = DestroyedMeanwhile(node), []
+    timer = node.create_timer(0.01, lambda: calls.append(0))
+    node.add_waitable(destroyed)
+    assert spinning(graph, node, lambda: destroyed.met and len(calls) >= 3) == ([], False)
+    assert node.health.callback_errors == 0
+    guard = node.create_guard_condition(lambda: None)
+    node.destroy_guard_condition(guard)
+    node.destroy_timer(timer)
+    timer = node.create_timer(0.01, guard.trigger)  # a callback that uses what is destroyed does fail
+    assert spinning(graph, node, lambda: node.health.callback_errors) == ([], False)
+    node.destroy_timer(timer)
 
 
 def test_other_programs_end_with_the_error_in_the_log(graph, capfd):
