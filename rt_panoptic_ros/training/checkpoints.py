@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,24 @@ CHECKPOINT = "checkpoint.pt"
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write a run's state; a reader sees the old file or the new one, whatever happens meanwhile.
 
+    Equal states give equal bytes, those of a run that was resumed too.
+
     Raises:
         UnavailableError: The file can't be written, such as on a full disk; the file before it is intact.
     """
     content = io.BytesIO()  # torch's own file writer hides why a file can't be written
-    torch.save(dict(state), content)
+    torch.save(_unshared(state), content)
     with output_path(path) as temporary:
         temporary.write_bytes(content.getbuffer())
+
+
+def _unshared(value: Any) -> Any:
+    """Return the same without shared objects, which pickle writes once, and of which a restored state has others."""
+    if isinstance(value, Mapping):
+        return {_unshared(name): _unshared(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_unshared(item) for item in value)
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_camvid: Path, tiny_recip
     assert resumed is not None
     expected, got = whole.load_weights(), resumed.load_weights()
     assert all(np.array_equal(expected[name], got[name]) for name in expected)
+    assert (parts / CHECKPOINT).read_bytes() == (tmp_path / "whole" / CHECKPOINT).read_bytes()
 
 
 def test_resuming_needs_the_same_recipe_and_an_old_run_is_not_overwritten(
