@@ -277,8 +277,15 @@ def _participants() -> int:
 
 
 def _sweep() -> None:
-    """Remove what killed processes left in shared memory: its names are used again, ports 7000 and on by any domain."""
+    """Remove what killed processes left in shared memory: this domain's ports, whose names are used again, and segments.
+
+    Not ports 7000 and on, which all domains share: another process may be taking one over at this moment.
+    """
+    first = 7400 + 250 * int(os.environ["ROS_DOMAIN_ID"])
     for lock in Path("/dev/shm").glob("fast*_el"):
+        port = re.search(r"_port(\d+)_el$", lock.name)
+        if port and not first <= int(port[1]) < first + 250:
+            continue
         # Who lives holds the lock, but in the moment after it has made the file; others may sweep at the same time.
         with contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError), lock.open("rb") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
