@@ -277,7 +277,7 @@ def _participants() -> int:
 
 
 def _sweep() -> None:
-    """Remove what killed processes left in shared memory: this domain's ports, whose names are used again, and segments.
+    """Remove what killed processes left in shared memory: segments, and this domain's ports, whose names return.
 
     Not ports 7000 and on, which all domains share: another process may be taking one over at this moment.
     """
