@@ -10,7 +10,6 @@ import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -201,17 +200,20 @@ class PanopticPipeline:
         """
         device = resolve_device(self._device, self._backend_name)
         size = camera_size or self._network_size or self._bundle.input.size
+        network = None
         with ThreadPoolExecutor(1) as beside:
-            kernels = beside.submit(copy_context().run, load_postprocessing, device)
+            kernels = beside.submit(load_postprocessing, device)
             if size is not None:
-                self._network(plan_geometry(size, self._bundle.input, self._network_size).network_size)
+                network = self._network(plan_geometry(size, self._bundle.input, self._network_size).network_size)
+            report("loading kernels, which a first start compiles")
             kernels.result()
         if device != "cpu":
             load_input(device)
-        if size is None:
+        if size is None or network is None:
             return
         # A graph is recorded for each set of images; without one, the larger set warms all that the smaller has.
-        for images in (LABELS, frozenset(IMAGES)) if device != "cpu" else (frozenset(IMAGES),):
+        recorded = isinstance(network.backend, CapturableBackend)
+        for images in (LABELS, frozenset(IMAGES)) if recorded else (frozenset(IMAGES),):
             report("labelling a first image")
             self(CameraImage(np.zeros((*size, 3), np.uint8), "rgb"), images=images)
 

@@ -24,6 +24,7 @@ import pytest
 import warp as wp
 from warp._src import build, codegen, context
 
+from rt_panoptic_ros import warp_runtime
 from rt_panoptic_ros.panoptic import launching
 
 ORDERS = ("plain", "threads", "reversed", "permuted", "warps")
@@ -221,6 +222,7 @@ def install() -> None:
     assert codegen.cpu_module_header.count(_INCLUDED) == 1
     codegen.cpu_module_header = codegen.cpu_module_header.replace(_INCLUDED, '#include "tasks.h"\n')
     build.build_cpu = _build
+    warp_runtime._take_installed = lambda _cache, _module: None  # which Warp's own compiler made
     context.runtime.llvm = _Libraries(context.runtime.llvm)
 
 
