@@ -17,7 +17,6 @@ import os
 import shutil
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,19 +122,11 @@ def load_kernels(modules: Sequence[ModuleType], device: wp.Device | str) -> None
     cache = Path(wp.config.kernel_cache_dir)
     try:
         with file_lock(cache / "rt_panoptic_ros.lock", "waiting for others that load kernels"):
-            for module in modules:
+            for number, module in enumerate(modules, 1):
+                report(f"loading kernels, which a first start compiles: part {number} of {len(modules)}")
                 _remove_damaged(cache, module)
                 _take_installed(cache, module)
-            workers = min(len(modules), os.cpu_count() or 1) or 1
-            with ThreadPoolExecutor(workers) as pool:
-                loading = [pool.submit(wp.load_module, module, device, block_dim=block) for module in modules]
-                try:
-                    for number, loaded in enumerate(loading, 1):
-                        report(f"loading kernels, which a first start compiles: part {number} of {len(modules)}")
-                        loaded.result()
-                finally:
-                    pool.shutdown(cancel_futures=True)
-            for module in modules:
+                wp.load_module(module, device, block_dim=block)
                 _keep_digests(cache, module)
     except OSError as error:
         raise UnavailableError(
