@@ -63,6 +63,13 @@ class _Buffers:
     inputs: dict[int, DeviceInput] = field(default_factory=dict)  # by channels
 
 
+def load_frame_kernels(device: str) -> None:
+    """Load all kernels of a frame's way on a device."""
+    load_postprocessing(device)
+    if device != "cpu":
+        load_input(device)
+
+
 class _LoadedNetwork:
     """A backend, which computes the network for one input size, and what is kept around it for each geometry."""
 
@@ -202,13 +209,11 @@ class PanopticPipeline:
         size = camera_size or self._network_size or self._bundle.input.size
         network = None
         with ThreadPoolExecutor(1) as beside:
-            kernels = beside.submit(load_postprocessing, device)
+            kernels = beside.submit(load_frame_kernels, device)
             if size is not None:
                 network = self._network(plan_geometry(size, self._bundle.input, self._network_size).network_size)
             report("loading kernels, which a first start compiles")
             kernels.result()
-        if device != "cpu":
-            load_input(device)
         if size is None or network is None:
             return
         # A graph is recorded for each set of images; without one, the larger set warms all that the smaller has.

@@ -15,7 +15,6 @@ from unittest import mock
 import numpy as np
 from tqdm import tqdm
 
-from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.frames.sources import open_source
 from rt_panoptic_ros.inference import onnx_export
 from rt_panoptic_ros.pipeline import open_pipeline
@@ -68,17 +67,13 @@ if __name__ == "__main__":
     parser.add_argument("--source", required=True, help="image, folder of images, or video")
     parser.add_argument("--frames", type=int, default=20, help="at most, spread over the source (default: %(default)s)")
     parser.add_argument("--backend", default="onnxruntime")
-    parser.add_argument(
-        "--full-weights",
-        action="store_true",
-        help="weights of all 8 bits, as with VNNI, though sums saturate",
-    )
+    parser.add_argument("--full-weights", action="store_true", help="of all 8 bits, as with VNNI, though sums saturate")
     options = parser.parse_args()
     with open_source(options.source) as source:
         step = max(1, (source.count or 0) // options.frames)
         frames = [frame.image for frame in itertools.islice(source, 0, step * options.frames, step)]
     if not frames:
-        raise InvalidInputError(f"expected frames in {options.source}, got none: check the source")
+        parser.error(f"expected frames in {options.source}, got none: check the source")
     narrow = onnx_export.adds_in_16_bits() and not options.full_weights
     with mock.patch.object(onnx_export, "adds_in_16_bits", return_value=narrow):
         losses = int8_loss(options.model, frames, options.backend)

@@ -63,13 +63,10 @@ def _compile_kernels(options: argparse.Namespace) -> None:
 
     from rt_panoptic_ros.geometry.boxes import BoxFinder
     from rt_panoptic_ros.inference.backends import resolve_device
-    from rt_panoptic_ros.inference.device_input import load_input
-    from rt_panoptic_ros.panoptic.postprocess import load_postprocessing
+    from rt_panoptic_ros.pipeline import load_frame_kernels
 
     device = resolve_device(options.device)
-    load_postprocessing(device)
-    if device != "cpu":
-        load_input(device)
+    load_frame_kernels(device)
     BoxFinder()
     print(f"kernels for {device}: {warp.config.kernel_cache_dir}")
 

@@ -85,10 +85,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Show what a failed test's processes wrote: what a test waits for in vain is mostly told there."""
     report = yield
     if report.when == "call" and report.failed:
-        all_programs = {id(value): value for value in item.funcargs.values() if isinstance(value, Programs)}
-        all_programs |= {id(value.programs): value.programs for value in item.funcargs.values()
-                         if isinstance(getattr(value, "programs", None), Programs)}  # fmt: skip
-        report.sections.extend(("programs", programs.told()) for programs in all_programs.values())
+        values = [one for value in item.funcargs.values() for one in (value, getattr(value, "programs", None))]
+        found = {id(one): one for one in values if isinstance(one, Programs)}  # each once
+        report.sections.extend(("programs", programs.told()) for programs in found.values())
     return report
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.drawing.overlay import warm_overlay
@@ -71,6 +72,10 @@ class LoadedModel:
             self.classes = self.labeller.classes
             self.check(settings)
             warm_overlay(self.classes)
+            # The first frame would wait for half a second; set live later, one frame does.
+            for wanted, module in ((settings.tracking, "scipy.optimize"), (settings.output_size, "scipy.ndimage")):
+                if wanted:
+                    importlib.import_module(module)
         except BaseException:
             self.close()
             raise
