@@ -27,7 +27,7 @@ from rt_panoptic_ros.ros.node.rate_limit import RateLimit
 from rt_panoptic_ros.ros.transport import mend_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from rclpy.lifecycle import LifecycleNode
     from rclpy.subscription import Subscription
@@ -53,6 +53,7 @@ class ArrivedImage:
     stream: CameraStream
     msg: Image | CompressedImage
     arrival_s: float  # monotonic
+    sent_ns: int = 0  # by its publisher's clock
     taken_before: int = 0  # images of the stream that were taken at their turn before this one was fetched
 
 
@@ -117,7 +118,8 @@ class CameraStream:
         self._subscription: Subscription | None = None
         self.gate = Gate(node, periods.rest_s, self._note_fetch)
         self._taken = 0  # images that were fetched at the camera's turn
-        self._taken_before = 0  # as many when the executor began to fetch its last one: one taken since is newer
+        self._taken_before = 0  # as many when the executor began to fetch its last one
+        self._taken_sent_ns = 0  # when the last of them was sent
         self._silent_since_s = time.monotonic()
         self._any_received = False
         self._largest = 0  # bytes
@@ -157,18 +159,20 @@ class CameraStream:
         self.outputs.destroy()
         self.gate.destroy()
 
-    def receive(self, msg: Image | CompressedImage) -> None:
+    def receive(self, msg: Image | CompressedImage, info: Mapping[str, int]) -> None:
         """Have an image wait that the executor fetched, or a newer one that the middleware holds by now.
+
+        `info` is what rclpy knows of the message besides, its `source_timestamp` in ns.
 
         If another one still waited, the camera is faster than the pipeline, and the next is fetched after a rest or at
         the camera's turn: a flood of images costs no more than 25 Hz. Meanwhile the middleware keeps the newest alone.
         """
-        msg = self._fetch() or msg
+        msg, sent_ns = self._fetch() or (msg, info["source_timestamp"])
         self.gate.close()  # before the hand-over: the camera's turn may come in the middle of it
         try:
             now_s = self._note_arrival(msg)
             admitted = self._rate_limit.admits(now_s, self._settings().max_rate_hz)
-            replaced = self._deliver(ArrivedImage(self, msg, now_s, self._taken_before), not admitted)
+            replaced = self._deliver(ArrivedImage(self, msg, now_s, sent_ns, self._taken_before), not admitted)
         except Exception as error:
             self.fail(error)
         else:
@@ -185,16 +189,18 @@ class CameraStream:
 
         Called by the worker thread, which takes what the middleware holds while the executor may be fetching.
         """
-        msg = self._fetch()
+        fetched = self._fetch()
         self.gate.ask_to_open()
-        if msg is not None:
+        if fetched is not None:
+            msg, self._taken_sent_ns = fetched
             self._taken += 1
             self.statistics.count("dropped")
             self.statistics.pause()  # when it came is not known
             now_s = self._note_arrival(msg)
             self.statistics.pause()
             return ArrivedImage(self, msg, now_s)
-        if image.taken_before < self._taken:
+        # Of what both threads fetched at the same time, either may have the newer one.
+        if image.taken_before < self._taken and image.sent_ns < self._taken_sent_ns:
             self.statistics.count("dropped")
             return None
         return image
@@ -247,7 +253,8 @@ class CameraStream:
             self._subscription = None
             forget_gone(self.gate)
 
-    def _fetch(self) -> Image | CompressedImage | None:
+    def _fetch(self) -> tuple[Image | CompressedImage, int] | None:
+        """Return the newest that the middleware holds, and when it was sent, in ns."""
         subscription, newest = self._subscription, None
         if subscription is None:
             return None
@@ -256,7 +263,7 @@ class CameraStream:
                 taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
                 if taken is None:
                     break
-                newest = taken[0]
+                newest = taken[0], taken[1]["source_timestamp"]
         return newest
 
     def _note_fetch(self) -> None:

@@ -89,7 +89,7 @@ def subscribe_noticing_loss(
     node: Node,
     kind: Any,
     topic: str,
-    on_message: Callable[[Any], None],
+    on_message: Callable[..., None],
     profile: QoSProfile,
     on_loss: Callable[[Any], None],
     group: CallbackGroup | None = None,
@@ -100,7 +100,7 @@ def subscribe_noticing_loss(
         node: The node; its executor calls the two callbacks.
         kind: The messages' class.
         topic: Their topic.
-        on_message: Is given every message.
+        on_message: Is given every message, with what rclpy knows of it besides if it takes two arguments.
         profile: The quality of service.
         on_loss: Is given an event with `total_count` and `total_count_change`.
         group: Says when the executor may wait for messages; None for the node's own.

@@ -189,7 +189,7 @@ def test_an_image_that_arrives_while_the_node_is_deactivated_is_counted(graph, f
     camera = Camera(graph).connected()
     stream = node.streams[0]
     assert node.trigger_deactivate() == SUCCESS
-    stream.receive(picture(1))  # as the executor does with an image that it had taken before
+    stream.receive(picture(1), {"source_timestamp": 0})  # as the executor does with an image that it had taken before
     graph.spin_until(lambda: counts(node).dropped, "for its turn")
     assert (counts(node).received, counts(node).dropped, counts(node).processed) == (1, 1, 0)
     assert node.trigger_activate() == SUCCESS

@@ -192,7 +192,7 @@ class Played:
         self.held, self.waiting = [], []
         node = MagicMock(get_clock=Clock, resolve_topic_name=str)
         self.subscription = node.create_subscription.return_value
-        self.subscription.handle.take_message.side_effect = lambda *_: (self.held.pop(), None) if self.held else None
+        self.subscription.handle.take_message.side_effect = lambda *_: self.held.pop() if self.held else None
         self.stream = CameraStream(
             node, "", "image", NodeSettings, Periods(), FrameStatistics(0.0), MagicMock(), self.deliver
         )
@@ -203,6 +203,14 @@ class Played:
         assert not only_replace
         self.waiting[:] = [image]
         return replaced
+
+    def send(self, number):
+        """Have the middleware hold an image of that number, sent that many nanoseconds after the epoch."""
+        self.held.append((Image(width=number), {"source_timestamp": number}))
+
+    def receive(self, number):
+        """As the executor does with the image of that number, which it has taken."""
+        self.stream.receive(Image(width=number), {"source_timestamp": number})
 
     def begin_fetching(self):
         """As the executor does before it takes an image."""
@@ -222,8 +230,8 @@ def test_a_cameras_period_is_known_though_most_of_its_images_are_passed_over(mon
     for turn in range(20):
         for since_turn_s in (0.005, 0.005 + 1 / 60, 0.045 + 1 / 60):
             now_s[0] = 0.07 * turn + since_turn_s
-            played.stream.receive(Image())
-        played.held.append(Image(width=turn))
+            played.receive(0)
+        played.send(turn)
         now_s[0] = 0.07 * (turn + 1)
         assert played.take_turn() == turn
     report = played.stream.statistics.report(2.0)
@@ -234,17 +242,32 @@ def test_a_cameras_period_is_known_though_most_of_its_images_are_passed_over(mon
 def test_an_image_that_the_executor_held_while_a_newer_one_had_its_turn_is_dropped():
     played = Played()
     played.begin_fetching()
-    played.stream.receive(Image(width=1))
+    played.receive(1)
     played.begin_fetching()  # 2, which it holds while
-    played.held.append(Image(width=3))
+    played.send(3)
     assert played.take_turn() == 3
-    played.stream.receive(Image(width=2))
+    played.receive(2)
     assert played.take_turn() is None
     played.begin_fetching()
-    played.stream.receive(Image(width=4))
+    played.receive(4)
     assert played.take_turn() == 4
     counts = played.stream.statistics.counts()
     assert (counts["received"], counts["dropped"]) == (4, 2)
+
+
+@pytest.mark.parametrize("by_rclpy", [True, False])
+def test_the_newest_image_has_its_turn_though_the_worker_fetched_one_while_the_executor_did(by_rclpy):
+    played = Played()
+    played.receive(1)
+    played.begin_fetching()
+    played.send(2)  # the worker is quicker
+    assert played.take_turn() == 2
+    if by_rclpy:
+        played.receive(3)
+    else:  # what rclpy fetched was older than both
+        played.send(3)
+        played.receive(0)
+    assert played.take_turn() == 3
 
 
 def test_latencies_are_of_the_latest_frames():
