@@ -171,7 +171,7 @@ class PanopticPipeline:
         device: str,
         network_size: tuple[int, int] | None,
         settings: PostprocessSettings,
-        precision: str = "float32",
+        precision: str = "auto",
         tf32: bool = False,
         backend_opener: BackendOpener = open_backend,
     ) -> None:
@@ -192,6 +192,11 @@ class PanopticPipeline:
     def classes(self) -> ClassTable:
         """The classes that the model tells apart."""
         return self._bundle.classes
+
+    @property
+    def precision(self) -> str:
+        """The one that the last image was labelled in, or what was asked for if none was yet."""
+        return self._last[0].backend.precision if self._last else self._precision
 
     @property
     def loaded(self) -> bool:
@@ -286,7 +291,8 @@ class PanopticPipeline:
         backend = last[0].backend
         height, width = backend.network_size
         precision = f"{backend.precision}{', TF32 allowed,' if backend.tf32 else ''}"
-        return f"{self._bundle.name} with {backend.name} in {precision} on {backend.device} at {height}x{width}"
+        chosen = ", as auto chose" if backend.chosen else ""
+        return f"{self._bundle.name} with {backend.name} in {precision} on {backend.device} at {height}x{width}{chosen}"
 
     @property
     def fallback(self) -> str:
@@ -345,7 +351,7 @@ def open_pipeline(
     *,
     backend: str = "auto",
     device: str = "auto",
-    precision: str = "float32",
+    precision: str = "auto",
     tf32: bool = False,
     network_size: tuple[int, int] | None = None,
     settings: Mapping[str, object] | None = None,
@@ -354,9 +360,10 @@ def open_pipeline(
 
     Args:
         model: Folder of a bundle, or the name of one that comes with the package.
-        backend: One of `settings.BACKENDS`; auto takes the best of this machine.
+        backend: One of `settings.BACKENDS`; auto takes the best of this machine (`inference.choice.choices`).
         device: One of `settings.DEVICES`.
-        precision: One of `settings.PRECISIONS`; int8 is faster and needs ranges (`rt-panoptic calibrate`).
+        precision: One of `settings.PRECISIONS`, or auto likewise. int8 is faster and needs ranges (`rt-panoptic
+            calibrate`).
         tf32: Whether products in float32 may round their inputs to 10 bits of mantissa on a GPU.
         network_size: (height, width) px that images are brought to, in place of the card's.
         settings: Post-processing settings by name, over the card's.

@@ -22,7 +22,7 @@ Record = TypeVar("Record")
 
 BACKENDS = ("auto", "onnxruntime", "torch", "tensorrt", "openvino")
 DEVICES = ("auto", "cpu", "cuda", "cuda:N")  # N: from 0, one of several GPUs
-PRECISIONS = ("float32", "float16", "int8")
+PRECISIONS = ("float32", "float16", "int8")  # of which auto takes one
 PALETTES = ("dataset", "colorblind")
 OVERLAY_OPACITY = 0.5
 

@@ -16,7 +16,8 @@ from rt_panoptic_ros.bags.sqlite_file import JOURNALS
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import file_sha256
 from rt_panoptic_ros.frames.outputs import BAG_OUTPUTS, DEFAULT_BAG_OUTPUTS, inputs_of
-from rt_panoptic_ros.inference.backends import check_choice
+from rt_panoptic_ros.inference.backends import check_choice, resolve_device
+from rt_panoptic_ros.inference.choice import choices
 from rt_panoptic_ros.labeller import OutputStyle
 from rt_panoptic_ros.model.bundle import RANGES, read_bundle
 from rt_panoptic_ros.model.label_map import read_label_map
@@ -95,10 +96,13 @@ class BagOptions:
                 "content": bundle.content_key,
                 "input": asdict(bundle.input),
                 "classes": hashlib.sha256(classes.encode()).hexdigest(),
-                "ranges": file_sha256(ranges) if pipeline["precision"] == "int8" and ranges.is_file() else None,
+                "ranges": file_sha256(ranges)
+                if pipeline["precision"] in ("auto", "int8") and ranges.is_file()
+                else None,
             },
             "settings": self.model.settings.flat(),
             "engine": {name: pipeline[name] for name in ("backend", "device", "precision", "tf32", "network_size")},
+            "choices": self._choices(),
             "images": self.images,
             "topics": self.topics,
             "outputs": self.outputs,
@@ -112,6 +116,12 @@ class BagOptions:
             "object classes": sorted(self.model.wanted_classes or ()),
             "compressed": self.compressed,
         }
+
+    def _choices(self) -> list[dict[str, str]]:
+        """Return what computes the network, the first that can be had: what auto stands for may change meanwhile."""
+        backend, device, precision = (self.pipeline[name] for name in ("backend", "device", "precision"))
+        found = choices(self.model.bundle, backend, device, precision, resolve_device(device, backend))
+        return [asdict(choice) for choice in found]
 
     def _shows_mask(self) -> bool:
         return bool({"mask", "depth_filtered"}.intersection(self.outputs))

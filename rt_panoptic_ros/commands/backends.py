@@ -1,6 +1,6 @@
 # Copyright 2026 rt_panoptic_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""`rt-panoptic build-engine`, `compile-kernels`, `verify`: what is made ahead of time, and whether backends agree."""
+"""`rt-panoptic build-engine`, `compile-kernels`, `tune`, `verify`: what is done ahead of time about backends."""
 
 from __future__ import annotations
 
@@ -84,6 +84,21 @@ def _verify(options: argparse.Namespace) -> None:
         )
 
 
+def _tune(options: argparse.Namespace) -> None:
+    from rt_panoptic_ros.inference.backends import open_backend, resolve_device
+    from rt_panoptic_ros.inference.choice import tune, write_tuned
+    from rt_panoptic_ros.model.bundle import read_bundle
+
+    bundle = read_bundle(options.model)
+    where = resolve_device(options.device)
+    times, left_out = tune(bundle, _network_size(options.size, bundle), where, open_backend)
+    for choice, median_ms in times:
+        print(f"{choice.backend} in {choice.precision}: {median_ms:.1f} ms")
+    print(*(f"not timed: {reason}" for reason in left_out), sep="\n", end="\n" * bool(left_out))
+    best = times[0][0]
+    print(f"auto is {best.backend} in {best.precision} on {where} from now on: {write_tuned(bundle, times)}")
+
+
 def _network_size(text: str, bundle: ModelBundle) -> tuple[int, int]:
     size = parse_size("--size", text) or bundle.input.size
     if size is None:
@@ -117,6 +132,14 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "compile-kernels", help="compile the kernels of post-processing ahead of the first start, into WARP_CACHE_PATH"
     )
     command.set_defaults(run=_compile_kernels)
+    add_device(command)
+
+    command = commands.add_parser(
+        "tune", help="time every backend of this machine, and have auto take the fastest of those that lose nothing"
+    )
+    command.set_defaults(run=_tune)
+    add_model(command)
+    command.add_argument("--size", default="", help="HEIGHTxWIDTH px of the network's input (default: the model's own)")
     add_device(command)
 
     command = commands.add_parser("verify", help="run a model with every backend of this machine and compare them")

@@ -66,7 +66,7 @@ def _eval(options: argparse.Namespace) -> None:
     print(f"{options.out}: metrics.json, metrics.txt, contact_sheet.jpg")
     if options.record:
         classes = f" as {options.label_map}" if options.label_map else ""
-        name = f"{options.dataset} {options.split}{classes}, {options.precision}"
+        name = f"{options.dataset} {options.split}{classes}, {pipeline.precision}"
         command = "rt-panoptic " + shlex.join(word for word in options.arguments if word != "--record")
         record_measurement(read_bundle(options.model), name, card_figures(evaluation, command))
 

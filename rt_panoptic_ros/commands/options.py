@@ -135,8 +135,10 @@ def add_backend(command: argparse.ArgumentParser, *, model_required: bool = True
     add_model(command, required=model_required)
     command.add_argument("--backend", default=BACKENDS[0], help=f"{', '.join(BACKENDS)} (default: %(default)s)")
     command.add_argument(
-        "--precision", default="float32", help="float32 (default), float16 on a GPU, or int8 where the model has ranges"
-    )
+        "--precision", default="auto",
+        help="float32, float16 on a GPU, int8 where the model has ranges, or auto (default): int8 on a CPU where the "
+        "model's card says that it loses next to nothing",
+    )  # fmt: skip
     add_tf32(command)
 
 

@@ -13,6 +13,7 @@ import warp as wp
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, require_package
 from rt_panoptic_ros.inference.base import CPU_ONLY, made_current
+from rt_panoptic_ros.inference.choice import choices
 from rt_panoptic_ros.progress import report
 from rt_panoptic_ros.settings import BACKENDS, PRECISIONS, check_device
 from rt_panoptic_ros.warp_runtime import start_warp, unusable_gpu
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rt_panoptic_ros.inference.base import Backend
+    from rt_panoptic_ros.inference.choice import Choice
     from rt_panoptic_ros.model.bundle import ModelBundle
 
     BackendOpener = Callable[..., Backend]  # the arguments of `open_backend`
@@ -44,7 +46,7 @@ def check_choice(backend: str, device: str, precision: str) -> None:
         InvalidInputError: One is not known.
     """
     check_device(device)
-    for what, name, known in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
+    for what, name, known in (("backend", backend, BACKENDS), ("precision", precision, ("auto", *PRECISIONS))):
         if name not in known:
             raise InvalidInputError(f"expected {what} to be one of {', '.join(known)}, got '{name}'")
 
@@ -73,14 +75,13 @@ def resolve_device(device: str, backend: str = "auto") -> str:
 
 
 def open_backend(
-    name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str = "float32", *,
+    name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str = "auto", *,
     tf32: bool = False,
 ) -> Backend:  # fmt: skip
     """Return the backend `name` (one of `BACKENDS`) for `bundle`, loaded.
 
-    `auto` takes tensorrt, else torch on a GPU where it can, else onnxruntime on the CPU, and logs a warning, once, when
-    a backend or device that was to be preferred could not be had; `Backend.fallback` says so too. A named backend never
-    falls back.
+    `auto` takes the first of `choices` that can be had, and logs a warning, once, when a backend or device that was to
+    be preferred could not; `Backend.fallback` says so too. A named backend never falls back.
 
     Raises:
         InvalidInputError: Unknown name, or a bundle without ranges for int8.
@@ -90,32 +91,28 @@ def open_backend(
     where = resolve_device(device, name)
     reason = unusable_gpu() if device == "auto" and where == "cpu" and name not in CPU_ONLY else ""
     reasons = [f"a GPU: found {reason}"] if reason else []
-    if name != "auto":
-        return _chosen(_open(name, bundle, network_size, where, precision, tf32=tf32), reasons)
-    attempts = [("onnxruntime", "cpu"), ("torch", "cpu")] if device in ("auto", "cpu") else []
-    if where != "cpu":
-        attempts = [("tensorrt", where), ("torch", where), *attempts]
-    for candidate, place in attempts:
+    for choice in choices(bundle, name, device, precision, where):
         try:
-            backend = _open(candidate, bundle, network_size, place, precision, tf32=tf32)
+            backend = _open(bundle, network_size, choice, tf32=tf32)
         except UnavailableError as error:
-            reasons.append(f"{candidate} on {place}: {error}")
+            if name != "auto":
+                raise
+            reasons.append(f"{choice.backend} on {choice.device}: {error}")
             continue
+        backend.chosen = "auto" in (name, precision)
         return _chosen(backend, reasons)
     raise UnavailableError(f"expected a backend, none can be used here: {'; '.join(reasons)}")
 
 
-def _open(
-    name: str, bundle: ModelBundle, network_size: tuple[int, int], device: str, precision: str, *, tf32: bool
-) -> Backend:
-    module, opener, library, remedy = _BACKENDS[name]
+def _open(bundle: ModelBundle, network_size: tuple[int, int], choice: Choice, *, tf32: bool) -> Backend:
+    module, opener, library, remedy = _BACKENDS[choice.backend]
     if library:
-        require_package(library, f"the {name} backend", f"`{remedy}`")
-    report(f"loading {name}")
+        require_package(library, f"the {choice.backend} backend", f"`{remedy}`")
+    report(f"loading {choice.backend}")
     backend = getattr(importlib.import_module(f"rt_panoptic_ros.{module}"), opener)
-    report(f"opening the model with {name}")
-    with made_current(device):
-        opened: Backend = backend(bundle, network_size, device, precision, tf32=tf32)
+    report(f"opening the model with {choice.backend}")
+    with made_current(choice.device):
+        opened: Backend = backend(bundle, network_size, choice.device, choice.precision, tf32=tf32)
     return opened
 
 

@@ -42,6 +42,8 @@ class Backend(ABC):
     name: str
     fallback: str = ""
     """Why it is used, on the CPU, in place of a GPU or another backend; empty where none was to be preferred."""
+    chosen: bool = False
+    """Whether auto stands for it, or for its precision."""
     tf32: bool = False
     lacks: ClassVar[dict[str, str]] = {}  # precisions that it has not, and what to say of it in the error
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from rt_panoptic_ros.files import atomic_path, cache_directory, plain_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rt_panoptic_ros.inference.onnx_layers import Dialect
     from rt_panoptic_ros.model.bundle import ModelBundle
 
@@ -41,21 +43,42 @@ def exported_onnx(
     parts = f"{bundle.content_key} {height}x{width} {_GRAPH_VERSION} {precision} {dialect} {json.dumps(ranges)}"
     parts += " narrow sums" * narrow_sums
     key = hashlib.sha256(parts.encode()).hexdigest()[:24]
-    folder, stem = cache_directory() / "onnx", f"{plain_name(bundle.name)}-{height}x{width}-{precision}-{key}"
-    cached = _read(folder, stem)
-    if cached is not None:
-        bundle.verify_weights()  # a cached graph must not outlive the weights that it was made from
-        return cached
-    from rt_panoptic_ros.inference.onnx_graph import build_onnx  # imports onnx, which a cached graph needs no more
+    made = False
 
-    _LOGGER.info("making the %s ONNX graph of %s for %dx%d", precision, bundle.name, height, width)
-    graph = build_onnx(
-        bundle.network, bundle.input, bundle.load_weights(), network_size,
-        ranges=ranges, half=precision == "float16", dialect=dialect, narrow_sums=narrow_sums,
-    )  # fmt: skip
-    content: bytes = graph.SerializeToString()
+    def make() -> bytes:
+        from rt_panoptic_ros.inference.onnx_graph import build_onnx  # imports onnx, which a cached graph needs no more
+
+        nonlocal made
+        made = True
+        _LOGGER.info("making the %s ONNX graph of %s for %dx%d", precision, bundle.name, height, width)
+        graph = build_onnx(
+            bundle.network, bundle.input, bundle.load_weights(), network_size,
+            ranges=ranges, half=precision == "float16", dialect=dialect, narrow_sums=narrow_sums,
+        )  # fmt: skip
+        content: bytes = graph.SerializeToString()
+        return content
+
+    graph = kept("onnx", f"{plain_name(bundle.name)}-{height}x{width}-{precision}-{key}", make)
+    if not made:
+        bundle.verify_weights()  # a cached graph must not outlive the weights that it was made from
+    return graph
+
+
+def kept(kind: str, stem: str, make: Callable[[], bytes]) -> bytes:
+    """Return what the cache has under a name, made where it has none whose bytes fit the digest in its file's name.
+
+    Args:
+        kind: The folder in the cache, and the file's suffix.
+        stem: Of the file's name: it tells all that the bytes depend on.
+        make: Makes them. Where they can't be kept, the log says so.
+    """
+    folder = cache_directory() / kind
+    cached = _read(folder, stem, kind)
+    if cached is not None:
+        return cached
+    content = make()
     try:
-        with atomic_path(folder / f"{stem}-{_digest(content)}.onnx") as temporary:
+        with atomic_path(folder / f"{stem}-{digest(content)}.{kind}") as temporary:
             temporary.write_bytes(content)
     except OSError as error:
         _LOGGER.warning(
@@ -63,6 +86,16 @@ def exported_onnx(
             "disk's space, or set XDG_CACHE_HOME to a folder that can be written", folder, error.strerror,
         )  # fmt: skip
     return content
+
+
+def processor() -> str:
+    """Return the processor's name, or what Python knows of it where Linux tells none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part")))
+    return next(named, platform.processor() or platform.machine())
 
 
 @functools.cache
@@ -74,12 +107,12 @@ def adds_in_16_bits() -> bool:
         return True
 
 
-def _read(folder: Path, stem: str) -> bytes | None:
+def _read(folder: Path, stem: str, kind: str) -> bytes | None:
     """Return the graph of that name, if its bytes are those that were written."""
     try:
-        for path in folder.glob(f"{stem}-*.onnx"):
+        for path in folder.glob(f"{stem}-*.{kind}"):
             content = path.read_bytes()
-            if path.stem.endswith(_digest(content)):
+            if path.stem.endswith(digest(content)):
                 return content
             _LOGGER.warning("the cached graph %s is damaged: making it again", path)
             path.unlink()
@@ -88,5 +121,6 @@ def _read(folder: Path, stem: str) -> bytes | None:
     return None
 
 
-def _digest(content: bytes) -> str:
+def digest(content: bytes) -> str:
+    """Return the digest that stands in names."""
     return hashlib.sha256(content).hexdigest()[:16]

@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, ClassVar
 
 import openvino
 import warp as wp
 
+from rt_panoptic_ros.files import plain_name
 from rt_panoptic_ros.inference.base import Backend
-from rt_panoptic_ros.inference.onnx_export import exported_onnx
+from rt_panoptic_ros.inference.onnx_export import digest, exported_onnx, kept, processor
 from rt_panoptic_ros.records import DenseDetections
 
 if TYPE_CHECKING:
@@ -35,8 +37,7 @@ class OpenVinoBackend(Backend):
     ) -> None:
         """Load the graph, making it when the cache has none; see `Backend`."""
         super().__init__(network_size, device, precision, tf32=tf32)
-        core = openvino.Core()
-        compiled = core.compile_model(core.read_model(exported_onnx(bundle, network_size, precision)), "CPU", _OPTIONS)
+        compiled = _compiled(bundle, network_size, precision)
         self._request = compiled.create_infer_request()
         arrays: dict[str, wp.array] = {}
         for index, output in enumerate(compiled.outputs):
@@ -53,3 +54,20 @@ class OpenVinoBackend(Backend):
     def close(self) -> None:
         """Free the request; see `Backend`."""
         del self._request, self._outputs
+
+
+def _compiled(bundle: ModelBundle, network_size: tuple[int, int], precision: str) -> openvino.CompiledModel:
+    """Return the bundle's compiled graph, from the cache where this OpenVINO has compiled it on this processor."""
+    core, graph = openvino.Core(), exported_onnx(bundle, network_size, precision)
+    compiled = None
+
+    def compile_graph() -> bytes:
+        nonlocal compiled
+        compiled = core.compile_model(core.read_model(graph), "CPU", _OPTIONS)
+        content: bytes = compiled.export_model().getvalue()
+        return content
+
+    height, width = network_size
+    key = digest(f"{openvino.__version__} {processor()} {_OPTIONS} {digest(graph)}".encode())
+    blob = kept("openvino", f"{plain_name(bundle.name)}-{height}x{width}-{precision}-{key}", compile_graph)
+    return compiled or core.import_model(io.BytesIO(blob), "CPU", _OPTIONS)

@@ -37,6 +37,7 @@ WEIGHTS = "weights.safetensors"
 _NEXT_WEIGHTS = "weights.next.safetensors"  # until the card is theirs
 RANGES = "int8.json"
 FITS = ("stretch", "pad")
+_QUALITIES = ("mean_iou", "pq", "recall", "precision")  # of a card's measured figures, in percent
 _FLOAT = float(np.finfo(np.float32).max)
 _MOST_WEIGHTS_BYTES = 4 << 30
 _MOST_DIVISOR = 1024  # px, by which an input may grow
@@ -104,6 +105,27 @@ class ModelBundle:
         spec = {key: value for key, value in asdict(self.input).items() if key not in ("size", "fit", "size_divisor")}
         parts = [self.weights_sha256, plain(self.network), spec, len(self.classes), self.classes.thing_ids]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether there are ranges for precision int8; `load_ranges` says whether they are sound."""
+        return (self.path / RANGES).is_file()
+
+    def loss(self, precision: str) -> float | None:
+        """Return by how many points a precision's figures are below float32's in the card, at most; None: not told.
+
+        Of every subject that about.measured has as "SUBJECT, float32" and "SUBJECT, PRECISION", those in `_QUALITIES`.
+        """
+        measured = self.about.get("measured")
+        figures = measured if isinstance(measured, dict) else {}
+        losses = []
+        for name, ours in figures.items():
+            subject, comma, of = str(name).rpartition(", ")
+            theirs = figures.get(f"{subject}{comma}float32")
+            if of == precision and isinstance(ours, dict) and isinstance(theirs, dict):
+                shared = [quality for quality in _QUALITIES if _is_share(theirs.get(quality), ours.get(quality))]
+                losses += [float(theirs[quality]) - float(ours[quality]) for quality in shared]
+        return max(losses, default=None)
 
     def load_weights(self) -> dict[str, np.ndarray]:
         """Return {entry name: float32 array} in the layout's order.
@@ -174,6 +196,10 @@ class ModelBundle:
             f"expected weights in {path} with the SHA-256 of the card ({self.weights_sha256[:12]}...), got {found}: "
             "restore the file or import the weights again"
         )
+
+
+def _is_share(*values: object) -> bool:
+    return all(isinstance(value, int | float) and 0 <= value <= 100 for value in values)
 
 
 def read_bundle(model: Path | str) -> ModelBundle:

@@ -22,6 +22,10 @@ MAX_BANDS = 4
 
 _ALIGNMENT = 256  # bytes
 
+_MOST_RECORDED = 1024
+_RECORDED: dict[tuple[object, ...], Any] = {}
+"""{what a launch on the CPU depends on: Warp's record of it}"""
+
 BLOCK_THREADS = 256
 CPU_BLOCK_THREADS = 1
 """Of blocks whose threads work together; Warp runs a kernel in one thread on the CPU."""
@@ -35,7 +39,7 @@ HELD_CELLS = 4 * LEAST_CELLS
 
 def launch(kernel: wp.Kernel, shape: int | Sequence[int], *arguments: Any) -> None:
     """Launch a kernel on the device that holds the first array of its arguments."""
-    wp.launch(kernel, shape, inputs=arguments, device=_device_of(arguments))
+    _launch(kernel, shape, arguments, _device_of(arguments))
 
 
 def launch_blocks(kernel: wp.Kernel, blocks: int, *arguments: Any) -> None:
@@ -45,7 +49,34 @@ def launch_blocks(kernel: wp.Kernel, blocks: int, *arguments: Any) -> None:
     """
     device = _device_of(arguments)
     threads = CPU_BLOCK_THREADS if device.is_cpu else BLOCK_THREADS
-    wp.launch(kernel, (blocks, threads), inputs=(threads, *arguments), device=device, block_dim=BLOCK_THREADS)
+    _launch(kernel, (blocks, threads), (threads, *arguments), device, block_dim=BLOCK_THREADS)
+
+
+def _launch(
+    kernel: wp.Kernel, shape: int | Sequence[int], arguments: Sequence[Any], device: wp.Device, **options: int
+) -> None:
+    """Launch a kernel; on the CPU what was recorded with the first launch of that kind, which spares most of its cost.
+
+    A record holds the arguments' addresses and values, which its key has, too, and keeps nothing alive.
+    """
+    if device.is_cuda or device.is_capturing:
+        wp.launch(kernel, shape, inputs=arguments, device=device, **options)
+        return
+    key = (kernel, shape, *(_content(argument) for argument in arguments))
+    recorded = _RECORDED.get(key)
+    if recorded is None:
+        if len(_RECORDED) >= _MOST_RECORDED:
+            _RECORDED.clear()
+        recorded = wp.launch(kernel, shape, inputs=arguments, device=device, record_cmd=True, **options)
+        if recorded is None:  # an empty shape
+            return
+        recorded.fwd_args = None  # it would keep the arrays
+        _RECORDED[key] = recorded
+    recorded.launch()
+
+
+def _content(argument: Any) -> object:
+    return (argument.ptr, argument.shape, argument.strides) if isinstance(argument, wp.array) else argument
 
 
 def _device_of(arguments: Sequence[Any]) -> wp.Device:
@@ -75,7 +106,7 @@ def launch_rows(kernel: wp.Kernel, shape: Sequence[int], *arguments: Any, least_
 
     def launch_band(band: int) -> None:
         first, last = starts[band], starts[band + 1]
-        wp.launch(kernel, (last - first, *shape[1:]), inputs=(first, band, *arguments), device=device)
+        _launch(kernel, (last - first, *shape[1:]), (first, band, *arguments), device)
 
     others = [_threads().submit(launch_band, band) for band in range(1, bands)]
     try:

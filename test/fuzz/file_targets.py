@@ -29,7 +29,7 @@ from rt_panoptic_ros.bags.storage import QOS
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import file_sha256
 from rt_panoptic_ros.inference.engine_cache import EngineIdentity, _load, _store, sidecar
-from rt_panoptic_ros.inference.onnx_export import _digest, _read
+from rt_panoptic_ros.inference.onnx_export import _read, digest
 from rt_panoptic_ros.model.architecture import NetworkConfig
 from rt_panoptic_ros.model.bundle import WEIGHTS, InputSpec, ModelBundle
 from rt_panoptic_ros.model.class_table import load_class_table
@@ -375,6 +375,6 @@ def graph_entry(data: bytes) -> None:
     folder = workplace() / "onnx"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    (folder / f"a-{_digest(b'graph' * 10)}.onnx").write_bytes(data)
-    if (_read(folder, "a") is not None) != (data == b"graph" * 10):
+    (folder / f"a-{digest(b'graph' * 10)}.onnx").write_bytes(data)
+    if (_read(folder, "a", "onnx") is not None) != (data == b"graph" * 10):
         raise FindError("a graph with another digest")

@@ -218,7 +218,8 @@ def test_auto_says_once_why_it_uses_the_cpu_where_a_gpu_was_to_be_expected(
     monkeypatch: pytest.MonkeyPatch, small_bundle: ModelBundle, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("onnxruntime")
-    words = "using onnxruntime on cpu instead of a GPU: found a driver for CUDA 12.6, but an old Warp: install another"
+    name = "onnxruntime" if importlib.util.find_spec("openvino") is None else "openvino"
+    words = f"using {name} on cpu instead of a GPU: found a driver for CUDA 12.6, but an old Warp: install another"
     with caplog.at_level(logging.WARNING):
         assert not open_backend("auto", small_bundle, (32, 32), "auto").fallback
         assert not caplog.records

@@ -200,7 +200,7 @@ def test_what_int8_needs_is_said(tmp_path: Path) -> None:
     (bundle.path / RANGES).write_text((other.path / RANGES).read_text())
     with pytest.raises(InvalidInputError, match="of this bundle's weights"):
         open_backend("onnxruntime", read_bundle(bundle.path), SIZE, "cpu", "int8")
-    with pytest.raises(InvalidInputError, match="precision to be one of float32, float16, int8"):
+    with pytest.raises(InvalidInputError, match="precision to be one of auto, float32, float16, int8"):
         open_backend("onnxruntime", bundle, SIZE, "cpu", "int4")
     with pytest.raises(InvalidInputError, match="at least one frame"):
         calibrate(bundle, [])

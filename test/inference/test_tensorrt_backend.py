@@ -178,8 +178,8 @@ def test_auto_falls_back_with_a_warning_and_a_named_backend_does_not(
     monkeypatch.setattr(tensorrt_runtime, "load_runtime", missing)
     with caplog.at_level(logging.WARNING):
         backend = open_backend("auto", small_bundle, SIZE, "auto")
-    assert backend.name == "onnxruntime"
-    assert "using onnxruntime on cpu instead of tensorrt on cuda:1: expected TensorRT, found none" in caplog.text
+    assert backend.name == ("onnxruntime" if find_spec("openvino") is None else "openvino")
+    assert f"using {backend.name} on cpu instead of tensorrt on cuda:1: expected TensorRT, found none" in caplog.text
     assert "instead of tensorrt on cuda:1" in backend.fallback
     assert current == ["cuda:1"] * (1 if find_spec("torch") is None else 2)  # for tensorrt and, where it is, torch
     with pytest.raises(UnavailableError, match="expected TensorRT"):

@@ -50,7 +50,10 @@ class NodeSettings:
         Change.INACTIVE,
     )
     backend: str = setting(
-        "auto", "What computes the network; auto takes the best one of this machine.", Change.INACTIVE, choices=BACKENDS
+        "auto",
+        "What computes the network; auto takes the best one of this machine, as `rt-panoptic tune` has measured it.",
+        Change.INACTIVE,
+        choices=BACKENDS,
     )
     device: str = setting(
         "auto",
@@ -58,10 +61,11 @@ class NodeSettings:
         Change.INACTIVE,
     )
     precision: str = setting(
-        "float32",
-        "Of the convolutions; float16 is faster on a GPU, int8 everywhere where the model has ranges.",
+        "auto",
+        "Of the convolutions; float16 is faster on a GPU, int8 everywhere where the model has ranges. On a CPU, auto "
+        "is int8 where the model's card says that it loses at most half a point; else float32.",
         Change.INACTIVE,
-        choices=PRECISIONS,
+        choices=("auto", *PRECISIONS),
     )
     tf32: bool = setting(
         False,

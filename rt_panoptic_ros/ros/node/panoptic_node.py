@@ -40,7 +40,7 @@ from rt_panoptic_ros.ros.node.outputs import ModelTopics
 from rt_panoptic_ros.ros.node.parameters import NodeParameters
 from rt_panoptic_ros.ros.node.transitions import attempt, has_namesake, serve_transitions, shut_down, state_of
 from rt_panoptic_ros.ros.node.watchdog import Watchdog
-from rt_panoptic_ros.ros.spinning import run_node
+from rt_panoptic_ros.ros.spinning import give_back_memory, run_node
 from rt_panoptic_ros.ros.text_arguments import texts_kept
 from rt_panoptic_ros.settings import parse_size
 
@@ -249,6 +249,7 @@ class PanopticNode(LifecycleNode):
         self._model = self._model_topics = None
         self.health.model, self.health.fallback = "none loaded", ""
         self._acquired.close()
+        give_back_memory()
 
     def _begin(self) -> None:
         assert self._model is not None and self._model_topics is not None  # noqa: PT018 - configured before

@@ -49,8 +49,9 @@ class Process:
 
     def start(self, **parameters):
         return self.programs.start(
-            "panoptic_node", model=self.bundle.path, network_size="32x64", image_reliability="reliable", **parameters
-        )
+            "panoptic_node", model=self.bundle.path, backend="onnxruntime", network_size="32x64",
+            image_reliability="reliable", **parameters,
+        )  # fmt: skip
 
     def log(self):
         return self.programs.log("panoptic_node")

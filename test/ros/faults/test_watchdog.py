@@ -29,8 +29,9 @@ def test_a_hung_backend_ends_the_process_and_a_new_one_labels(graph, broken, sma
     camera = Camera(graph)
     for run in range(2):
         process = broken.start(
-            "panoptic_node", model=small_bundle.path, network_size="32x64", image_reliability="reliable", watchdog_s=2.0
-        )
+            "panoptic_node", model=small_bundle.path, backend="onnxruntime", network_size="32x64",
+            image_reliability="reliable", watchdog_s=2.0,
+        )  # fmt: skip
         labelling = Labelling(graph, None, camera.connected())
         labelling.label(picture(1))
         if run == 0:

@@ -1,0 +1,153 @@
+# Copyright 2026 rt_panoptic_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What auto stands for: by the card, by what is installed, by what was tuned; and that explicit values are obeyed."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rt_panoptic_ros.cli import main
+from rt_panoptic_ros.inference import choice
+from rt_panoptic_ros.inference.calibration import calibrate
+from rt_panoptic_ros.inference.choice import Choice, choices, write_tuned
+from rt_panoptic_ros.model.architecture import NetworkConfig
+from rt_panoptic_ros.model.bundle import RANGES, ModelBundle, read_bundle, record_measurement, write_ranges
+from rt_panoptic_ros.model.class_table import load_class_table
+from rt_panoptic_ros.model.untrained import make_untrained_bundle
+from rt_panoptic_ros.pipeline import open_pipeline
+from rt_panoptic_ros.records import CameraImage
+
+pytest.importorskip("onnxruntime")
+SIZE = (32, 64)
+IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+INSTALLED = importlib.util.find_spec
+
+
+@pytest.fixture
+def bundle(small_network: NetworkConfig, tmp_path: Path) -> ModelBundle:
+    """A bundle with ranges, whose card says that int8 loses 0.4 points."""
+    classes = load_class_table("camvid")
+    bundle = make_untrained_bundle(tmp_path / "m", network=small_network, classes=classes, size=SIZE, seed=5)
+    write_ranges(bundle, calibrate(bundle, [IMAGE]), "a picture")
+    return with_loss(bundle, 0.4)
+
+
+def with_loss(bundle: ModelBundle, loss: float) -> ModelBundle:
+    """Have the card say what int8 loses; it gains elsewhere."""
+    record_measurement(bundle, "road, float32", {"mean_iou": 70.0, "pq": 50.0, "note": "of a drive"})
+    record_measurement(bundle, "road, int8", {"mean_iou": 71.0, "pq": 50.0 - loss})
+    return read_bundle(bundle.path)
+
+
+@pytest.fixture(params=[True, False], ids=["OpenVINO", "no OpenVINO"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The backend that auto takes on a CPU, with and without OpenVINO."""
+    find = {"openvino": object() if request.param else None}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: find.get(name, INSTALLED(name)))
+    return "openvino" if request.param else "onnxruntime"
+
+
+def first(
+    bundle: ModelBundle, backend: str = "auto", device: str = "auto", precision: str = "auto", where: str = "cpu"
+) -> Choice:
+    return choices(bundle, backend, device, precision, where)[0]
+
+
+def test_on_a_cpu_int8_where_it_costs_little(bundle: ModelBundle, backend: str) -> None:
+    assert first(bundle) == first(bundle, device="cpu") == Choice(backend, "cpu", "int8")
+    assert [one.backend for one in choices(bundle, "auto", "auto", "auto", "cpu")][-2:] == ["onnxruntime", "torch"]
+    assert choices(bundle, "auto", "auto", "auto", "cpu")[-1].precision == "float32"  # torch has no other
+    assert first(with_loss(bundle, 0.6)) == Choice(backend, "cpu", "float32")
+    (bundle.path / RANGES).unlink()
+    assert first(with_loss(bundle, 0.0)) == Choice(backend, "cpu", "float32")
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [{}, {"mean_iou": "71"}, {"mean_iou": None}, {"mean_iou": float("nan")}, {"mean_iou": 7100}, {"ap": 71.0}, []],
+)
+def test_a_card_that_does_not_tell_is_no_leave(bundle: ModelBundle, figures: object) -> None:
+    about = {"measured": {"road, float32": {"mean_iou": 70.0}, "road, int8": figures}}
+    for told in (
+        about,
+        {"measured": figures},
+        {"measured": {"x, int8": {"mean_iou": 71.0}, "int8": {"mean_iou": 71.0}}},
+    ):
+        object.__setattr__(bundle, "about", told)
+        assert bundle.loss("int8") is None
+        assert first(bundle).precision == "float32"
+
+
+def test_on_a_gpu_float32_by_tensorrt_or_torch(bundle: ModelBundle, backend: str) -> None:
+    found = choices(bundle, "auto", "auto", "auto", "cuda:0")
+    assert found[:2] == [Choice("tensorrt", "cuda:0", "float32"), Choice("torch", "cuda:0", "float32")]
+    assert found[2] == Choice(backend, "cpu", "int8")
+    assert choices(bundle, "auto", "cuda", "auto", "cuda:0") == found[:2]
+
+
+def test_explicit_values_are_obeyed(bundle: ModelBundle, backend: str) -> None:
+    write_tuned(bundle, [(Choice("onnxruntime", "cpu", "int8"), 1.0)])
+    for name in ("onnxruntime", "openvino", "torch", "tensorrt"):
+        for precision in ("float32", "float16", "int8"):
+            assert choices(bundle, name, "auto", precision, "cpu") == [Choice(name, "cpu", precision)]
+    assert first(bundle, precision="float32") == Choice(backend, "cpu", "float32")
+    assert first(bundle, backend="torch") == Choice("torch", "cpu", "float32")
+    assert first(bundle, backend="onnxruntime") == Choice("onnxruntime", "cpu", "int8")
+
+
+def test_what_was_tuned_comes_first(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tuned(bundle, [(Choice("torch", "cpu", "float32"), 1.0), (Choice("openvino", "cpu", "int8"), 1.5)])
+    found = choices(bundle, "auto", "auto", "auto", "cpu")
+    assert found[0] == Choice("torch", "cpu", "float32")
+    assert len(set(found)) == len(found)
+    assert first(bundle, precision="int8").precision == "int8"
+    write_tuned(bundle, [(Choice("onnxruntime", "cpu", "int8"), 1.0)])
+    assert first(with_loss(bundle, 0.6)).precision == "float32"  # the card has changed its mind
+    monkeypatch.setattr(choice, "processor", lambda: "another")
+    assert choice._tuned_path(bundle, "cpu") != path
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"backend": "caffe", "precision": "int8"}', '{"backend": "torch"}'])
+def test_a_damaged_record_is_told_of(bundle: ModelBundle, content: str, caplog: pytest.LogCaptureFixture) -> None:
+    write_tuned(bundle, [(Choice("torch", "cpu", "float32"), 1.0)]).write_text(content)
+    with caplog.at_level(logging.WARNING):
+        assert first(bundle).precision == "int8"
+    assert "is of no use" in caplog.text
+    assert f"run `rt-panoptic tune --model {bundle.path}` again" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"backend": "auto"}, "in int8 on cpu at 32x64, as auto chose"),
+        ({"backend": "onnxruntime"}, "onnxruntime in int8 on cpu at 32x64, as auto chose"),
+        ({"backend": "onnxruntime", "precision": "float32"}, "onnxruntime in float32 on cpu at 32x64"),
+    ],
+)
+def test_the_line_says_what_was_chosen(bundle: ModelBundle, arguments: dict[str, str], words: str) -> None:
+    pipeline = open_pipeline(bundle.path, device="cpu", **arguments)  # type: ignore[arg-type]
+    assert pipeline.precision == arguments.get("precision", "auto")
+    pipeline(CameraImage(IMAGE, "rgb"))
+    assert pipeline.describe().endswith(words)
+    assert pipeline.precision == arguments.get("precision", "int8")
+    pipeline.close()
+
+
+def test_the_command_times_all_and_writes_the_fastest(
+    bundle: ModelBundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "_TUNE_S", 0.05)
+    assert main(["tune", "--model", str(bundle.path), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    times = [(name, of, float(ms)) for name, of, ms in re.findall(r"^(\w+) in (\w+): ([\d.]+) ms$", printed, re.M)]
+    assert {("onnxruntime", "float32"), ("onnxruntime", "int8")} <= {time[:2] for time in times}
+    assert [time[2] for time in times] == sorted(time[2] for time in times)
+    assert "in float16" not in printed
+    assert f"auto is {times[0][0]} in {times[0][1]} on cpu from now on: " in printed
+    assert first(bundle) == Choice(times[0][0], "cpu", times[0][1])
