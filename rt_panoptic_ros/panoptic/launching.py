@@ -30,6 +30,9 @@ BLOCK_THREADS = 256
 CPU_BLOCK_THREADS = 1
 """Of blocks whose threads work together; Warp runs a kernel in one thread on the CPU."""
 
+STRIPS = 2
+"""Of a band, which lie between those of the others: objects lie low in most pictures, and would all be one band's."""
+
 LEAST_CELLS = 4096
 """Of a band: less is not worth waking a thread beside the engine's, which still spin (measured at 480x640)."""
 
@@ -102,11 +105,13 @@ def launch_rows(kernel: wp.Kernel, shape: Sequence[int], *arguments: Any, least_
     """
     rows, device = shape[0], _device_of(arguments)
     bands = max(1, min(band_count(device), math.prod(shape) // least_cells))
-    starts = [rows * band // bands for band in range(bands + 1)]
+    strips = 1 if bands == 1 else bands * STRIPS
+    starts = [rows * strip // strips for strip in range(strips + 1)]
 
     def launch_band(band: int) -> None:
-        first, last = starts[band], starts[band + 1]
-        _launch(kernel, (last - first, *shape[1:]), (first, band, *arguments), device)
+        for strip in range(band, strips, bands):
+            first, last = starts[strip], starts[strip + 1]
+            _launch(kernel, (last - first, *shape[1:]), (first, band, *arguments), device)
 
     others = [_threads().submit(launch_band, band) for band in range(1, bands)]
     try:

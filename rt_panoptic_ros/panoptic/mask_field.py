@@ -14,10 +14,8 @@ from rt_panoptic_ros.panoptic.sampling import (
     Level,
     Sample,
     bilinear,
-    box_area,
     box_around,
     box_iou,
-    intersection,
     no_bits,
     published_similarity,
     sample_at,
@@ -50,6 +48,7 @@ class MaskField:
     undefined: wp.array(dtype=wp.int32)  # of `QueryBoxes`
     starts: wp.array(dtype=wp.int32)  # (T + 1,): where the members of each thing begin
     members: wp.array(dtype=wp.int32)  # (K,): query boxes, thing after thing
+    member_sides: wp.array2d(dtype=wp.float32)  # (4, K + 8): their left, top, right and bottom sides in that order
 
     best_classes: wp.array2d(dtype=wp.uint8)  # (h, w): of the highest logit; VOID where one is no finite number
     leads: wp.array2d(dtype=wp.float32)  # (h, w): of that logit over the second highest
@@ -158,7 +157,7 @@ def _box_similarity(field: wp.array(dtype=MaskField), own: wp.vec4, query: wp.ve
 
 
 @wp.func
-def _similarity(
+def similarity(
     field: wp.array(dtype=MaskField), own: wp.vec4, gy: wp.int32, gx: wp.int32, query: wp.vec4
 ) -> wp.float32:
     """Agreement of the point's own box with a query box (Eq. 6); without levelness the best of all levels (A23)."""
@@ -172,28 +171,55 @@ def _similarity(
     return best
 
 
-@wp.func
-def similarity_above(
-    field: wp.array(dtype=MaskField), own: wp.vec4, gy: wp.int32, gx: wp.int32, query: wp.vec4
-) -> wp.float32:
-    """Likewise, but perhaps 0 where it stays below the mask threshold, which is mostly told without a division.
+@wp.func_native("""
+if (!field.data->use_levelness)
+    return first;
+const auto& sides = field.data->member_sides;
+const float* x0 = sides.data;
+const float* y0 = (const float*)((const char*)x0 + sides.strides[0]);
+const float* x1 = (const float*)((const char*)y0 + sides.strides[0]);
+const float* y1 = (const float*)((const char*)x1 + sides.strides[0]);
+const float threshold = field.data->threshold, area = (own[2] - own[0]) * (own[3] - own[1]);
+auto may_agree = [&](int i) {
+    const float left = x0[i] > own[0] ? x0[i] : own[0], right = x1[i] < own[2] ? x1[i] : own[2];
+    const float top = y0[i] > own[1] ? y0[i] : own[1], bottom = y1[i] < own[3] ? y1[i] : own[3];
+    const float width = right > left ? right - left : 0.0f, height = bottom > top ? bottom - top : 0.0f;
+    const float common = width * height, united = area + (x1[i] - x0[i]) * (y1[i] - y0[i]) - common;
+    return !(1.001f * (common + 1.0f) < threshold * (united + 1.0f));
+};
+#if defined(__CUDA_ARCH__)
+while (first < last && !may_agree(first))
+    ++first;
+return first;
+#else
+for (; first < last; first += 8) {  // one vector
+    int some[8], any = 0;
+    for (int i = 0; i < 8; ++i)
+        any |= some[i] = may_agree(first + i);
+    if (any)
+        for (int i = 0; i < 8; ++i)
+            if (some[i])
+                return first + i;
+}
+return first;
+#endif
+""")
+def next_alike(  # type: ignore[empty-body]
+    field: wp.array(dtype=MaskField), own: wp.vec4, first: wp.int32, last: wp.int32
+) -> int:
+    """Return the first member from `first` on whose box may agree enough with a point's own; `last` or more: none.
 
-    With levelness, both measures are at most (common area + 1) / (area of the union + 1).
+    With levelness, both measures are at most (common area + 1) / (area of the union + 1), which is compared, with
+    `ROUNDING`, without a division. Without levelness, all are looked at.
     """
-    if field[0].use_levelness:
-        common = intersection(own, query)
-        union = box_area(own) + box_area(query) - common
-        if ROUNDING * (common + 1.0) < field[0].threshold * (union + 1.0):
-            return 0.0
-    return _similarity(field, own, gy, gx, query)
 
 
 @wp.func
 def mask_probability(field: wp.array(dtype=MaskField), gy: wp.int32, gx: wp.int32, j: wp.int32) -> wp.float32:
     """Mask probability of query box j at a filled grid point (Eq. 5)."""
     class_id = field[0].thing_ids[field[0].labels[j]]
-    similarity = _similarity(field, field[0].own_boxes[gy, gx], gy, gx, field[0].boxes[j])
-    return wp.exp(log_probability(field, gy, gx, class_id)) * similarity
+    agreement = similarity(field, field[0].own_boxes[gy, gx], gy, gx, field[0].boxes[j])
+    return wp.exp(log_probability(field, gy, gx, class_id)) * agreement
 
 
 @wp.func

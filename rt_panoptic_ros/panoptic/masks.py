@@ -31,9 +31,10 @@ from rt_panoptic_ros.panoptic.mask_field import (
     is_defined,
     log_probability,
     mask_probability,
+    next_alike,
     own_box,
     semantic_sample,
-    similarity_above,
+    similarity,
 )
 from rt_panoptic_ros.panoptic.sampling import Bits, Level, bilinear, lerp2, word_with_bit
 from rt_panoptic_ros.records import VOID, DenseDetections, MaskMembership, QueryBoxes
@@ -101,6 +102,8 @@ def _group_by_thing(
         for other in range(taking_part):
             place += wp.where(labels[other] < labels[j] or (labels[other] == labels[j] and other < j), 1, 0)
         field[0].members[place] = j
+        for side in range(4):
+            field[0].member_sides[side, place] = field[0].boxes[j][side]
     for label in range(thread, field[0].starts.shape[0], threads):
         start = int(0)
         for other in range(taking_part):
@@ -112,9 +115,9 @@ def _group_by_thing(
 
 @wp.func
 def _members_of_thing(
-    field: wp.array(dtype=MaskField), band: wp.int32, gy: wp.int32, gx: wp.int32, label: wp.int32, lead: wp.float32
+    field: wp.array(dtype=MaskField), band: wp.int32, gy: wp.int32, gx: wp.int32, label: wp.int32, least: wp.float32
 ) -> Bits:
-    """The query boxes that a point belongs to where only thing `label`, the best class by `lead`, can have any."""
+    """The query boxes that a point belongs to where only thing `label`, at least so probable, can have any."""
     found = Bits()
     first = field[0].starts[label]
     last = field[0].starts[label + 1]
@@ -123,11 +126,11 @@ def _members_of_thing(
     own = own_box(field, gy, gx)
     if not is_defined(own):
         field[0].undefined[1 + band] = 1
-    least = 1.0 / (1.0 + wp.float32(field[0].logits.shape[0] - 1) * wp.exp(-lead))
     threshold = field[0].threshold
-    for i in range(first, last):
+    i = next_alike(field, own, first, last)
+    while i < last:
         j = field[0].members[i]
-        agreement = similarity_above(field, own, gy, gx, field[0].boxes[j])
+        agreement = similarity(field, own, gy, gx, field[0].boxes[j])
         if agreement >= threshold:
             inside = least * agreement >= threshold * ROUNDING
             if not inside:
@@ -136,6 +139,7 @@ def _members_of_thing(
                 inside = mask_probability(field, gy, gx, j) >= threshold
             if inside:
                 found[j >> 5] = word_with_bit(found[j >> 5], j & 31)
+        i = next_alike(field, own, i + 1, last)
     return found
 
 
@@ -166,11 +170,13 @@ def _members_of_all(field: wp.array(dtype=MaskField), band: wp.int32, gy: wp.int
             likelihood = log_probability(field, gy, gx, field[0].thing_ids[label])
             if likelihood >= -field[0].gap:
                 probability = wp.exp(likelihood)
-                for i in range(field[0].starts[label], field[0].starts[label + 1]):
+                last = field[0].starts[label + 1]
+                i = next_alike(field, own, field[0].starts[label], last)
+                while i < last:
                     j = field[0].members[i]
-                    agreement = similarity_above(field, own, gy, gx, field[0].boxes[j])
-                    if probability * agreement >= field[0].threshold:
+                    if probability * similarity(field, own, gy, gx, field[0].boxes[j]) >= field[0].threshold:
                         found[j >> 5] = word_with_bit(found[j >> 5], j & 31)
+                    i = next_alike(field, own, i + 1, last)
     return found
 
 
@@ -196,8 +202,10 @@ def _find_members(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=Mas
     label = field[0].things_of[wp.int32(common)]
     upper = wp.max(common, best[y0, x1])
     possible = field[0].active[0] > 0 and wp.max(upper, wp.max(best[y1, x0], best[y1, x1])) < _VOID
+    least = float(0.0)
     if decided:
         possible = possible and label >= 0
+        least = 1.0 / (1.0 + wp.float32(field[0].logits.shape[0] - 1) * wp.exp(-lead))
     bits = field[0].bits
     for point in range(part * share, part * share + share):
         gy = 2 * y - 1 + (point >> 1)
@@ -207,7 +215,7 @@ def _find_members(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=Mas
             found = Bits()
             if possible:
                 if decided:
-                    found = _members_of_thing(field, band, gy, gx, label, lead)
+                    found = _members_of_thing(field, band, gy, gx, label, least)
                 elif not _things_are_negligible(field, gy, gx):
                     found = _members_of_all(field, band, gy, gx)
             bits[gy, gx] = found
@@ -280,6 +288,7 @@ class MaskConstructor:
             "active": wp.zeros(1, dtype=wp.int32, device=device),
             "starts": wp.zeros(len(thing_ids) + 1, dtype=wp.int32, device=device),
             "members": wp.zeros(MAX_DETECTIONS, dtype=wp.int32, device=device),
+            "member_sides": wp.zeros((4, MAX_DETECTIONS + 8), dtype=wp.float32, device=device),
             "best_classes": wp.zeros(self._cells, dtype=wp.uint8, device=device),
             "leads": wp.zeros(self._cells, dtype=wp.float32, device=device),
             "best_things": wp.zeros(self._cells, dtype=wp.float32, device=device),
