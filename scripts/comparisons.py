@@ -8,6 +8,8 @@ The reference implementations lie in test/, so this runs in a checkout only.
 from __future__ import annotations
 
 import sys
+import time
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +31,7 @@ from rt_panoptic_ros.panoptic.postprocess import Postprocessor
 from rt_panoptic_ros.pipeline import PanopticPipeline
 from rt_panoptic_ros.records import CameraImage, ImageGeometry
 from rt_panoptic_ros.settings import PostprocessSettings
+from scripts.floors import count_floors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,10 +154,30 @@ def bench_network(
 
     if launch is not None:
         details["captured_ms"] = graph_times(infer)
-    return compare(
+    gemms = [_gemm_gflop_per_s(ours.device)]
+    comparison = compare(
         f"network of {bundle.name}, {size[0]}x{size[1]}, {ours.name} in {ours.precision} on {ours.device}",
         lambda _: infer(), lambda _: theirs.infer(image), device=ours.device, seconds=seconds, details=details,
     )  # fmt: skip
+    gemms.append(_gemm_gflop_per_s(ours.device))
+    floors = count_floors(replace(bundle, input=replace(bundle.input, size=size)), size)
+    rates = {"gflop_per_s": 1e3 * sum(floors.gflop.values()) / comparison.median_ms, "gemm_gflop_per_s": max(gemms)}
+    rates["share_of_gemm"] = rates["gflop_per_s"] / rates["gemm_gflop_per_s"]
+    comparison.details.update({name: round(value, 3) for name, value in rates.items()})
+    return comparison
+
+
+def _gemm_gflop_per_s(device: str) -> float:
+    """Return the rate of torch's product of two 2048x2048 matrices in float32: what the processor can do."""
+    torch, side = import_module("torch"), 2048
+    matrix = torch.rand(side, side, device=device)
+    times_s = []
+    for _ in range(12):
+        begin_s = time.perf_counter()
+        torch.mm(matrix, matrix)
+        wp.synchronize_device(device)
+        times_s.append(time.perf_counter() - begin_s)
+    return 2e-9 * side**3 / float(np.median(times_s[2:]))
 
 
 def bench_pipeline(

@@ -77,6 +77,9 @@ def test_the_network_equals_the_concatenating_one(small_bundle: ModelBundle) -> 
     pytest.importorskip("torch")
     result = bench_network(small_bundle, (64, 96), "onnxruntime", "cpu", "float32", tf32=False, seconds=0)
     assert result.details["largest_logit_difference"] < 1e-3
+    rates = [result.details[name] for name in ("gflop_per_s", "gemm_gflop_per_s", "share_of_gemm")]
+    assert rates[0] / rates[1] == pytest.approx(rates[2], rel=0.05, abs=2e-3)
+    assert rates[1] > 1
 
 
 @pytest.mark.parametrize("detections", [None, 5])
