@@ -39,7 +39,7 @@ def exported_onnx(
     """
     height, width = network_size
     ranges = bundle.load_ranges() if precision == "int8" else None
-    narrow_sums = ranges is not None and dialect == "onnxruntime" and adds_in_16_bits()
+    narrow_sums = ranges is not None and not dialect.startswith("tensorrt") and adds_in_16_bits()
     parts = f"{bundle.content_key} {height}x{width} {_GRAPH_VERSION} {precision} {dialect} {json.dumps(ranges)}"
     parts += " narrow sums" * narrow_sums
     key = hashlib.sha256(parts.encode()).hexdigest()[:24]

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 Ranges = Mapping[str, tuple[float, float]]
 """{tensor name: (lowest, highest) value} of the tensors in `GraphBuilder.rounds`."""
 
-Dialect = Literal["onnxruntime", "tensorrt", "tensorrt_opset17"]
-"""Whose way of writing what all mean; OpenVINO reads ONNX Runtime's, and TensorRT before 10.9 knows opset 17 only."""
+Dialect = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_opset17"]
+"""Whose way of writing what all mean; TensorRT before 10.9 knows opset 17 only."""
 
-OPSETS: dict[Dialect, int] = {"onnxruntime": 17, "tensorrt": 21, "tensorrt_opset17": 17}
+OPSETS: dict[Dialect, int] = {"onnxruntime": 17, "openvino": 17, "tensorrt": 21, "tensorrt_opset17": 17}
 
 _GROUP_NORM_EPSILON = 1e-5
 
@@ -44,6 +44,7 @@ class GraphBuilder:
         """Begin a graph without nodes; see `onnx_graph.build_onnx`."""
         self.weights = weights
         self.dialect = dialect
+        self.for_tensorrt = dialect.startswith("tensorrt")
         self.nodes: list[NodeProto] = []
         self.initializers: dict[str, np.ndarray] = {}
         self.sizes: dict[str, tuple[int, int]] = {}  # (height, width) of each tensor
@@ -94,7 +95,7 @@ class GraphBuilder:
             return x
         if x not in self._rounded:
             low, high = min(self._ranges[x][0], 0.0), max(self._ranges[x][1], 0.0)
-            if self.dialect != "onnxruntime":
+            if self.for_tensorrt:
                 scale, zero = max(-low, high, 1e-6) / 127, np.int8(0)
             else:
                 scale = max(high - low, 1e-6) / 255
@@ -164,7 +165,7 @@ class GraphBuilder:
             integers = np.rint(weight / scales[:, None, None, None])
         integers = integers.astype(np.int8)
         values = self._dequantized(f"{entry}.weight", f"{name}.weight", integers, scales)
-        if self.dialect != "onnxruntime":
+        if self.for_tensorrt:
             return [values, self.constant(f"{name}.bias", bias.astype(np.float32))]
         steps = (scales * self._scales[x]).astype(np.float32)
         integers = np.rint(bias / steps).astype(np.int32)
@@ -201,7 +202,7 @@ class GraphBuilder:
 
         For TensorRT, only the other is rounded: the convolution's own kernel adds it then, to what isn't rounded yet.
         """
-        first = self.rounded(conv) if self.dialect == "onnxruntime" else conv
+        first = conv if self.for_tensorrt else self.rounded(conv)
         return self.add("Add", [first, self.rounded(other)], name)
 
     def split(self, inputs: Sequence[str], names: Sequence[str]) -> None:

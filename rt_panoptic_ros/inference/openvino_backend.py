@@ -58,7 +58,7 @@ class OpenVinoBackend(Backend):
 
 def _compiled(bundle: ModelBundle, network_size: tuple[int, int], precision: str) -> openvino.CompiledModel:
     """Return the bundle's compiled graph, from the cache where this OpenVINO has compiled it on this processor."""
-    core, graph = openvino.Core(), exported_onnx(bundle, network_size, precision)
+    core, graph = openvino.Core(), exported_onnx(bundle, network_size, precision, "openvino")
     compiled = None
 
     def compile_graph() -> bytes:

@@ -24,7 +24,7 @@ from rt_panoptic_ros.inference.onnx_graph import build_onnx
 from rt_panoptic_ros.inference.onnx_layers import Dialect
 from rt_panoptic_ros.inference.tensorrt_runtime import gpu_identity, load_runtime
 from rt_panoptic_ros.model.architecture import NetworkConfig, state_dict_layout
-from rt_panoptic_ros.model.bundle import InputSpec, ModelBundle, write_bundle
+from rt_panoptic_ros.model.bundle import InputSpec, ModelBundle, read_bundle, write_bundle
 from rt_panoptic_ros.model.class_table import load_class_table
 from rt_panoptic_ros.model.untrained import make_untrained_bundle, untrained_weights
 from rt_panoptic_ros.records import STRIDES
@@ -229,3 +229,39 @@ def test_auto_says_once_why_it_uses_the_cpu_where_a_gpu_was_to_be_expected(
         for name, device in (("auto", "cpu"), ("onnxruntime", "auto")):  # which ask for the CPU
             assert not open_backend(name, small_bundle, (32, 32), device).fallback
     assert [record.message for record in caplog.records] == [words]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_openvinos_own_graph_gives_the_same_bits(precision: str) -> None:
+    import openvino
+
+    from rt_panoptic_ros.inference.openvino_backend import _OPTIONS
+
+    bundle = read_bundle("street_lite0")
+    outputs = []
+    for dialect in ("onnxruntime", "openvino"):
+        graph = exported_onnx(bundle, (64, 96), precision, dialect)  # type: ignore[arg-type]
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(graph), "CPU", _OPTIONS)
+        outputs.append(compiled.create_infer_request().infer([image((64, 96))[None]]).to_dict().values())
+    for ours, plain in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(ours, plain)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_a_damaged_compiled_graph_is_made_again(small_bundle: ModelBundle, caplog: pytest.LogCaptureFixture) -> None:
+    def outputs() -> dict[str, np.ndarray]:
+        return open_backend("openvino", small_bundle, (40, 64), "cpu").infer(image((40, 64))).host_arrays()
+
+    first = outputs()
+    (path,) = (cache_directory() / "openvino").glob("small-40x64-float32-*.openvino")
+    stamp = path.stat().st_mtime_ns
+    again = outputs()
+    assert path.stat().st_mtime_ns == stamp
+    path.write_bytes(path.read_bytes()[:-1])
+    mended = outputs()
+    assert "damaged" in caplog.text
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, again[name])
+        np.testing.assert_array_equal(value, mended[name])
