@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.errors import UnavailableError
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, first_line
 from rt_panoptic_ros.files import MOST_TEXT_BYTES, cache_directory, output_path, plain_name, read_regular
-from rt_panoptic_ros.inference.base import CPU_ONLY
+from rt_panoptic_ros.inference.base import CPU_ONLY, made_current
 from rt_panoptic_ros.inference.onnx_export import processor
 from rt_panoptic_ros.settings import BACKENDS, PRECISIONS
 
@@ -67,8 +67,8 @@ def choices(bundle: ModelBundle, backend: str, device: str, precision: str, wher
     if backend != "auto":
         places = [(backend, where)]
     found = [Choice(*place, _precise_enough(bundle, *place) if precision == "auto" else precision) for place in places]
-    tuned = _read_tuned(bundle, where) if backend == "auto" else None
-    if tuned is not None and precision in ("auto", tuned.precision):
+    tuned = _read_tuned(_tuned_path(bundle, where), where) if backend == "auto" else None
+    if tuned is not None and precision in ("auto", tuned.precision) and _costs_little(bundle, tuned.precision):
         return [tuned, *(choice for choice in found if choice != tuned)]
     return found
 
@@ -120,7 +120,7 @@ def tune(
     image = np.random.default_rng(0).integers(0, 256, (*network_size, 3), np.uint8)
     times_ms: dict[Choice, list[float]] = {choice: [] for choice in opened}
     turns = 5
-    with tqdm(total=turns * len(opened), desc="timing", unit="turn", leave=False) as bar:
+    with made_current(where), tqdm(total=turns * len(opened), desc="timing", unit="turn", leave=False) as bar:
         for _ in range(turns):
             for choice, backend in opened.items():
                 _infer_ms(backend, image)  # the threads of the one before come to rest
@@ -128,8 +128,8 @@ def tune(
                 while not times_ms[choice] or time.perf_counter() < end_s:
                     times_ms[choice].append(_infer_ms(backend, image))
                 bar.update()
-    for backend in opened.values():
-        backend.close()
+        for backend in opened.values():
+            backend.close()
     medians = [(choice, float(np.median(times))) for choice, times in times_ms.items()]
     return sorted(medians, key=lambda one: one[1]), left_out
 
@@ -156,19 +156,19 @@ def write_tuned(bundle: ModelBundle, times: Sequence[tuple[Choice, float]]) -> P
     return path
 
 
-def _read_tuned(bundle: ModelBundle, where: str) -> Choice | None:
-    path = _tuned_path(bundle, where)
+def _read_tuned(path: Path, where: str) -> Choice | None:
     try:
         document = json.loads(read_regular(path, "what was tuned", MOST_TEXT_BYTES))
         choice = Choice(str(document["backend"]), where, str(document["precision"]))
-        if choice.backend not in BACKENDS[1:] or choice.precision not in PRECISIONS:
-            raise ValueError(f"{choice.backend} in {choice.precision}, which is not known")
+        if choice.backend in BACKENDS[1:] and choice.precision in PRECISIONS:
+            return choice
+        reason = "a backend or precision that is not known"
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        _LOG.warning("%s is of no use (%s): run `rt-panoptic tune --model %s` again", path, error, bundle.path)
-        return None
-    return choice if _costs_little(bundle, choice.precision) else None
+    except (InvalidInputError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+    _LOG.warning("what was tuned for this machine in %s is of no use (%s): run `rt-panoptic tune` again", path, reason)
+    return None
 
 
 def _tuned_path(bundle: ModelBundle, where: str) -> Path:

@@ -29,6 +29,7 @@ from rt_panoptic_ros.bags.storage import QOS
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import file_sha256
 from rt_panoptic_ros.inference.engine_cache import EngineIdentity, _load, _store, sidecar
+from rt_panoptic_ros.inference.choice import _read_tuned
 from rt_panoptic_ros.inference.onnx_export import _read, digest
 from rt_panoptic_ros.model.architecture import NetworkConfig
 from rt_panoptic_ros.model.bundle import WEIGHTS, InputSpec, ModelBundle
@@ -368,6 +369,13 @@ def engine_entry(data: bytes) -> None:
         raise InvalidInputError("not taken")
     if found != plan or json.loads(head)["identity"] != asdict(_IDENTITY):
         raise FindError("an engine of something else")
+
+
+@target(lambda: [json.dumps({"backend": "openvino", "precision": "int8", "median_ms": []}).encode()], share=0.5)
+def tuned_choice(data: bytes) -> None:
+    found = _read_tuned(_written("tuned.json", data), "cpu")
+    if found is None:
+        raise InvalidInputError("not taken")
 
 
 @target(lambda: [b"graph" * 10, b""], share=0.2)

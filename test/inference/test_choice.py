@@ -119,7 +119,7 @@ def test_a_damaged_record_is_told_of(bundle: ModelBundle, content: str, caplog: 
     with caplog.at_level(logging.WARNING):
         assert first(bundle).precision == "int8"
     assert "is of no use" in caplog.text
-    assert f"run `rt-panoptic tune --model {bundle.path}` again" in caplog.text
+    assert "run `rt-panoptic tune` again" in caplog.text
 
 
 @pytest.mark.parametrize(
