@@ -28,8 +28,8 @@ from rt_panoptic_ros.bags.messages import qos_text
 from rt_panoptic_ros.bags.storage import QOS
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import file_sha256
-from rt_panoptic_ros.inference.engine_cache import EngineIdentity, _load, _store, sidecar
 from rt_panoptic_ros.inference.choice import _read_tuned
+from rt_panoptic_ros.inference.engine_cache import EngineIdentity, _load, _store, sidecar
 from rt_panoptic_ros.inference.onnx_export import _read, digest
 from rt_panoptic_ros.model.architecture import NetworkConfig
 from rt_panoptic_ros.model.bundle import WEIGHTS, InputSpec, ModelBundle
