@@ -4,11 +4,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 DEFAULT_MODEL = "street_lite0"
 """The model bundle that comes with the package, in models/."""
@@ -75,3 +81,12 @@ def config_file(folder: str, path_or_name: str, kind: str) -> Path:
 def package_version() -> str:
     """Return this package's version, which package.xml says."""
     return str(ElementTree.parse(share_directory() / "package.xml").findtext("version"))
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return {package: version} of those that are installed."""
+    versions = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -22,13 +21,14 @@ from rt_panoptic_ros.labeller import OutputStyle
 from rt_panoptic_ros.model.bundle import RANGES, read_bundle
 from rt_panoptic_ros.model.label_map import read_label_map
 from rt_panoptic_ros.panoptic.class_filter import parse_class_names
-from rt_panoptic_ros.resources import package_version
+from rt_panoptic_ros.resources import installed_versions, package_version
 from rt_panoptic_ros.settings import DEPTH_SLACK_S, OVERLAY_OPACITY, PALETTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from rt_panoptic_ros.inference.choice import Choice
     from rt_panoptic_ros.model.bundle import ModelBundle
     from rt_panoptic_ros.model.class_table import ClassTable
     from rt_panoptic_ros.model.label_map import LabelMap
@@ -96,13 +96,11 @@ class BagOptions:
                 "content": bundle.content_key,
                 "input": asdict(bundle.input),
                 "classes": hashlib.sha256(classes.encode()).hexdigest(),
-                "ranges": file_sha256(ranges)
-                if pipeline["precision"] in ("auto", "int8") and ranges.is_file()
-                else None,
+                "ranges": file_sha256(ranges) if self._choice().precision == "int8" and ranges.is_file() else None,
             },
             "settings": self.model.settings.flat(),
-            "engine": {name: pipeline[name] for name in ("backend", "device", "precision", "tf32", "network_size")},
-            "choices": self._choices(),
+            "backend": asdict(self._choice()),
+            "engine": {name: pipeline[name] for name in ("tf32", "network_size")},
             "images": self.images,
             "topics": self.topics,
             "outputs": self.outputs,
@@ -117,11 +115,10 @@ class BagOptions:
             "compressed": self.compressed,
         }
 
-    def _choices(self) -> list[dict[str, str]]:
-        """Return what computes the network, the first that can be had: what auto stands for may change meanwhile."""
+    def _choice(self) -> Choice:
+        """Return what is to compute the network: what auto stands for may be another the next time."""
         backend, device, precision = (self.pipeline[name] for name in ("backend", "device", "precision"))
-        found = choices(self.model.bundle, backend, device, precision, resolve_device(device, backend))
-        return [asdict(choice) for choice in found]
+        return choices(self.model.bundle, backend, device, precision, resolve_device(device, backend))[0]
 
     def _shows_mask(self) -> bool:
         return bool({"mask", "depth_filtered"}.intersection(self.outputs))
@@ -167,10 +164,4 @@ def bag_identity(source: Path) -> list[tuple[str, int, str]]:
 
 def _versions() -> dict[str, str]:
     """Return {library: version} of what the numbers and the file format come from, as far as it is installed."""
-    versions = {"opencv": str(cv2.__version__)}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
+    return {"opencv": str(cv2.__version__), **installed_versions(_PACKAGES)}

@@ -86,17 +86,22 @@ def _verify(options: argparse.Namespace) -> None:
 
 def _tune(options: argparse.Namespace) -> None:
     from rt_panoptic_ros.inference.backends import open_backend, resolve_device
-    from rt_panoptic_ros.inference.choice import tune, write_tuned
+    from rt_panoptic_ros.inference.choice import check_tunable, tune, write_tuned
     from rt_panoptic_ros.model.bundle import read_bundle
 
     bundle = read_bundle(options.model)
     where = resolve_device(options.device)
-    times, left_out = tune(bundle, _network_size(options.size, bundle), where, open_backend)
+    size = _network_size(options.size, bundle)
+    check_tunable()
+    times, left_out = tune(bundle, size, where, open_backend)
     for choice, median_ms in times:
         print(f"{choice.backend} in {choice.precision}: {median_ms:.1f} ms")
     print(*(f"not timed: {reason}" for reason in left_out), sep="\n", end="\n" * bool(left_out))
     best = times[0][0]
-    print(f"auto is {best.backend} in {best.precision} on {where} from now on: {write_tuned(bundle, times)}")
+    print(
+        f"auto is {best.backend} in {best.precision} on {where} for {bundle.name} (timed at {size[0]}x{size[1]}), "
+        f"whenever it is loaded from now on with this cache: {write_tuned(bundle, times, size)}"
+    )
 
 
 def _network_size(text: str, bundle: ModelBundle) -> tuple[int, int]:

@@ -10,18 +10,27 @@ import json
 import logging
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import warp as wp
 
-from rt_panoptic_ros.errors import InvalidInputError, UnavailableError, first_line
-from rt_panoptic_ros.files import MOST_TEXT_BYTES, cache_directory, output_path, plain_name, read_regular
+from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
+from rt_panoptic_ros.files import (
+    MOST_TEXT_BYTES,
+    cache_directory,
+    output_path,
+    plain_name,
+    read_regular,
+    user_cache,
+    why_unwritable,
+)
 from rt_panoptic_ros.inference.base import CPU_ONLY, made_current
 from rt_panoptic_ros.inference.onnx_export import processor
-from rt_panoptic_ros.settings import BACKENDS, PRECISIONS
+from rt_panoptic_ros.resources import installed_versions
+from rt_panoptic_ros.settings import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,9 +41,12 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 _MOST_LOSS = 0.5
-"""What a precision may cost, in points of any figure of the card (mean IoU, PQ), to be chosen unasked."""
+"""What a precision may cost, in points of the card's mean IoU and PQ, to be chosen unasked."""
 _TUNE_S = 2.0
 """For how long each is timed, about."""
+_CLEARLY = 0.95
+"""Of the time of what the rule takes: what takes more isn't clearly faster."""
+_PACKAGES = ("onnxruntime", "openvino", "torch", "tensorrt", "tensorrt_rtx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +72,62 @@ def choices(bundle: ModelBundle, backend: str, device: str, precision: str, wher
         precision: One of `settings.PRECISIONS`, or auto.
         where: What the device means here: see `backends.resolve_device`.
     """
-    places = [("tensorrt", where), ("torch", where)] if where != "cpu" else []
-    if device in ("auto", "cpu"):
+    asked = Choice(backend, where, precision)
+    rule = _rule(bundle, asked, also_cpu=device in ("auto", "cpu"))
+    if "auto" not in (backend, precision):
+        return rule
+    tuned = [choice for choice in _read_tuned(bundle, where) if _fits(choice, asked)]
+    return list(dict.fromkeys([*tuned[:1], *rule]))
+
+
+def _rule(bundle: ModelBundle, asked: Choice, *, also_cpu: bool) -> list[Choice]:
+    places = [("tensorrt", asked.device), ("torch", asked.device)] if asked.device != "cpu" else []
+    if also_cpu:
         installed = importlib.util.find_spec("openvino") is not None
         places += [(name, "cpu") for name in (*(("openvino",) if installed else ()), "onnxruntime", "torch")]
-    if backend != "auto":
-        places = [(backend, where)]
-    found = [Choice(*place, _precise_enough(bundle, *place) if precision == "auto" else precision) for place in places]
-    tuned = _read_tuned(_tuned_path(bundle, where), where) if backend == "auto" else None
-    if tuned is not None and precision in ("auto", tuned.precision) and _costs_little(bundle, tuned.precision):
-        return [tuned, *(choice for choice in found if choice != tuned)]
-    return found
+    if asked.backend != "auto":
+        places = [(asked.backend, asked.device)]
+    if asked.precision != "auto":
+        return [Choice(*place, asked.precision) for place in places]
+    why_not = _why_not(bundle, "int8")
+    if why_not and bundle.has_ranges:
+        _LOG.info("auto is float32: %s", why_not)
+    return [
+        Choice(name, place, "int8" if place == "cpu" and name in CPU_ONLY and not why_not else "float32")
+        for name, place in places
+    ]
 
 
-def _precise_enough(bundle: ModelBundle, backend: str, device: str) -> str:
-    return "int8" if device == "cpu" and backend in CPU_ONLY and _costs_little(bundle, "int8") else "float32"
+def _fits(choice: Choice, asked: Choice) -> bool:
+    return asked.backend in ("auto", choice.backend) and asked.precision in ("auto", choice.precision)
 
 
-def _costs_little(bundle: ModelBundle, precision: str) -> bool:
-    loss = 0.0 if precision == "float32" else bundle.loss(precision)
-    return loss is not None and loss <= _MOST_LOSS and (precision != "int8" or bundle.has_ranges)
+def _candidates(bundle: ModelBundle, where: str) -> list[Choice]:
+    """Return what can be chosen on a device unasked, whether or not it is installed."""
+    if where == "cpu":  # which float16 saves nothing
+        pairs = [("onnxruntime", "float32"), ("onnxruntime", "int8"), ("openvino", "float32"), ("openvino", "int8"),
+                 ("torch", "float32")]  # fmt: skip
+    else:
+        pairs = [("torch", "float32"), ("torch", "float16"), *(("tensorrt", precision) for precision in PRECISIONS)]
+    allowed = {precision for precision in PRECISIONS if not _why_not(bundle, precision)}
+    return [Choice(name, where, precision) for name, precision in pairs if precision in allowed]
+
+
+def _why_not(bundle: ModelBundle, precision: str) -> str:
+    """Return why a precision is not to be chosen unasked, or nothing."""
+    if precision == "float32":
+        return ""
+    loss = bundle.loss(precision)
+    if loss is None:
+        return f"the card has no figures of {precision} beside float32's (`rt-panoptic eval --record` writes them)"
+    if loss > _MOST_LOSS:
+        return f"{precision} loses {loss:.1f} points by the card's figures, more than {_MOST_LOSS}"
+    if precision == "int8":
+        try:
+            bundle.load_ranges()
+        except InvalidInputError as error:
+            return str(error)
+    return ""
 
 
 def tune(
@@ -94,23 +142,18 @@ def tune(
         open_backend: `backends.open_backend`.
 
     Returns:
-        (choice, median ms) of each, the fastest first, and what could not be timed, with the reason.
+        (choice, ms) of each, and what could not be timed, with the reason. Times are lower quartiles, which other work
+        on the machine moves less than medians. The first is to be chosen: the fastest, or what the rule of `choices`
+        takes if none is clearly faster; the others follow by their times.
 
     Raises:
         UnavailableError: None can be had.
     """
     from tqdm import tqdm
 
-    names = [name for name in BACKENDS[1:] if (name not in CPU_ONLY if where != "cpu" else name != "tensorrt")]
-    precisions = [one for one in PRECISIONS if where != "cpu" or one != "float16"]  # which saves a CPU nothing
-    wanted = [Choice(name, where, one) for name in names for one in precisions if _costs_little(bundle, one)]
     opened: dict[Choice, Backend] = {}
-    left_out = [
-        f"{one}: no figures of it in the card beside float32's, or they lose over {_MOST_LOSS} points, or no ranges"
-        for one in precisions
-        if not _costs_little(bundle, one)
-    ]
-    for choice in wanted:
+    left_out = [why for precision in PRECISIONS if (why := _why_not(bundle, precision))]
+    for choice in _candidates(bundle, where):
         try:
             opened[choice] = open_backend(choice.backend, bundle, network_size, where, choice.precision)
         except UnavailableError as error:
@@ -118,20 +161,26 @@ def tune(
     if not opened:
         raise UnavailableError(f"expected a backend to time, none can be used here: {'; '.join(left_out)}")
     image = np.random.default_rng(0).integers(0, 256, (*network_size, 3), np.uint8)
-    times_ms: dict[Choice, list[float]] = {choice: [] for choice in opened}
+    samples_ms: dict[Choice, list[float]] = {choice: [] for choice in opened}
     turns = 5
     with made_current(where), tqdm(total=turns * len(opened), desc="timing", unit="turn", leave=False) as bar:
         for _ in range(turns):
             for choice, backend in opened.items():
                 _infer_ms(backend, image)  # the threads of the one before come to rest
                 end_s = time.perf_counter() + _TUNE_S / turns
-                while not times_ms[choice] or time.perf_counter() < end_s:
-                    times_ms[choice].append(_infer_ms(backend, image))
+                while not samples_ms[choice] or time.perf_counter() < end_s:
+                    samples_ms[choice].append(_infer_ms(backend, image))
                 bar.update()
         for backend in opened.values():
             backend.close()
-    medians = [(choice, float(np.median(times))) for choice, times in times_ms.items()]
-    return sorted(medians, key=lambda one: one[1]), left_out
+    times = {choice: float(np.quantile(samples, 0.25)) for choice, samples in samples_ms.items()}
+    rule = _rule(bundle, Choice("auto", where, "auto"), also_cpu=where == "cpu")
+    usual = next((choice for choice in rule if choice in times), None)
+    first = min(times, key=lambda choice: times[choice])
+    if usual is not None and times[first] > _CLEARLY * times[usual]:
+        first = usual
+    others = sorted(times.keys() - {first}, key=lambda choice: times[choice])
+    return [(choice, times[choice]) for choice in (first, *others)], left_out
 
 
 def _infer_ms(backend: Backend, image: np.ndarray) -> float:
@@ -142,38 +191,55 @@ def _infer_ms(backend: Backend, image: np.ndarray) -> float:
     return 1e3 * (time.perf_counter() - begin_s)
 
 
-def write_tuned(bundle: ModelBundle, times: Sequence[tuple[Choice, float]]) -> Path:
-    """Write what `auto` stands for from now on, the first of `times`, for this model and machine; return the file.
+def check_tunable() -> None:
+    """Check that what is tuned can be kept.
+
+    Raises:
+        UnavailableError: The cache can't be written, or isn't used, as others may write there.
+    """
+    folder = user_cache() / "rt_panoptic_ros"
+    if reason := why_unwritable(folder):
+        raise UnavailableError(f"expected to keep what is tuned in {folder}, got: {reason}; or set XDG_CACHE_HOME")
+
+
+def write_tuned(bundle: ModelBundle, times: Sequence[tuple[Choice, float]], network_size: tuple[int, int]) -> Path:
+    """Write what `auto` stands for from now on, for this model and machine: the first of `times`; return the file.
 
     Raises:
         UnavailableError: It can't be written.
     """
-    best = times[0][0]
-    path = _tuned_path(bundle, best.device)
-    document = {**asdict(best), "median_ms": [[*asdict(choice).values(), median_ms] for choice, median_ms in times]}
+    path = _tuned_path(bundle, times[0][0].device)
+    rows = [[choice.backend, choice.precision, round(ms, 3)] for choice, ms in times]
     with output_path(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps({"network_size": network_size, "ms": rows}, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def _read_tuned(path: Path, where: str) -> Choice | None:
+def _read_tuned(bundle: ModelBundle, where: str) -> list[Choice]:
+    path = _tuned_path(bundle, where)
+    found = _tuned_in(path, where)
+    if set(found) <= set(_candidates(bundle, where)):
+        return found
+    _LOG.warning("%s has what can't be chosen on %s: run `rt-panoptic tune` again", path, where)
+    return []
+
+
+def _tuned_in(path: Path, where: str) -> list[Choice]:
+    """Return what a file says, the best first; nothing if there is none, or, which is logged, a damaged one."""
     try:
-        document = json.loads(read_regular(path, "what was tuned", MOST_TEXT_BYTES))
-        choice = Choice(str(document["backend"]), where, str(document["precision"]))
-        if choice.backend in BACKENDS[1:] and choice.precision in PRECISIONS:
-            return choice
-        reason = "a backend or precision that is not known"
+        rows = json.loads(read_regular(path, "what was tuned", MOST_TEXT_BYTES))["ms"]
+        return [Choice(str(backend), where, str(precision)) for backend, precision, _ in rows]
     except FileNotFoundError:
-        return None
-    except (InvalidInputError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-    _LOG.warning("what was tuned for this machine in %s is of no use (%s): run `rt-panoptic tune` again", path, reason)
-    return None
+        return []
+    except (InvalidInputError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        _LOG.warning("%s is not what tuning wrote: run `rt-panoptic tune` again", path)
+        return []
 
 
 def _tuned_path(bundle: ModelBundle, where: str) -> Path:
-    """Return the place of what was tuned for a model on this processor, or this GPU."""
+    """Return the place of what was tuned for a model on this processor, or GPU, with the libraries that are here."""
     gpu = next((gpu.name for gpu in wp.get_cuda_devices() if gpu.alias == where), where)
     machine = f"{processor()}, {os.cpu_count()} cores" if where == "cpu" else gpu
-    key = hashlib.sha256(f"{bundle.content_key} {machine}".encode()).hexdigest()[:24]
+    parts = (bundle.content_key, machine, _candidates(bundle, where), installed_versions(_PACKAGES))
+    key = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     return cache_directory() / "tuned" / f"{plain_name(bundle.name)}-{key}.json"

@@ -64,20 +64,23 @@ def exported_onnx(
     return graph
 
 
-def kept(kind: str, stem: str, make: Callable[[], bytes]) -> bytes:
+def kept(kind: str, stem: str, make: Callable[[], bytes], *, anew: bool = False) -> bytes:
     """Return what the cache has under a name, made where it has none whose bytes fit the digest in its file's name.
 
     Args:
         kind: The folder in the cache, and the file's suffix.
         stem: Of the file's name: it tells all that the bytes depend on.
         make: Makes them. Where they can't be kept, the log says so.
+        anew: Make them again, and remove what there was.
     """
     folder = cache_directory() / kind
     cached = _read(folder, stem, kind)
-    if cached is not None:
+    if cached is not None and not anew:
         return cached
     content = make()
     try:
+        if cached is not None:
+            (folder / f"{stem}-{digest(cached)}.{kind}").unlink(missing_ok=True)
         with atomic_path(folder / f"{stem}-{digest(content)}.{kind}") as temporary:
             temporary.write_bytes(content)
     except OSError as error:
@@ -89,13 +92,16 @@ def kept(kind: str, stem: str, make: Callable[[], bytes]) -> bytes:
 
 
 def processor() -> str:
-    """Return the processor's name, or what Python knows of it where Linux tells none."""
+    """Return what tells this kind of processor from others: its name and features, or what Python knows of it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part")))
-    return next(named, platform.processor() or platform.machine())
+    told = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)  # of the first of them
+    known = {key.strip().lower(): value for key, value in told.items()}
+    features = known.get("flags", known.get("features", ""))
+    name = known.get("model name", known.get("cpu part", platform.processor() or platform.machine()))
+    return f"{name.strip()} {digest(' '.join(sorted(features.split())).encode())}"
 
 
 @functools.cache

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import io
+import logging
 from typing import TYPE_CHECKING, ClassVar
 
 import openvino
 import warp as wp
 
+from rt_panoptic_ros.errors import UnavailableError
 from rt_panoptic_ros.files import plain_name
 from rt_panoptic_ros.inference.base import Backend
 from rt_panoptic_ros.inference.onnx_export import digest, exported_onnx, kept, processor
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rt_panoptic_ros.model.bundle import ModelBundle
+
+_LOG = logging.getLogger(__name__)
 
 _OPTIONS = {
     "PERFORMANCE_HINT": "LATENCY",
@@ -57,17 +61,40 @@ class OpenVinoBackend(Backend):
 
 
 def _compiled(bundle: ModelBundle, network_size: tuple[int, int], precision: str) -> openvino.CompiledModel:
-    """Return the bundle's compiled graph, from the cache where this OpenVINO has compiled it on this processor."""
+    """Return the bundle's compiled graph, from the cache where this OpenVINO has compiled it on this processor.
+
+    Raises:
+        UnavailableError: OpenVINO can't compile it.
+    """
     core, graph = openvino.Core(), exported_onnx(bundle, network_size, precision, "openvino")
     compiled = None
 
     def compile_graph() -> bytes:
         nonlocal compiled
-        compiled = core.compile_model(core.read_model(graph), "CPU", _OPTIONS)
-        content: bytes = compiled.export_model().getvalue()
+        try:
+            compiled = core.compile_model(core.read_model(graph), "CPU", _OPTIONS)
+            content: bytes = compiled.export_model().getvalue()
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"expected OpenVINO {openvino.__version__} to compile {bundle.name}, it failed: {_last_line(error)}: "
+                "choose another backend, or update OpenVINO"
+            ) from None
         return content
 
     height, width = network_size
     key = digest(f"{openvino.__version__} {processor()} {_OPTIONS} {digest(graph)}".encode())
-    blob = kept("openvino", f"{plain_name(bundle.name)}-{height}x{width}-{precision}-{key}", compile_graph)
-    return compiled or core.import_model(io.BytesIO(blob), "CPU", _OPTIONS)
+    stem = f"{plain_name(bundle.name)}-{height}x{width}-{precision}-{key}"
+    blob = kept("openvino", stem, compile_graph)
+    if compiled is not None:
+        return compiled
+    try:
+        return core.import_model(io.BytesIO(blob), "CPU", _OPTIONS)
+    except RuntimeError as error:
+        _LOG.warning("OpenVINO does not take its compiled graph %s (%s): compiling it again", stem, _last_line(error))
+    kept("openvino", stem, compile_graph, anew=True)
+    return compiled
+
+
+def _last_line(error: RuntimeError) -> str:
+    """Return the last line of what an error says: OpenVINO puts the reason behind the places in its source."""
+    return next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given").strip()

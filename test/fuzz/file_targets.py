@@ -28,7 +28,7 @@ from rt_panoptic_ros.bags.messages import qos_text
 from rt_panoptic_ros.bags.storage import QOS
 from rt_panoptic_ros.errors import InvalidInputError
 from rt_panoptic_ros.files import file_sha256
-from rt_panoptic_ros.inference.choice import _read_tuned
+from rt_panoptic_ros.inference.choice import _tuned_in
 from rt_panoptic_ros.inference.engine_cache import EngineIdentity, _load, _store, sidecar
 from rt_panoptic_ros.inference.onnx_export import _read, digest
 from rt_panoptic_ros.model.architecture import NetworkConfig
@@ -371,10 +371,9 @@ def engine_entry(data: bytes) -> None:
         raise FindError("an engine of something else")
 
 
-@target(lambda: [json.dumps({"backend": "openvino", "precision": "int8", "median_ms": []}).encode()], share=0.5)
-def tuned_choice(data: bytes) -> None:
-    found = _read_tuned(_written("tuned.json", data), "cpu")
-    if found is None:
+@target(lambda: [json.dumps({"network_size": [64, 96], "ms": [["openvino", "int8", 1.5]]}).encode()], share=0.5)
+def tuned_choices(data: bytes) -> None:
+    if not _tuned_in(_written("tuned.json", data), "cpu"):
         raise InvalidInputError("not taken")
 
 

@@ -19,7 +19,7 @@ from rt_panoptic_ros.files import cache_directory
 from rt_panoptic_ros.inference import backends
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
 from rt_panoptic_ros.inference.base import CPU_ONLY
-from rt_panoptic_ros.inference.onnx_export import exported_onnx
+from rt_panoptic_ros.inference.onnx_export import digest, exported_onnx
 from rt_panoptic_ros.inference.onnx_graph import build_onnx
 from rt_panoptic_ros.inference.onnx_layers import Dialect
 from rt_panoptic_ros.inference.tensorrt_runtime import gpu_identity, load_runtime
@@ -265,3 +265,24 @@ def test_a_damaged_compiled_graph_is_made_again(small_bundle: ModelBundle, caplo
     for name, value in first.items():
         np.testing.assert_array_equal(value, again[name])
         np.testing.assert_array_equal(value, mended[name])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_a_compiled_graph_that_openvino_refuses_is_made_again(
+    small_bundle: ModelBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = (40, 72)
+
+    def outputs() -> dict[str, np.ndarray]:
+        return open_backend("openvino", small_bundle, size, "cpu").infer(image(size)).host_arrays()
+
+    first = outputs()
+    (path,) = (cache_directory() / "openvino").glob("small-40x72-float32-*.openvino")
+    path.unlink()
+    content = b"no graph " * 1000
+    (path.parent / f"{path.stem[: -len(digest(b''))]}{digest(content)}.openvino").write_bytes(content)
+    for name, value in outputs().items():
+        np.testing.assert_array_equal(value, first[name])
+    assert "compiling it again" in caplog.text
+    (mended,) = path.parent.glob("small-40x72-float32-*.openvino")
+    assert mended.read_bytes() != content
