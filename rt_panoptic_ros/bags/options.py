@@ -99,7 +99,7 @@ class BagOptions:
                 "ranges": file_sha256(ranges) if self._choice().precision == "int8" and ranges.is_file() else None,
             },
             "settings": self.model.settings.flat(),
-            "backend": asdict(self._choice()),
+            "backend, device or precision": asdict(self._choice()),
             "engine": {name: pipeline[name] for name in ("tf32", "network_size")},
             "images": self.images,
             "topics": self.topics,

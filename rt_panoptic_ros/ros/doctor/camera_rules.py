@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from rt_panoptic_ros.frames.outputs import FRAME_OUTPUTS
@@ -323,9 +324,14 @@ def _nobody_listens(case: Case) -> Iterator[Verdict]:
 
 
 def _less_work(case: Case) -> Remedy:
-    """Return what gives an overloaded node less work: a rate below that at which it labels, and a faster precision."""
+    """Return what gives an overloaded node less work: a rate below that at which it labels, and a faster network."""
     words, commands = "take a smaller model or a faster machine", list[str]()
-    if case.node.setting("precision") == "float32":
+    precision = case.node.setting("precision")
+    if "auto" in (precision, case.node.setting("backend")) and precision != "float32":
+        words = "have it measured what auto should be here (OpenVINO installed, where there is no GPU), and load that"
+        commands.append(f"rt-panoptic tune --model {shlex.quote(case.node.setting('model'))}")
+        commands += case.lifecycle("deactivate", "cleanup", "configure", "activate")
+    elif precision == "float32":
         words = "give the node less work (int8 needs a model with ranges, as the shipped one has)"
         commands += case.set_parameters(precision="int8")
     limit_hz = float(case.node.setting("max_rate_hz"))

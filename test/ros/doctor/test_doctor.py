@@ -578,7 +578,7 @@ def test_a_machine_that_cannot_keep_up(graph, fake_node, monkeypatch):
     planner(graph)
     verdict = first_fault(graph, seconds=2.0)
     assert re.search(r"overloaded \(period \d+.\d+ ms, median time [1-9]\d\d.\d+ ms\)", verdict.cause)
-    assert verdict.commands[:2] == (DEACTIVATE, "ros2 param set /panoptic_node precision int8")
+    assert verdict.commands[:2] == ("rt-panoptic tune --model fake", DEACTIVATE)
 
 
 def test_a_pipeline_that_never_returns(graph, fake_node):

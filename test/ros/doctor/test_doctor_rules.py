@@ -280,8 +280,9 @@ def test_parameters_that_were_not_told_are_said_to_be_assumed():
 @pytest.mark.parametrize(
     ("given", "commands"),
     [
-        ({}, ("precision int8", "max_rate_hz 1.6")),
-        ({"precision": "int8"}, ("max_rate_hz 1.6",)),
+        ({}, ("max_rate_hz 1.6",)),
+        ({"precision": "float32"}, ("precision int8", "max_rate_hz 1.6")),
+        ({"backend": "openvino", "precision": "int8"}, ("max_rate_hz 1.6",)),
         ({"precision": "int8", "max_rate_hz": 5.0}, ("max_rate_hz 1.6",)),
         ({"precision": "int8", "max_rate_hz": 1.0}, ()),
     ],
@@ -293,4 +294,6 @@ def test_an_overloaded_node_is_given_less_than_what_it_labels(given, commands):
     assert "10 of 10 frames were labelled later than the next image of /image came" in verdict.cause
     sets = tuple(command for command in verdict.commands if "param set" in command)
     assert sets == tuple(f"ros2 param set {NAME} {words}" for words in commands)
-    assert ("int8" in verdict.remedy) == ("precision" not in given)
+    assert ("int8" in verdict.remedy) == (given.get("precision") == "float32")
+    tunes = f"rt-panoptic tune --model {NODE.setting('model')}" in verdict.commands
+    assert tunes == (given.get("precision") != "float32" and "backend" not in given)
