@@ -31,7 +31,7 @@ KNOWS = {
     "model": "errors files records resources settings",
     "frames": "errors files records",
     "drawing": "errors records settings",
-    "inference": "errors files frames model progress records settings warp_runtime",
+    "inference": "errors files frames model progress records resources settings warp_runtime",
     "network": "errors inference model progress records settings warp_runtime",
     "panoptic": "errors records settings warp_runtime",
     "pipeline": "errors inference model panoptic progress records settings",

@@ -357,7 +357,7 @@ class TestCommandLine:
         document = json.loads((tmp_path / "out" / "metrics.json").read_text())
         assert [entry["name"] for entry in document["classes"]] == ["object", "ground"]
         assert evaluation_of_cli(small_bundle, tree, tmp_path / "out", "--label-map", "avenue") == 1
-        assert "a label map file or one of people, street, got 'avenue'" in capsys.readouterr().err
+        assert "a label map file or one of camvid_as_street, people, street, got 'avenue'" in capsys.readouterr().err
 
     def test_fewer_images(self, small_bundle: ModelBundle, tree: Path, tmp_path: Path) -> None:
         assert evaluation_of_cli(small_bundle, tree, tmp_path / "out", "--max-images", "1") == 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,20 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
 INSTALLED = importlib.util.find_spec
 
 
-@pytest.fixture
-def bundle(small_network: NetworkConfig, tmp_path: Path) -> ModelBundle:
-    """A bundle with ranges, whose card says that int8 loses 0.4 points."""
-    classes = load_class_table("camvid")
-    bundle = make_untrained_bundle(tmp_path / "m", network=small_network, classes=classes, size=SIZE, seed=5)
+@pytest.fixture(scope="module")
+def made(small_network: NetworkConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a bundle with ranges, whose card says that int8 loses 0.4 points."""
+    folder, classes = tmp_path_factory.mktemp("made") / "m", load_class_table("camvid")
+    bundle = make_untrained_bundle(folder, network=small_network, classes=classes, size=SIZE, seed=5)
     write_ranges(bundle, calibrate(bundle, [IMAGE]), "a picture")
-    return with_loss(bundle, 0.4)
+    return with_loss(bundle, 0.4).path
+
+
+@pytest.fixture
+def bundle(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelBundle:
+    """A test's own copy of it, and a cache in which nothing is tuned."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return read_bundle(shutil.copytree(made, tmp_path / "m"))
 
 
 def with_loss(bundle: ModelBundle, loss: float) -> ModelBundle:
