@@ -1,6 +1,6 @@
 # Copyright 2026 rt_panoptic_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the files that lie beside the Python code: class tables, models, the Fast DDS profile."""
+"""What is installed: the files beside the Python code (class tables, models, the Fast DDS profile), and versions."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN
 _WITHOUT_FLUSHING = struct.pack("I", 2)
-_DISK_BYTES = 1 << 30  # of which 0.4 GB are used
+_DISK_BYTES = 1 << 30  # 256 MB were full in the middle
 _HANG_S = 600.0
 _COMPLETE = 0.3  # share of the runs that nobody ends
 _OPERATIONS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")

@@ -86,7 +86,7 @@ class BagOptions:
         """Return, as plain data, all that the bytes of the bag made from `source` depend on but its name."""
         bundle, pipeline = self.model.bundle, self.pipeline
         classes = json.dumps(bundle.classes.to_document())
-        ranges = bundle.path / RANGES
+        ranges, choice = bundle.path / RANGES, self._choice()
         return {
             "package": package_version(),
             "libraries": _versions(),
@@ -96,10 +96,10 @@ class BagOptions:
                 "content": bundle.content_key,
                 "input": asdict(bundle.input),
                 "classes": hashlib.sha256(classes.encode()).hexdigest(),
-                "ranges": file_sha256(ranges) if self._choice().precision == "int8" and ranges.is_file() else None,
+                "ranges": file_sha256(ranges) if choice.precision == "int8" and ranges.is_file() else None,
             },
             "settings": self.model.settings.flat(),
-            "backend, device or precision": asdict(self._choice()),
+            "backend, device or precision": asdict(choice),
             "engine": {name: pipeline[name] for name in ("tf32", "network_size")},
             "images": self.images,
             "topics": self.topics,

@@ -94,8 +94,8 @@ def _tune(options: argparse.Namespace) -> None:
     size = _network_size(options.size, bundle)
     check_tunable()
     times, left_out = tune(bundle, size, where, open_backend)
-    for choice, median_ms in times:
-        print(f"{choice.backend} in {choice.precision}: {median_ms:.1f} ms")
+    for choice, time_ms in times:
+        print(f"{choice.backend} in {choice.precision}: {time_ms:.1f} ms")
     print(*(f"not timed: {reason}" for reason in left_out), sep="\n", end="\n" * bool(left_out))
     best = times[0][0]
     print(

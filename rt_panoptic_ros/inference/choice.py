@@ -208,7 +208,7 @@ def write_tuned(bundle: ModelBundle, times: Sequence[tuple[Choice, float]], netw
     Raises:
         UnavailableError: It can't be written.
     """
-    path = _tuned_path(bundle, times[0][0].device)
+    path = _tuned_path(bundle, _candidates(bundle, times[0][0].device))
     rows = [[choice.backend, choice.precision, round(ms, 3)] for choice, ms in times]
     with output_path(path) as temporary:
         temporary.write_text(json.dumps({"network_size": network_size, "ms": rows}, indent=1) + "\n", encoding="utf-8")
@@ -216,9 +216,10 @@ def write_tuned(bundle: ModelBundle, times: Sequence[tuple[Choice, float]], netw
 
 
 def _read_tuned(bundle: ModelBundle, where: str) -> list[Choice]:
-    path = _tuned_path(bundle, where)
+    candidates = _candidates(bundle, where)
+    path = _tuned_path(bundle, candidates)
     found = _tuned_in(path, where)
-    if set(found) <= set(_candidates(bundle, where)):
+    if set(found) <= set(candidates):
         return found
     _LOG.warning("%s has what can't be chosen on %s: run `rt-panoptic tune` again", path, where)
     return []
@@ -236,10 +237,11 @@ def _tuned_in(path: Path, where: str) -> list[Choice]:
         return []
 
 
-def _tuned_path(bundle: ModelBundle, where: str) -> Path:
-    """Return the place of what was tuned for a model on this processor, or GPU, with the libraries that are here."""
+def _tuned_path(bundle: ModelBundle, candidates: Sequence[Choice]) -> Path:
+    """Return the place of what was tuned for a model on the candidates' device, with the libraries that are here."""
+    where = candidates[0].device
     gpu = next((gpu.name for gpu in wp.get_cuda_devices() if gpu.alias == where), where)
     machine = f"{processor()}, {os.cpu_count()} cores" if where == "cpu" else gpu
-    parts = (bundle.content_key, machine, _candidates(bundle, where), installed_versions(_PACKAGES))
+    parts = (bundle.content_key, machine, candidates, installed_versions(_PACKAGES))
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     return cache_directory() / "tuned" / f"{plain_name(bundle.name)}-{key}.json"

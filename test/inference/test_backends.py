@@ -41,6 +41,8 @@ both = pytest.mark.skipif(
     reason="torch or onnxruntime is not installed",
 )
 
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+
 
 def image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
@@ -231,7 +233,7 @@ def test_auto_says_once_why_it_uses_the_cpu_where_a_gpu_was_to_be_expected(
     assert [record.message for record in caplog.records] == [words]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+@needs_openvino
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_openvinos_own_graph_gives_the_same_bits(precision: str) -> None:
     import openvino
@@ -240,8 +242,9 @@ def test_openvinos_own_graph_gives_the_same_bits(precision: str) -> None:
 
     bundle = read_bundle("street_lite0")
     outputs = []
-    for dialect in ("onnxruntime", "openvino"):
-        graph = exported_onnx(bundle, (64, 96), precision, dialect)  # type: ignore[arg-type]
+    dialects: tuple[Dialect, ...] = ("onnxruntime", "openvino")
+    for dialect in dialects:
+        graph = exported_onnx(bundle, (64, 96), precision, dialect)
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(graph), "CPU", _OPTIONS)
         outputs.append(compiled.create_infer_request().infer([image((64, 96))[None]]).to_dict().values())
@@ -249,7 +252,7 @@ def test_openvinos_own_graph_gives_the_same_bits(precision: str) -> None:
         np.testing.assert_array_equal(ours, plain)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+@needs_openvino
 def test_a_damaged_compiled_graph_is_made_again(small_bundle: ModelBundle, caplog: pytest.LogCaptureFixture) -> None:
     def outputs() -> dict[str, np.ndarray]:
         return open_backend("openvino", small_bundle, (40, 64), "cpu").infer(image((40, 64))).host_arrays()
@@ -267,7 +270,7 @@ def test_a_damaged_compiled_graph_is_made_again(small_bundle: ModelBundle, caplo
         np.testing.assert_array_equal(value, mended[name])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+@needs_openvino
 def test_a_compiled_graph_that_openvino_refuses_is_made_again(
     small_bundle: ModelBundle, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,6 +9,7 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,8 +170,8 @@ def test_a_record_of_no_use_is_told_of(bundle: ModelBundle, content: str, caplog
         ({"backend": "onnxruntime", "precision": "float32"}, "onnxruntime in float32 on cpu at 32x64"),
     ],
 )
-def test_the_line_says_what_was_chosen(bundle: ModelBundle, arguments: dict[str, str], words: str) -> None:
-    pipeline = open_pipeline(bundle.path, device="cpu", **arguments)  # type: ignore[arg-type]
+def test_the_line_says_what_was_chosen(bundle: ModelBundle, arguments: dict[str, Any], words: str) -> None:
+    pipeline = open_pipeline(bundle.path, device="cpu", **arguments)
     assert pipeline.precision == arguments.get("precision", "auto")
     pipeline(CameraImage(IMAGE, "rgb"))
     assert pipeline.describe().endswith(words)
