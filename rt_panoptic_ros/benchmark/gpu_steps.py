@@ -20,6 +20,7 @@ import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def _stage_differences(
     for dense, query in zip(both, queries, strict=True):
         membership = MaskConstructor(dense, thing_ids).construct(dense, query, settings.masks)
         fuser = PanopticFuser(dense, thing_ids, geometry)
-        fuser.launch(dense, query, membership, settings.fusion)
+        fuser.launch(query, membership, settings.fusion, partial(fuser.paint_semantics, dense, membership))
         results.append(fuser.result())
         masks.append(fuser.render_masks(membership))
         painter = ConfidencePainter(dense, geometry)

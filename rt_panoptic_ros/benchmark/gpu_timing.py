@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,12 +81,13 @@ def _stages(
     whole = Postprocessor(dense, thing_ids, geometry)
     queries = selector.select(dense, size, settings.query_boxes)
     membership = constructor.construct(dense, queries, settings.masks)
+    paint = partial(fuser.paint_semantics, dense, membership)
     images = Packed({"semantic": (size, wp.uint8), "instance": (size, wp.uint8)}, device)
     return {
         "all": lambda: whole.launch(dense, settings),
         "query_boxes": lambda: selector.select(dense, size, settings.query_boxes),
         "masks": lambda: constructor.construct(dense, queries, settings.masks),
-        "fusion with download": lambda: fuser.launch(dense, queries, membership, settings.fusion),
+        "fusion with download": lambda: fuser.launch(queries, membership, settings.fusion, paint),
         "download of two images": lambda: images.enqueue("semantic", "instance"),
         "confidence": lambda: painter.launch(dense),
     }

@@ -50,6 +50,8 @@ from rt_panoptic_ros.records import (
 from rt_panoptic_ros.settings import MAX_DETECTIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rt_panoptic_ros.records import QueryBoxes
     from rt_panoptic_ros.settings import FusionSettings
 
@@ -106,35 +108,38 @@ class PanopticFuser:
         )
         self._scratch = make_scratch(1, device)
 
+    def paint_semantics(self, dense: DenseDetections, membership: MaskMembership) -> None:
+        """Enqueue the semantics without objects, of the network's outputs and the best classes found in them."""
+        (rows, columns), parts = self._cells8, divided(self._instance.device, ROW_PARTS)
+        launch_rows(
+            paint_semantics, (rows, parts, columns), dense.semantic_logits, membership.best_classes, self._pixels8,
+            self._semantic, parts,
+        )  # fmt: skip
+
     def launch(
         self,
-        dense: DenseDetections,
         queries: QueryBoxes,
         membership: MaskMembership,
         settings: FusionSettings,
+        await_semantics: Callable[[], None],
         *,
         images: frozenset[str] = LABELS,
     ) -> None:
         """Enqueue the fusion and the download of its results.
 
         Args:
-            dense: The network's outputs.
             queries: The query boxes.
             membership: Of those, at the grid points.
             settings: Overlap and area limits.
+            await_semantics: Returns when the semantics, if wanted, have been painted or enqueued.
             images: Which of the semantic and the instance image the result shall have.
         """
         field, labelling = membership.field, self._labelling
         launch(clear, self._counters, labelling)
         self._instance.zero_()
-        (rows, columns), parts = self._cells8, divided(field.device, ROW_PARTS)
-        if "semantic" in images:
-            launch_rows(
-                paint_semantics, (rows, parts, columns), dense.semantic_logits, membership.best_classes, self._pixels8,
-                self._semantic, parts,
-            )  # fmt: skip
         launch_rows(claim, self._cells4, field, labelling, least_cells=HELD_CELLS)
         launch_blocks(settle, 1, field, queries.scores, settings.overlap_threshold, labelling, self._scratch)
+        await_semantics()
         launch_rows(paint_instances, self._cells4, field, labelling, least_cells=HELD_CELLS)
         if "semantic" in images and settings.stuff_area_min > 0:
             launch(count_classes, self._cells8, self._pixels8, labelling)

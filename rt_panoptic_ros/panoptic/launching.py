@@ -7,7 +7,8 @@ from __future__ import annotations
 import functools
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import count
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import warp as wp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 MAX_BANDS = 4
 """More would wait for memory; and some cores should stay free for the rest of the robot."""
@@ -31,7 +32,7 @@ CPU_BLOCK_THREADS = 1
 """Of blocks whose threads work together; Warp runs a kernel in one thread on the CPU."""
 
 STRIPS = 2
-"""Of a band, which lie between those of the others: objects lie low in most pictures, and would all be one band's."""
+"""For each band: who is done with one takes the next, as objects, and other work on the cores, make some slower."""
 
 LEAST_CELLS = 4096
 """Of a band: less is not worth waking a thread beside the engine's, which still spin (measured at 480x640)."""
@@ -107,16 +108,18 @@ def launch_rows(kernel: wp.Kernel, shape: Sequence[int], *arguments: Any, least_
     bands = max(1, min(band_count(device), math.prod(shape) // least_cells))
     strips = 1 if bands == 1 else bands * STRIPS
     starts = [rows * strip // strips for strip in range(strips + 1)]
+    turns = count()
 
     def launch_band(band: int) -> None:
-        for strip in range(band, strips, bands):
+        while (strip := next(turns)) < strips:
             first, last = starts[strip], starts[strip + 1]
             _launch(kernel, (last - first, *shape[1:]), (first, band, *arguments), device)
 
-    others = [_threads().submit(launch_band, band) for band in range(1, bands)]
+    others = [_threads(MAX_BANDS - 1, "bands").submit(launch_band, band) for band in range(1, bands)]
     try:
         launch_band(0)
     finally:
+        others = [other for other in others if not other.cancel()]  # those that never got to it
         wait(others)  # none may write into the next frame's memory
     for other in others:
         other.result()
@@ -127,15 +130,49 @@ def divided(device: wp.Device, most: int) -> int:
     return most if device.is_cuda else 1
 
 
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    """Return the process's threads for further bands, made when first needed.
+class Beside:
+    """Work that another thread does beside the caller's, in order; without a core for that, the caller where it asks.
 
-    All are started at once: were there no memory for one later, its band would wait in the queue, for another frame.
+    As a context it ends when all of it is done: none may write into the next frame's memory.
     """
-    threads, started = ThreadPoolExecutor(MAX_BANDS - 1, "bands"), Event()
+
+    def __init__(self, device: wp.Device) -> None:
+        """Begin without work. On a GPU, which does what is launched in order, there is no other thread."""
+        self._threads = _threads(1, "beside") if band_count(device) > 1 and not device.is_capturing else None
+        self._works: list[tuple[Callable[[], None], Future[None] | None]] = []
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Have work done after what was begun before."""
+        self._works.append((work, self._threads.submit(work) if self._threads else None))
+
+    def end_next(self) -> None:
+        """Return when the first work, if any, that has not been ended yet is done; raises what it raised."""
+        if not self._works:
+            return
+        work, future = self._works.pop(0)
+        if future is None:
+            work()
+        else:
+            future.result()
+
+    def __enter__(self) -> Beside:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for what was begun."""
+        wait([future for _, future in self._works if future is not None])
+
+
+@functools.cache
+def _threads(count: int, name: str) -> ThreadPoolExecutor:
+    """Return so many of the process's threads, made when first needed.
+
+    All are started at once: were there no memory for one later, its work would wait in the queue, for another frame.
+    """
+    threads, started = ThreadPoolExecutor(count, name), Event()
     try:
-        for _ in range(MAX_BANDS - 1):
+        for _ in range(count):
             threads.submit(started.wait)
     except RuntimeError:
         threads.shutdown(wait=False, cancel_futures=True)
@@ -154,23 +191,23 @@ class StructSlot:
     def __init__(self, kind: Any, device: wp.Device) -> None:
         """Make an empty slot for structs of a kind on `device`."""
         self._kind, self._device = kind, device
-        self._values: list[object] | None = None
+        self._held: list[object] = []
         self.array: wp.array = None
         """Of the last structs; others have another array."""
 
     def hold(self, *structs: Mapping[str, Any]) -> wp.array:
-        """Return an array of structs with these fields, the last one again where they are the same to the bit.
+        """Return an array of structs with these fields, the last one again where they are the same.
 
         The array keeps alive what the structs refer to.
         """
-        made = [self._kind() for _ in structs]
-        for struct, values in zip(made, structs, strict=True):
-            for name, value in values.items():
-                setattr(struct, name, value)
-        values_now = [struct.numpy_value() for struct in made]
-        if values_now != self._values:
-            self.array, self._values = wp.array(made, dtype=self._kind, device=self._device), values_now
-        self.array.structs = made
+        held: list[object] = [(name, _content(value)) for struct in structs for name, value in struct.items()]
+        if held != self._held:
+            made = [self._kind() for _ in structs]
+            for struct, values in zip(made, structs, strict=True):
+                for name, value in values.items():
+                    setattr(struct, name, value)
+            self.array, self._held = wp.array(made, dtype=self._kind, device=self._device), held
+        self.array.structs = structs
         return self.array
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import warp as wp
 
-from rt_panoptic_ros.panoptic.launching import HELD_CELLS, StructSlot, divided, launch_blocks, launch_rows
+from rt_panoptic_ros.panoptic.launching import HELD_CELLS, StructSlot, divided, launch, launch_blocks, launch_rows
 from rt_panoptic_ros.panoptic.mask_field import (
     ROUNDING,
     MaskField,
@@ -50,37 +50,69 @@ _VOID = wp.constant(wp.uint8(VOID))
 _LOG_MARGIN = 1e-3  # far above the rounding of logits, so that culling by them never changes a result
 
 
+@wp.func_native("""
+const auto& logits = field.data->logits;
+const auto& thing_ids = field.data->thing_ids;
+#if defined(__CUDA_ARCH__)
+const int SIDE = 1;  // others take the other cells
+#else
+const int SIDE = 16;  // a few vectors
+#endif
+for (int x = begin; x < end; x += SIDE) {
+    const int columns = end - x < SIDE ? end - x : SIDE;
+    float value[SIDE] = {}, top[SIDE], second[SIDE], total[SIDE], thing[SIDE];
+    int best[SIDE];
+    auto read = [&](int c) {
+        const char* plane = (const char*)logits.data + (size_t)c * logits.strides[0];
+        const float* row = (const float*)(plane + (size_t)y * logits.strides[1]) + x;
+        if (columns == SIDE)
+            for (int i = 0; i < SIDE; ++i)
+                value[i] = row[i];
+        else
+            for (int i = 0; i < columns; ++i)
+                value[i] = row[i];
+    };
+    for (int i = 0; i < SIDE; ++i) {
+        top[i] = second[i] = thing[i] = -INFINITY;
+        total[i] = 0.0f;
+        best[i] = 0;
+    }
+    for (int c = 0; c < logits.shape[0]; ++c) {
+        read(c);
+        for (int i = 0; i < SIDE; ++i) {
+            total[i] += value[i];
+            const float beaten = value[i] > top[i] ? top[i] : value[i];
+            second[i] = beaten > second[i] ? beaten : second[i];
+            best[i] = value[i] > top[i] ? c : best[i];
+            top[i] = value[i] > top[i] ? value[i] : top[i];
+        }
+    }
+    for (int t = 0; t < thing_ids.shape[0]; ++t) {
+        read(thing_ids.data[t]);
+        for (int i = 0; i < SIDE; ++i)
+            thing[i] = value[i] > thing[i] ? value[i] : thing[i];
+    }
+    for (int i = 0; i < columns; ++i) {
+        const bool defined = isfinite(total[i]);
+        wp::index(field.data->best_classes, y, x + i) = defined ? best[i] : 255;
+        wp::index(field.data->leads, y, x + i) = defined ? top[i] - second[i] : 0.0f;
+        wp::index(field.data->best_things, y, x + i) = thing[i];
+    }
+}
+""")
+def _find_best(field: wp.array(dtype=MaskField), y: wp.int32, begin: wp.int32, end: wp.int32) -> None:
+    """Find, of each cell of a part of a row, what `_find_best_classes` says."""
+
+
 @wp.kernel
-def _find_best_classes(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=MaskField)) -> None:
+def _find_best_classes(field: wp.array(dtype=MaskField), share: wp.int32) -> None:
     """Per stride-8 cell: the best class (lowest id on ties), its lead over the second, and the best thing's logit.
 
     A cell with a logit that is no finite number has no class: it is void, and no object lies at the points around it.
+    A thread does `share` cells of a row.
     """
-    row, x = wp.tid()
-    y = first_row + row
-    logits = field[0].logits
-    thing_ids = field[0].thing_ids
-    best = int(0)
-    top = logits[0, y, x]
-    total = float(top)
-    second = float(-wp.inf)
-    for c in range(1, logits.shape[0]):
-        value = logits[c, y, x]
-        total += value
-        beaten = wp.where(value > top, top, value)
-        second = wp.where(beaten > second, beaten, second)
-        best = wp.where(value > top, c, best)
-        top = wp.where(value > top, value, top)
-    thing = logits[thing_ids[0], y, x]
-    for i in range(1, thing_ids.shape[0]):
-        value = logits[thing_ids[i], y, x]
-        thing = wp.where(value > thing, value, thing)
-    defined = wp.isfinite(total)
-    if not defined:
-        field[0].undefined[1 + band] = 1
-    field[0].best_classes[y, x] = wp.where(defined, wp.uint8(best), _VOID)
-    field[0].leads[y, x] = wp.where(defined, top - second, 0.0)
-    field[0].best_things[y, x] = thing
+    y, part = wp.tid()
+    _find_best(field, y, part * share, part * share + share)
 
 
 @wp.kernel
@@ -201,7 +233,10 @@ def _find_members(first_row: wp.int32, band: wp.int32, field: wp.array(dtype=Mas
     decided = alike and lead > field[0].gap  # no class but the common one can reach the threshold
     label = field[0].things_of[wp.int32(common)]
     upper = wp.max(common, best[y0, x1])
-    possible = field[0].active[0] > 0 and wp.max(upper, wp.max(best[y1, x0], best[y1, x1])) < _VOID
+    defined = wp.max(upper, wp.max(best[y1, x0], best[y1, x1])) < _VOID
+    if not defined:
+        field[0].undefined[1 + band] = 1
+    possible = field[0].active[0] > 0 and defined
     least = float(0.0)
     if decided:
         possible = possible and label >= 0
@@ -307,6 +342,13 @@ class MaskConstructor:
             queries: The query boxes.
             settings: Similarity and thresholds; query boxes below that of the score take no part.
         """
+        membership = self.begin(dense, queries, settings)
+        self.find_classes(membership)
+        self.find_members(membership, queries, settings)
+        return membership
+
+    def begin(self, dense: DenseDetections, queries: QueryBoxes, settings: MaskSettings) -> MaskMembership:
+        """Return what `find_classes` and then `find_members` fill; the query boxes need not be selected yet."""
         levelness = dense.levelness_logits
         field = self._field.hold(
             {
@@ -323,13 +365,20 @@ class MaskConstructor:
                 "gap": _LOG_MARGIN - math.log(settings.mask_threshold),
             }
         )
-        launch_rows(_find_best_classes, self._cells, field)
+        return MaskMembership(self._buffers["best_classes"], self._buffers["active"], field)
+
+    def find_classes(self, membership: MaskMembership) -> None:
+        """Find the best classes of the stride-8 cells, for `find_members` and the semantics."""
+        (rows, columns), parts = self._cells, divided(membership.field.device, self._cells[1])
+        launch(_find_best_classes, (rows, parts), membership.field, columns // parts)
+
+    def find_members(self, membership: MaskMembership, queries: QueryBoxes, settings: MaskSettings) -> None:
+        """Find which query boxes each grid point belongs to, with the arguments of `begin`."""
+        field, (rows, columns) = membership.field, self._cells
         launch_blocks(_group_by_thing, 1, field, queries.scores, queries.count, settings.score_threshold)
-        rows, columns = self._cells
         parts = divided(field.device, _POINTS)
         launch_rows(_find_members, (rows + 1, parts, columns + 1), field, _POINTS // parts)
         launch_rows(_fill_points, (rows, parts, columns), field, _POINTS // parts, least_cells=HELD_CELLS)
-        return MaskMembership(self._buffers["best_classes"], self._buffers["active"], field)
 
     def in_use(self) -> list[object]:
         """Return what the last `construct` worked on and another may replace; see `QueryBoxSelector.in_use`."""

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rt_panoptic_ros.panoptic import fusion_kernels, masks, query_boxes, semantics, suppression
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
+from rt_panoptic_ros.panoptic.launching import Beside
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
 from rt_panoptic_ros.panoptic.semantics import ConfidencePainter
@@ -81,12 +83,19 @@ class Postprocessor:
             stage: Makes what surrounds a stage, given its name, as to time it.
             images: Those of `records.IMAGES` that the result shall have.
         """
-        with stage("query_boxes"):
-            queries = self._selector.select(dense, self._geometry.content_size, settings.query_boxes)
-        with stage("masks"):
-            membership = self._constructor.construct(dense, queries, settings.masks)
-        with stage("fusion"):
-            self._fuser.launch(dense, queries, membership, settings.fusion, images=images)
+        queries = self._selector.result
+        membership = self._constructor.begin(dense, queries, settings.masks)
+        with Beside(dense.semantic_logits.device) as beside:  # what needs no query boxes
+            beside.begin(partial(self._constructor.find_classes, membership))
+            if "semantic" in images:
+                beside.begin(partial(self._fuser.paint_semantics, dense, membership))
+            with stage("query_boxes"):
+                self._selector.select(dense, self._geometry.content_size, settings.query_boxes)
+            with stage("masks"):
+                beside.end_next()
+                self._constructor.find_members(membership, queries, settings.masks)
+            with stage("fusion"):
+                self._fuser.launch(queries, membership, settings.fusion, beside.end_next, images=images)
         if "confidence" in images:
             if self._painter is None:
                 self._painter = ConfidencePainter(dense, self._geometry)

@@ -15,7 +15,7 @@ import numpy as np
 import warp as wp
 
 from rt_panoptic_ros.panoptic.blocks import BLOCK_WORDS, block_memory, make_scratch, sync_block
-from rt_panoptic_ros.panoptic.launching import StructSlot, band_count, launch, launch_blocks
+from rt_panoptic_ros.panoptic.launching import StructSlot, band_count, divided, launch, launch_blocks
 from rt_panoptic_ros.panoptic.sampling import box_around
 from rt_panoptic_ros.panoptic.suppression import ScoredBoxes, Suppression
 from rt_panoptic_ros.records import DenseDetections, QueryBoxes
@@ -66,30 +66,53 @@ def _sigmoid(x: wp.float32) -> wp.float32:
     return 1.0 / (1.0 + wp.exp(-x))
 
 
+@wp.func_native("""
+const char* plane = (const char*)logits.data + (size_t)c * logits.strides[0];
+const float* row = (const float*)(plane + (size_t)y * logits.strides[1]);
+auto is_below = [&](int i) { return (row[i] <= floor) & (row[i] >= -3.40282347e+38f); };
+#if !defined(__CUDA_ARCH__)
+for (; x + 16 <= end; x += 16) {  // a few vectors
+    int below = 1;
+    for (int i = 0; i < 16; ++i)
+        below &= is_below(x + i);
+    if (!below)
+        break;
+}
+#endif
+while (x < end && is_below(x))
+    ++x;
+return x;
+""")
+def _next_candidate(  # type: ignore[empty-body]
+    logits: wp.array3d(dtype=wp.float32), c: wp.int32, y: wp.int32, x: wp.int32, end: wp.int32, floor: wp.float32
+) -> int:
+    """Return the first place from x on, or `end`, whose logit is above the floor or no finite number."""
+
+
 @wp.kernel
 def _collect(
     levels: wp.array(dtype=LevelOutputs),
-    first_level: wp.int32,
     logit_floor: wp.float32,
     threshold: wp.float32,
     candidates: wp.array(dtype=Candidates),
+    share: wp.int32,
 ) -> None:
     """Append the key of each (location, class) whose class probability exceeds the threshold and whose box is known.
 
-    The rows of the first level are followed by those of the next, as far as the launch reaches.
+    The rows of the first level are followed by those of the next. A thread does `share` locations of a row.
     """
-    c, y, x = wp.tid()
-    level = int(first_level)
+    c, y, part = wp.tid()
+    level = int(0)
     while y >= levels[level].class_logits.shape[1]:
         y -= levels[level].class_logits.shape[1]
         level += 1
     logits = levels[level].class_logits
-    if x >= logits.shape[2]:
-        return
-    logit = logits[c, y, x]
-    if logit > logit_floor:
+    end = wp.min((part + 1) * share, logits.shape[2])
+    x = _next_candidate(logits, c, y, part * share, end, logit_floor)
+    while x < end:
+        logit = logits[c, y, x]
         probability = _sigmoid(logit)
-        if probability > threshold:
+        if probability > threshold or not wp.isfinite(logit):
             score = probability * _sigmoid(levels[level].centerness_logits[0, y, x])
             local = (y * logits.shape[2] + x) * logits.shape[0] + c
             index = wp.int64((level << _LEVEL_SHIFT) | local)
@@ -100,8 +123,7 @@ def _collect(
                 candidates[0].keys[slot] = (wp.int64(_MAX_BITS - wp.cast(score, wp.int32)) << _INDEX_BITS) | index
             else:
                 wp.atomic_add(candidates[0].undefined, 0, 1)
-    elif not wp.isfinite(logit):
-        wp.atomic_add(candidates[0].undefined, 0, 1)
+        x = _next_candidate(logits, c, y, x + 1, end, logit_floor)
 
 
 @wp.func
@@ -252,7 +274,8 @@ class QueryBoxSelector:
         self._proposals: _Proposals | None = None
         kept = _scored_boxes(MAX_DETECTIONS, device)
         self._kept = StructSlot(ScoredBoxes, device).hold(kept)
-        self._result = QueryBoxes(**kept, undefined=self._search["undefined"])
+        self.result = QueryBoxes(**kept, undefined=self._search["undefined"])
+        """Of the last `select`."""
 
     def select(self, dense: DenseDetections, content_size: tuple[int, int], settings: QueryBoxSettings) -> QueryBoxes:
         """Return the query boxes of `dense`, valid until the next call.
@@ -270,17 +293,15 @@ class QueryBoxSelector:
         levels = self._levels.hold(*(dict(zip(names, level, strict=True)) for level in by_level))
         self._counters.zero_()
         things, _, width = outputs[0].shape
-        if self._capturable:
-            rows = sum(level.shape[1] for level in outputs)
-            launch(_collect, (things, rows, width), levels, 0, floor, threshold, proposals.candidates)
-        else:
-            for number, level in enumerate(outputs):
-                launch(_collect, level.shape, levels, number, floor, threshold, proposals.candidates)
+        rows, parts = sum(level.shape[1] for level in outputs), divided(self._device, width)
+        launch(
+            _collect, (things, rows, parts), levels, floor, threshold, proposals.candidates, width // parts
+        )  # fmt: skip
         launch_blocks(_select, len(outputs), proposals.candidates, top_k, self._scratch)
         number = proposals.rank(self._search["total"])
         launch(_decode, number, proposals.gathered, proposals.ranks, levels, things, *content_size, proposals.decoded)
         proposals.suppression.launch(proposals.decoded, settings, self._kept)
-        return self._result
+        return self.result
 
     def in_use(self) -> list[object]:
         """Return what the last `select` worked on and another may replace: a graph of it needs it to live as long."""
@@ -303,9 +324,9 @@ class _Proposals:
 
     def __init__(self, capacity: int, search: dict[str, wp.array], device: wp.Device, *, capturable: bool) -> None:
         self.capacity = capacity
-        self.gathered = wp.empty(2 * capacity, dtype=wp.int64, device=device)  # sorting needs twice the space
+        self.gathered = wp.empty(capacity, dtype=wp.int64, device=device)
         self.ranks = wp.array(np.arange(capacity), dtype=wp.int32, device=device)  # of the gathered, when sorted
-        self._sorting = None if capturable else wp.zeros(2 * capacity, dtype=wp.int32, device=device)
+        self._on_host = None if capturable else self.gathered.numpy()
         self.candidates = StructSlot(Candidates, device).hold({**search, "gathered": self.gathered})
         boxes = {**_scored_boxes(capacity, device), "count": search["total"]}
         self.decoded = StructSlot(ScoredBoxes, device).hold(boxes)
@@ -313,13 +334,12 @@ class _Proposals:
 
     def rank(self, total: wp.array) -> int:
         """Rank what has been gathered, on the host by sorting it; return the number of slots that may hold a key."""
-        if self._sorting is None:
+        if self._on_host is None:
             self.ranks.zero_()
             launch_blocks(_rank, _RANKING_BLOCKS, self.candidates, self.ranks)
             return self.capacity
         number = int(total.numpy()[0])
-        if number:
-            wp.utils.radix_sort_pairs(self.gathered, self._sorting, number)
+        self._on_host[:number].sort()
         return number
 
 

@@ -247,7 +247,7 @@ class Capture(wp.ScopedCapture):
             cls.note(value._ref)  # what a view looks into
             cls.note(getattr(value, "memory", None))
             for struct in getattr(value, "structs", ()):
-                for field in vars(struct).values():
+                for field in struct.values():
                     cls.note(field)
 
 

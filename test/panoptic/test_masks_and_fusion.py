@@ -4,20 +4,25 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+
 import numpy as np
 import pytest
 import reference_postprocess as reference
+import warp as wp
 from dense_cases import CLASSES, THING_IDS, ideal_dense, random_dense, same_geometry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt_panoptic_ros.panoptic import fusion, launching, masks, semantics
+from rt_panoptic_ros.panoptic import fusion, launching, masks, query_boxes, semantics
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
 from rt_panoptic_ros.panoptic.pixel_map import axis_positions
+from rt_panoptic_ros.panoptic.postprocess import Postprocessor
 from rt_panoptic_ros.panoptic.query_boxes import QueryBoxSelector
 from rt_panoptic_ros.panoptic.semantics import ConfidencePainter
-from rt_panoptic_ros.records import VOID, DenseDetections, ImageGeometry, PanopticResult
+from rt_panoptic_ros.records import LABELS, VOID, DenseDetections, ImageGeometry, PanopticResult
 from rt_panoptic_ros.settings import PostprocessSettings
 
 LOW = {"score_threshold": 0.05, "mask_threshold": 0.15}
@@ -31,7 +36,7 @@ def run_kernels(
     queries = QueryBoxSelector(dense).select(dense, geometry.content_size, config.query_boxes)
     membership = MaskConstructor(dense, THING_IDS).construct(dense, queries, config.masks)
     fuser = PanopticFuser(dense, THING_IDS, geometry)
-    fuser.launch(dense, queries, membership, config.fusion)
+    fuser.launch(queries, membership, config.fusion, partial(fuser.paint_semantics, dense, membership))
     result = fuser.result()
     count = int(membership.active.numpy()[0])
     host = reference.HostQueryBoxes(
@@ -149,8 +154,53 @@ def test_bands_of_rows_change_nothing(count: int, monkeypatch: pytest.MonkeyPatc
     assert sum(len(result.detections) for result in found) > 0
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_the_whole_is_the_same_with_and_without_a_core_for_what_needs_no_query_boxes(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching.os, "sched_getaffinity", lambda _: set(range(cores)))
+    config, geometry = PostprocessSettings().replaced(LOW), same_geometry((96, 160))
+    dense = random_dense(4, (96, 160))
+    _, _, expected = run_kernels(dense, geometry, config)
+    whole = Postprocessor(dense, THING_IDS, geometry)
+    for images in (LABELS, frozenset({"instance"}), LABELS):
+        whole.launch(dense, config, images=images)
+        result = whole.result(images=images)
+        np.testing.assert_array_equal(result.instance, expected.instance)
+        if "semantic" in images:
+            np.testing.assert_array_equal(result.semantic, expected.semantic)
+    assert len(expected.detections) > 0
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_work_beside_is_done_in_order_and_its_failure_told_where_it_is_asked_for(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "band_count", lambda device: cores)
+    done: list[object] = []
+
+    def fail() -> None:
+        raise ValueError(str(done))
+
+    with launching.Beside(wp.get_device("cpu")) as beside:
+        beside.begin(lambda: done.append(threading.current_thread()))
+        beside.begin(fail)
+        beside.end_next()
+        assert (done == [threading.current_thread()]) == (cores == 1)
+        with pytest.raises(ValueError, match="Thread"):
+            beside.end_next()
+        beside.end_next()  # nothing is left to end
+    with pytest.raises(KeyError), launching.Beside(wp.get_device("cpu")) as beside:
+        may_end = threading.Event()
+        beside.begin(may_end.wait)
+        beside.begin(lambda: done.append("late"))
+        may_end.set()
+        raise KeyError
+    assert ("late" in done) == (cores == 2)  # what was begun has ended, and nothing else is begun
+
+
 def test_work_divided_among_threads_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (masks, fusion, semantics):
+    for module in (query_boxes, masks, fusion, semantics):
         monkeypatch.setattr(module, "divided", lambda device, most: most)
     config = PostprocessSettings().replaced(LOW)
     wide = ImageGeometry(151, 500, 96, 160, 96, 160)
