@@ -84,12 +84,12 @@ class Postprocessor:
             images: Those of `records.IMAGES` that the result shall have.
         """
         queries = self._selector.result
-        membership = self._constructor.begin(dense, queries, settings.masks)
-        with Beside(dense.semantic_logits.device) as beside:  # what needs no query boxes
-            beside.begin(partial(self._constructor.find_classes, membership))
-            if "semantic" in images:
-                beside.begin(partial(self._fuser.paint_semantics, dense, membership))
+        with Beside(dense.semantic_logits.device) as beside:
             with stage("query_boxes"):
+                membership = self._constructor.begin(dense, queries, settings.masks)
+                beside.begin(partial(self._constructor.find_classes, membership))  # what needs no query boxes
+                if "semantic" in images:
+                    beside.begin(partial(self._fuser.paint_semantics, dense, membership))
                 self._selector.select(dense, self._geometry.content_size, settings.query_boxes)
             with stage("masks"):
                 beside.end_next()

@@ -190,12 +190,17 @@ def test_work_beside_is_done_in_order_and_its_failure_told_where_it_is_asked_for
         with pytest.raises(ValueError, match="Thread"):
             beside.end_next()
         beside.end_next()  # nothing is left to end
-    with pytest.raises(KeyError), launching.Beside(wp.get_device("cpu")) as beside:
-        may_end = threading.Event()
-        beside.begin(may_end.wait)
-        beside.begin(lambda: done.append("late"))
-        may_end.set()
-        raise KeyError
+
+    def leave_early() -> None:
+        with launching.Beside(wp.get_device("cpu")) as beside:
+            may_end = threading.Event()
+            beside.begin(may_end.wait)
+            beside.begin(lambda: done.append("late"))
+            may_end.set()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        leave_early()
     assert ("late" in done) == (cores == 2)  # what was begun has ended, and nothing else is begun
 
 

@@ -74,6 +74,7 @@ class CameraStream:
         statistics: FrameStatistics,
         depth_outputs: DepthOutputs,
         deliver: Callable[[ArrivedImage | DepthTurn, bool], bool],
+        give_way: Callable[[], None],
     ) -> None:
         """Offer the outputs and prepare to receive; `follow` subscribes.
 
@@ -87,6 +88,7 @@ class CameraStream:
             depth_outputs: Makes what needs depth.
             deliver: Takes over an image, or what its depth has come for, or, where told so, only if it replaces one
                 that waits; returns whether it did replace one.
+            give_way: Is called when an image has been taken over and the executor would go on.
 
         Raises:
             InvalidInputError: ROS can't have a topic of that name.
@@ -97,6 +99,7 @@ class CameraStream:
         self._settings = settings
         self._silence_s = periods.silence_s
         self._deliver = deliver
+        self._give_way = give_way
         self._rate_limit = RateLimit()
         self._watch = CameraWatch(periods)
         reliability, compressed = settings().image_reliability, settings().image_transport == "compressed"
@@ -183,6 +186,7 @@ class CameraStream:
             if not admitted:
                 self.statistics.count("skipped")
         self.gate.open()
+        self._give_way()
 
     def newest(self, image: ArrivedImage) -> ArrivedImage | None:
         """Return the camera's newest image at the turn of one that waited, None if a newer one had its turn already.

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+_LONGEST_WAY_S = 0.005
+"""For which an item is given way to: about what a frame takes without its network, which needs no lock of Python's."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -46,6 +49,8 @@ class FrameWorker(Generic[Item]):
         self._turns: dict[Hashable, int] = {}  # slot: when it had its last turn
         self._turn = 0
         self._at_hand: tuple[int, Item] | None = None
+        self._resting = False  # with nothing to do
+        self._awoken = False  # by the last item put
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -71,8 +76,17 @@ class FrameWorker(Generic[Item]):
             replaced = slot in self._waiting
             if replaced or not only_replace:
                 self._waiting[slot] = item
+                self._awoken, self._resting = self._resting, False
                 self._changed.notify()
         return replaced
+
+    def give_way(self) -> None:
+        """Return when the item that was put last is done, if the thread was at rest till then, or after a few ms.
+
+        Python lets only one of both go on at a time: whatever the caller did meanwhile would keep the item waiting.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._resting or self._stopping or not self._awoken, _LONGEST_WAY_S)
 
     def submit(self, job: Callable[[], Result]) -> Future[Result]:
         """Have the thread do a job as soon as it is done with what is at hand; return its result to come."""
@@ -111,7 +125,11 @@ class FrameWorker(Generic[Item]):
     def _next(self) -> Callable[[], None] | None:
         """Wait for what is to be done next and return it; None at the end."""
         with self._changed:
+            self._resting = not (self._jobs or self._waiting)
+            if self._resting:
+                self._changed.notify_all()
             self._changed.wait_for(lambda: self._stopping or self._jobs or self._waiting)
+            self._resting = False
             if self._jobs:
                 return self._jobs.popleft()
             if self._stopping:

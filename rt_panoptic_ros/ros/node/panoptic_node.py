@@ -80,8 +80,7 @@ class PanopticNode(LifecycleNode):
         self._periods = periods or Periods()
         self._finished = finished
         self._exit_status = 0
-        self.ending = threading.Event()
-        """Set when the node is told to end."""
+        self.ending = threading.Event()  # set when the node is told to end
         self.health = NodeHealth()
         # Of the worker thread, which opens and closes all of it:
         self._acquired = ExitStack()
@@ -222,8 +221,9 @@ class PanopticNode(LifecycleNode):
             for name, topic in (cameras or {"": "image"}).items():
                 statistics = self.statistics.setdefault(name, FrameStatistics(time.monotonic()))
                 stream = CameraStream(
-                    self, name, topic, lambda: self.settings, self._periods, statistics, depth, self._deliver
-                )
+                    self, name, topic, lambda: self.settings, self._periods, statistics, depth, self._deliver,
+                    self._worker.give_way,
+                )  # fmt: skip
                 self._acquired.callback(stream.destroy)
                 self.streams.append(stream)
         topics = [stream.topic for stream in self.streams]

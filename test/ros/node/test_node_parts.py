@@ -18,7 +18,7 @@ from rclpy.clock import Clock
 from sensor_msgs.msg import Image
 
 from rt_panoptic_ros.errors import InvalidInputError
-from rt_panoptic_ros.ros.node import camera_stream
+from rt_panoptic_ros.ros.node import camera_stream, frame_worker
 from rt_panoptic_ros.ros.node.camera_stream import CameraStream
 from rt_panoptic_ros.ros.node.diagnostics import CameraHealth, CameraWatch, NodeHealth, diagnostic_array
 from rt_panoptic_ros.ros.node.frame_statistics import FrameStatistics, Latencies
@@ -59,6 +59,47 @@ def test_the_newest_item_wins():
     assert worker.clear() == []
     assert worker.stop()
     assert gate.done == [1, 4]
+
+
+def test_way_is_given_until_the_item_that_woke_the_thread_is_done(monkeypatch):
+    gate = Gate()
+    worker = FrameWorker(gate, "test", fails)
+    worker.run(lambda: None)
+
+    def give_way() -> threading.Thread:
+        giver = threading.Thread(target=worker.give_way)
+        giver.start()
+        return giver
+
+    monkeypatch.setattr(frame_worker, "_LONGEST_WAY_S", TIMEOUT_S)
+    while not worker._resting:  # the job is done a moment before
+        worker.run(lambda: None)
+    worker.put(1)
+    giver = give_way()
+    assert gate.begun.acquire(timeout=TIMEOUT_S)
+    assert giver.is_alive()
+    worker.put(2)  # comes while the thread is busy, and goes on without it
+    worker.give_way()
+    giver.join(TIMEOUT_S)
+    assert gate.done == []
+    gate.open.set()
+    assert gate.begun.acquire(timeout=TIMEOUT_S)
+    assert worker.stop(TIMEOUT_S)
+    worker.give_way()
+    assert gate.done == [1, 2]
+
+
+def test_way_is_given_for_a_moment_only():
+    gate = Gate()
+    worker = FrameWorker(gate, "test", fails)
+    worker.run(lambda: None)
+    while not worker._resting:
+        worker.run(lambda: None)
+    worker.put(1)
+    worker.give_way()
+    assert gate.done == []
+    gate.open.set()
+    assert worker.stop(TIMEOUT_S)
 
 
 def test_stop_finishes_the_item_at_hand_and_drops_the_waiting_one():
@@ -189,13 +230,14 @@ class Played:
     """A stream over a stand-in for the middleware: images are held and fetched as a test says."""
 
     def __init__(self):
-        self.held, self.waiting = [], []
+        self.held, self.waiting, self.given_way = [], [], []
         node = MagicMock(get_clock=Clock, resolve_topic_name=str)
         self.subscription = node.create_subscription.return_value
         self.subscription.handle.take_message.side_effect = lambda *_: self.held.pop() if self.held else None
         self.stream = CameraStream(
-            node, "", "image", NodeSettings, Periods(), FrameStatistics(0.0), MagicMock(), self.deliver
-        )
+            node, "", "image", NodeSettings, Periods(), FrameStatistics(0.0), MagicMock(), self.deliver,
+            lambda: self.given_way.append(len(self.waiting)),
+        )  # fmt: skip
         self.stream.follow(True)
 
     def deliver(self, image, only_replace):
@@ -253,6 +295,14 @@ def test_an_image_that_the_executor_held_while_a_newer_one_had_its_turn_is_dropp
     assert played.take_turn() == 4
     counts = played.stream.statistics.counts()
     assert (counts["received"], counts["dropped"]) == (4, 2)
+    assert played.given_way == [1, 1, 1]  # with each image that waited by then
+
+
+def test_no_way_is_given_by_an_image_that_came_in_place_of_another():
+    played = Played()
+    played.receive(1)
+    played.receive(2)
+    assert played.given_way == [1]
 
 
 @pytest.mark.parametrize("by_rclpy", [True, False])
