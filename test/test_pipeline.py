@@ -122,7 +122,7 @@ for size in ((90, 130), (64, 96)):
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     before, after = told.split("prepared\n")
-    assert before.count("Module rt_panoptic_ros.panoptic") == 5
+    assert before.count("Module rt_panoptic_ros.panoptic") == 6
     assert "Module" not in after
 
 

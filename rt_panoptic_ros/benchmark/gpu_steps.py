@@ -47,7 +47,7 @@ from rt_panoptic_ros.settings import PostprocessSettings, record_from
 from rt_panoptic_ros.warp_runtime import load_kernels
 
 _PACKAGES = ("warp-lang", "torch", "numpy", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "opencv-python-headless")
-_KERNELS = ("query_boxes", "suppression", "masks", "fusion_kernels", "semantics")
+_KERNELS = ("query_boxes", "suppression", "mask_kernels", "fusion_kernels", "painting", "semantics")
 _ROUNDING = 2e-5  # share of pixels, or difference of scores, that float32's rounding may decide
 _UNSURE = {"pre_nms_threshold": 0.01, "score_threshold": 0.01, "mask_threshold": 0.05}  # objects in a made-up image
 

@@ -20,11 +20,8 @@ from rt_panoptic_ros.panoptic.fusion_kernels import (
     Labelling,
     claim,
     clear,
-    count_classes,
-    paint_instances,
     render_masks,
     settle,
-    void_small_stuff,
 )
 from rt_panoptic_ros.panoptic.launching import (
     HELD_CELLS,
@@ -36,6 +33,7 @@ from rt_panoptic_ros.panoptic.launching import (
     launch_blocks,
     launch_rows,
 )
+from rt_panoptic_ros.panoptic.painting import count_classes, paint_instances, void_small_stuff
 from rt_panoptic_ros.panoptic.pixel_map import make_pixel_map
 from rt_panoptic_ros.panoptic.semantics import ROW_PARTS, paint_semantics
 from rt_panoptic_ros.records import (
@@ -137,10 +135,10 @@ class PanopticFuser:
         field, labelling = membership.field, self._labelling
         launch(clear, self._counters, labelling)
         self._instance.zero_()
-        launch_rows(claim, self._cells4, field, labelling, least_cells=HELD_CELLS)
+        launch_rows(claim, self._cells4, field, labelling, least_cells=HELD_CELLS, spans=True)
         launch_blocks(settle, 1, field, queries.scores, settings.overlap_threshold, labelling, self._scratch)
         await_semantics()
-        launch_rows(paint_instances, self._cells4, field, labelling, least_cells=HELD_CELLS)
+        launch_rows(paint_instances, self._cells4, field, labelling, least_cells=HELD_CELLS, spans=True)
         if "semantic" in images and settings.stuff_area_min > 0:
             launch(count_classes, self._cells8, self._pixels8, labelling)
             launch(void_small_stuff, self._cells8, field, settings.stuff_area_min, self._pixels8, labelling)

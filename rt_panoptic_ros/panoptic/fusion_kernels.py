@@ -19,7 +19,7 @@ from rt_panoptic_ros.settings import MAX_DETECTIONS
 
 wp.set_module_options({"enable_backward": False})
 
-_NOBODY, _ONE, _SEVERAL = (wp.constant(wp.uint8(number)) for number in range(3))
+NOBODY, ONE, SEVERAL = (wp.constant(wp.uint8(number)) for number in range(3))
 NO_OWNER = wp.constant(wp.uint8(255))  # owner of a pixel that no detection holds
 _CAPACITY = wp.constant(MAX_DETECTIONS)
 
@@ -34,7 +34,7 @@ class Labelling:
     """Whose each camera pixel is, the images painted from that, and what is known of each detection on the way."""
 
     pixels: wp.array(dtype=PixelMap)  # of the stride-4 grid
-    held: wp.array2d(dtype=wp.uint8)  # per stride-4 cell: _NOBODY, _ONE detection owns all its pixels, or _SEVERAL
+    held: wp.array2d(dtype=wp.uint8)  # per stride-4 cell: NOBODY, ONE detection owns all its pixels, or SEVERAL
     contested: wp.array2d(dtype=wp.int32)  # (bands, cells): those cells, row x columns + column, that two or more hold
     contested_counts: wp.array(dtype=wp.int32)  # (bands,)
     owner: wp.array2d(dtype=wp.uint8)  # (H, W): of the pixels of held cells; dropped ones may own some still
@@ -110,22 +110,39 @@ def _take(
     return count
 
 
-@wp.kernel
-def claim(
-    first_row: wp.int32, band: wp.int32, field: wp.array(dtype=MaskField), labelling: wp.array(dtype=Labelling)
-) -> None:
-    """Give each pixel of a stride-4 cell to its best detection, the lowest index, and count.
+@wp.func_native("""
+const auto& bits = field.data->bits;
+const int below = y + 1 < bits.shape[0] ? y + 1 : y, last = bits.shape[1] - 1;
+const unsigned int* upper = (const unsigned int*)&wp::index(bits, y, 0);
+const unsigned int* lower = (const unsigned int*)&wp::index(bits, below, 0);
+auto holds = [&](int column) {
+    unsigned int any = 0u;
+    for (int word = 0; word < 4; ++word)
+        any |= upper[4 * column + word] | lower[4 * column + word];
+    return any != 0u;
+};
+unsigned char* held = &wp::index(labelling.data->held, y, 0);
+for (bool left = x < end && holds(x); x < end; ++x) {
+    const bool right = holds(x < last ? x + 1 : last);
+    if (left | right)
+        return x;
+    held[x] = 0;
+    left = right;
+}
+return x;
+""")
+def _skip_unheld(  # type: ignore[empty-body]
+    field: wp.array(dtype=MaskField), labelling: wp.array(dtype=Labelling), y: wp.int32, x: wp.int32, end: wp.int32
+) -> int:
+    """Return the first cell from x on, or `end`, of which a corner is held; those before are held by `NOBODY`."""
 
-    Detections that hold all four corners are counted as a whole, and the best of them owns the cell at first. Those
-    that hold some are interpolated, and take the pixels in their mask from owners of a higher index. A pixel thus ends
-    with the lowest index that holds it, in whatever order they came.
-    """
-    cell_row, x = wp.tid()
-    y = first_row + cell_row
+
+@wp.func
+def _claim_cell(
+    band: wp.int32, field: wp.array(dtype=MaskField), labelling: wp.array(dtype=Labelling), y: wp.int32, x: wp.int32
+) -> None:
+    """Do what `claim` says for a cell that some hold."""
     anywhere = held_anywhere(field[0].bits, y, x)
-    if no_bits(anywhere):
-        labelling[0].held[y, x] = _NOBODY
-        return
     if next_bit(anywhere, next_bit(anywhere, -1)) >= 0:
         slot = wp.atomic_add(labelling[0].contested_counts, band, 1)
         labelling[0].contested[band, slot] = y * labelling[0].held.shape[1] + x
@@ -141,10 +158,10 @@ def claim(
         j = next_bit(everywhere, j)
     partly = anywhere & ~everywhere
     if no_bits(partly):
-        labelling[0].held[y, x] = _ONE
+        labelling[0].held[y, x] = ONE
         wp.atomic_add(labelling[0].claimed, band, first, size)
         return
-    labelling[0].held[y, x] = _SEVERAL
+    labelling[0].held[y, x] = SEVERAL
     j = next_bit(partly, -1)
     while j >= 0:
         corners = _corner_probabilities(field, y, x, j)
@@ -161,6 +178,26 @@ def claim(
             run_owner = pixel_owner
     if run_owner != 255:
         wp.atomic_add(labelling[0].claimed, band, run_owner, run)
+
+
+@wp.kernel
+def claim(
+    first_row: wp.int32, band: wp.int32, field: wp.array(dtype=MaskField), labelling: wp.array(dtype=Labelling),
+    span: wp.int32,
+) -> None:  # fmt: skip
+    """Give each pixel of a stride-4 cell to its best detection, the lowest index, and count.
+
+    Detections that hold all four corners are counted as a whole, and the best of them owns the cell at first. Those
+    that hold some are interpolated, and take the pixels in their mask from owners of a higher index. A pixel thus ends
+    with the lowest index that holds it, in whatever order they came. A thread does `span` cells of a row.
+    """
+    row, place = wp.tid()
+    y = first_row + row
+    end = place * span + span
+    x = _skip_unheld(field, labelling, y, place * span, end)
+    while x < end:
+        _claim_cell(band, field, labelling, y, x)
+        x = _skip_unheld(field, labelling, y, x + 1, end)
 
 
 @wp.func
@@ -191,7 +228,7 @@ def _hand_on(
     anywhere = held_anywhere(field[0].bits, y, x)
     if not has_bit(anywhere, dropped):
         return
-    held[y, x] = _SEVERAL
+    held[y, x] = SEVERAL
     everywhere = held_everywhere(field[0].bits, y, x)
     pixels = labelling[0].pixels
     owner = labelling[0].owner
@@ -266,118 +303,6 @@ def settle(
             before += wp.where(words[_AREAS + other] > 0, 1, 0)
         labelling[0].ids[j] = wp.where(j < active and words[_AREAS + j] > 0, before + 1, 0)
         labelling[0].areas[j] = words[_AREAS + j]
-
-
-@wp.func_native("""
-const int* value = &wp::index(boxes, band, j, side);
-#if defined(__CUDA_ARCH__)
-return *(volatile const int*)value;
-#else
-return __atomic_load_n(value, __ATOMIC_RELAXED);
-#endif
-""")
-def _side_so_far(boxes: wp.array3d(dtype=wp.int32), band: wp.int32, j: wp.int32, side: wp.int32) -> int:  # type: ignore[empty-body]
-    """Return one side of a box that other threads may be widening."""
-
-
-@wp.func
-def _widen(
-    boxes: wp.array3d(dtype=wp.int32), band: wp.int32, j: wp.int32,
-    top: wp.int32, bottom: wp.int32, left: wp.int32, right: wp.int32,
-) -> None:  # fmt: skip
-    """Widen the box of detection j's visible pixels to hold a rectangle of them; all sides inclusive."""
-    if left < _side_so_far(boxes, band, j, 0):
-        wp.atomic_min(boxes, band, j, 0, left)
-    if top < _side_so_far(boxes, band, j, 1):
-        wp.atomic_min(boxes, band, j, 1, top)
-    if right > _side_so_far(boxes, band, j, 2):
-        wp.atomic_max(boxes, band, j, 2, right)
-    if bottom > _side_so_far(boxes, band, j, 3):
-        wp.atomic_max(boxes, band, j, 3, bottom)
-
-
-@wp.kernel
-def paint_instances(
-    first_row: wp.int32, band: wp.int32, field: wp.array(dtype=MaskField), labelling: wp.array(dtype=Labelling)
-) -> None:
-    """Write the ids and classes of instances where there are any, and widen their boxes."""
-    cell_row, x = wp.tid()
-    y = first_row + cell_row
-    held = labelling[0].held[y, x]
-    if held == _NOBODY:
-        return
-    owner = labelling[0].owner
-    semantic = labelling[0].semantic
-    instance = labelling[0].instance
-    boxes = labelling[0].mask_boxes
-    labels = field[0].labels
-    thing_ids = field[0].thing_ids
-    ids = labelling[0].ids
-    cell = cell_at(labelling[0].pixels, y, x)
-    if held == _ONE:
-        if cell.top < cell.bottom and cell.left < cell.right:
-            only = wp.int32(owner[cell.top, cell.left])
-            if ids[only] != 0:
-                fill_cell(semantic, cell, wp.uint8(thing_ids[labels[only]]))
-                fill_cell(instance, cell, wp.uint8(ids[only]))
-                _widen(boxes, band, only, cell.top, cell.bottom - 1, cell.left, cell.right - 1)
-        return
-    for row in range(cell.top, cell.bottom):
-        previous = int(255)
-        begin = cell.left
-        for column in range(cell.left, cell.right):
-            holder = wp.int32(owner[row, column])
-            if holder != 255:  # noqa: SIM102  (Warp evaluates both sides of `and`)
-                if ids[holder] == 0:
-                    holder = 255
-            if holder != previous:
-                if previous != 255:
-                    _widen(boxes, band, previous, row, row, begin, column - 1)
-                begin = column
-            previous = holder
-            if holder != 255:
-                instance[row, column] = wp.uint8(ids[holder])
-                semantic[row, column] = wp.uint8(thing_ids[labels[holder]])
-        if previous != 255:
-            _widen(boxes, band, previous, row, row, begin, cell.right - 1)
-
-
-@wp.kernel
-def count_classes(pixels: wp.array(dtype=PixelMap), labelling: wp.array(dtype=Labelling)) -> None:
-    """Count what is left to the semantics, by cells of the stride-8 grid."""
-    y, x = wp.tid()
-    cell = cell_at(pixels, y, x)
-    run_class = int(0)
-    run = int(0)  # pixels of this class since the last one of another
-    for row in range(cell.top, cell.bottom):
-        for column in range(cell.left, cell.right):
-            if labelling[0].instance[row, column] == wp.uint8(0):
-                pixel_class = wp.int32(labelling[0].semantic[row, column])
-                if pixel_class != run_class and run > 0:
-                    wp.atomic_add(labelling[0].class_areas, run_class, run)
-                run = wp.where(pixel_class == run_class, run + 1, 1)
-                run_class = pixel_class
-    if run > 0:
-        wp.atomic_add(labelling[0].class_areas, run_class, run)
-
-
-@wp.kernel
-def void_small_stuff(
-    field: wp.array(dtype=MaskField),
-    stuff_area_min: wp.int32,
-    pixels: wp.array(dtype=PixelMap),
-    labelling: wp.array(dtype=Labelling),
-) -> None:
-    """Make the pixels of stuff classes void that cover less than the minimum, by cells of the stride-8 grid."""
-    y, x = wp.tid()
-    cell = cell_at(pixels, y, x)
-    semantic = labelling[0].semantic
-    for row in range(cell.top, cell.bottom):
-        for column in range(cell.left, cell.right):
-            c = wp.int32(semantic[row, column])
-            small_stuff = field[0].things_of[c] < 0 and labelling[0].class_areas[c] < stuff_area_min
-            if small_stuff and labelling[0].instance[row, column] == wp.uint8(0):
-                semantic[row, column] = NO_OWNER
 
 
 @wp.kernel

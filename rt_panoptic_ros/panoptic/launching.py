@@ -92,7 +92,9 @@ def band_count(device: wp.Device) -> int:
     return min(MAX_BANDS, len(os.sched_getaffinity(0))) if device.is_cpu else 1
 
 
-def launch_rows(kernel: wp.Kernel, shape: Sequence[int], *arguments: Any, least_cells: int = LEAST_CELLS) -> None:
+def launch_rows(
+    kernel: wp.Kernel, shape: Sequence[int], *arguments: Any, least_cells: int = LEAST_CELLS, spans: bool = False
+) -> None:
     """Launch a kernel over `shape`, whose first axis are rows that don't depend on each other.
 
     On the CPU it runs in bands of rows over several threads; Warp itself uses one there, but releases Python's lock, so
@@ -103,9 +105,14 @@ def launch_rows(kernel: wp.Kernel, shape: Sequence[int], *arguments: Any, least_
         shape: Rows, and further axes.
         arguments: The kernel's further arguments.
         least_cells: Cells of the shape that are worth a band of their own.
+        spans: A thread does a whole line of the last axis on the CPU, where it can skip much of it at once; the
+            kernel's last argument is how many places a thread does.
     """
     rows, device = shape[0], _device_of(arguments)
     bands = max(1, min(band_count(device), math.prod(shape) // least_cells))
+    if spans:
+        places = divided(device, shape[-1])
+        shape, arguments = (*shape[:-1], places), (*arguments, shape[-1] // places)
     strips = 1 if bands == 1 else bands * STRIPS
     starts = [rows * strip // strips for strip in range(strips + 1)]
     turns = count()
@@ -115,14 +122,14 @@ def launch_rows(kernel: wp.Kernel, shape: Sequence[int], *arguments: Any, least_
             first, last = starts[strip], starts[strip + 1]
             _launch(kernel, (last - first, *shape[1:]), (first, band, *arguments), device)
 
-    others = [_threads(MAX_BANDS - 1, "bands").submit(launch_band, band) for band in range(1, bands)]
+    further = [_threads(MAX_BANDS - 1, "bands").submit(launch_band, band) for band in range(1, bands)]
     try:
         launch_band(0)
     finally:
-        others = [other for other in others if not other.cancel()]  # those that never got to it
-        wait(others)  # none may write into the next frame's memory
-    for other in others:
-        other.result()
+        further = [band for band in further if not band.cancel()]  # those that got to it
+        wait(further)  # none may write into the next frame's memory
+    for band in further:
+        band.result()
 
 
 def divided(device: wp.Device, most: int) -> int:

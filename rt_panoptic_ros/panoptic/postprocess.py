@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rt_panoptic_ros.panoptic import fusion_kernels, masks, query_boxes, semantics, suppression
+from rt_panoptic_ros.panoptic import fusion_kernels, mask_kernels, painting, query_boxes, semantics, suppression
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
 from rt_panoptic_ros.panoptic.launching import Beside
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
@@ -38,7 +38,7 @@ def untimed(_stage: str) -> AbstractContextManager[None]:
 
 def load_postprocessing(device: wp.Device | str) -> None:
     """Load the kernels of all stages, those of the confidence too; see `load_kernels`."""
-    load_kernels((query_boxes, suppression, masks, fusion_kernels, semantics), device)
+    load_kernels((query_boxes, suppression, mask_kernels, fusion_kernels, painting, semantics), device)
 
 
 class Postprocessor:

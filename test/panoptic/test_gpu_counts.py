@@ -61,7 +61,8 @@ def resources(cubin: bytes) -> dict[str, dict[int, int]]:
     [
         "inference.device_input",
         "network.half_kernels",
-        *(f"panoptic.{name}" for name in ("query_boxes", "suppression", "masks", "fusion_kernels", "semantics")),
+        *(f"panoptic.{name}" for name in ("query_boxes", "suppression", "mask_kernels", "fusion_kernels")),
+        *(f"panoptic.{name}" for name in ("painting", "semantics")),
     ],
 )
 def test_kernels_are_light(module: str, arch: int, tmp_path: Path) -> None:

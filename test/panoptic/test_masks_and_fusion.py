@@ -205,7 +205,7 @@ def test_work_beside_is_done_in_order_and_its_failure_told_where_it_is_asked_for
 
 
 def test_work_divided_among_threads_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (query_boxes, masks, fusion, semantics):
+    for module in (launching, query_boxes, masks, fusion, semantics):
         monkeypatch.setattr(module, "divided", lambda device, most: most)
     config = PostprocessSettings().replaced(LOW)
     wide = ImageGeometry(151, 500, 96, 160, 96, 160)
