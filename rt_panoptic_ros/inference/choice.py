@@ -8,7 +8,6 @@ import hashlib
 import importlib.util
 import json
 import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from rt_panoptic_ros.files import (
     why_unwritable,
 )
 from rt_panoptic_ros.inference.base import CPU_ONLY, made_current
-from rt_panoptic_ros.inference.onnx_export import processor
+from rt_panoptic_ros.inference.onnx_export import physical_cores, processor
 from rt_panoptic_ros.resources import installed_versions
 from rt_panoptic_ros.settings import PRECISIONS
 
@@ -241,7 +240,7 @@ def _tuned_path(bundle: ModelBundle, candidates: Sequence[Choice]) -> Path:
     """Return the place of what was tuned for a model on the candidates' device, with the libraries that are here."""
     where = candidates[0].device
     gpu = next((gpu.name for gpu in wp.get_cuda_devices() if gpu.alias == where), where)
-    machine = f"{processor()}, {os.cpu_count()} cores" if where == "cpu" else gpu
+    machine = f"{processor()}, {physical_cores()} cores" if where == "cpu" else gpu
     parts = (bundle.content_key, machine, candidates, installed_versions(_PACKAGES))
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     return cache_directory() / "tuned" / f"{plain_name(bundle.name)}-{key}.json"

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
+_CPUS = Path("/sys/devices/system/cpu")
 _GRAPH_VERSION = 4
 """Raised whenever the same weights give another graph, so that cached exports are made again."""
 
@@ -102,6 +104,18 @@ def processor() -> str:
     features = known.get("flags", known.get("features", ""))
     name = known.get("model name", known.get("cpu part", platform.processor() or platform.machine()))
     return f"{name.strip()} {digest(' '.join(sorted(features.split())).encode())}"
+
+
+def physical_cores() -> int:
+    """Return how many cores this process may use: one that runs two threads at a time counts once."""
+
+    def threads_beside(cpu: int) -> str:
+        try:
+            return (_CPUS / f"cpu{cpu}/topology/thread_siblings_list").read_text(encoding="utf-8")
+        except OSError:
+            return str(cpu)
+
+    return len({threads_beside(cpu) for cpu in os.sched_getaffinity(0)})
 
 
 @functools.cache

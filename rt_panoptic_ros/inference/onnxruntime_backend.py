@@ -11,7 +11,7 @@ import onnxruntime
 import warp as wp
 
 from rt_panoptic_ros.inference.base import Backend
-from rt_panoptic_ros.inference.onnx_export import exported_onnx
+from rt_panoptic_ros.inference.onnx_export import exported_onnx, physical_cores
 from rt_panoptic_ros.records import DenseDetections
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ class OnnxRuntimeBackend(Backend):
         options.log_severity_level = _ERRORS_ONLY
         # Threads share the work out as they go: one that another process delays does not delay all.
         options.add_session_config_entry("session.dynamic_block_base", "4")
+        # Between frames they rest, else they would spin beside post-processing, and for nothing if a camera is slow.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.intra_op_num_threads = physical_cores()  # without a number, it takes cores that the process may not use
         graph = exported_onnx(bundle, network_size, precision)
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._binding = self._session.io_binding()

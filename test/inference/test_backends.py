@@ -6,17 +6,20 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import warp as wp
+from conftest import ROOT
 from fake_tensorrt import take_tensorrts_place
 
 from rt_panoptic_ros.errors import InvalidInputError, UnavailableError
 from rt_panoptic_ros.files import cache_directory
-from rt_panoptic_ros.inference import backends
+from rt_panoptic_ros.inference import backends, onnx_export
 from rt_panoptic_ros.inference.backends import open_backend, resolve_device
 from rt_panoptic_ros.inference.base import CPU_ONLY
 from rt_panoptic_ros.inference.onnx_export import digest, exported_onnx
@@ -231,6 +234,35 @@ def test_auto_says_once_why_it_uses_the_cpu_where_a_gpu_was_to_be_expected(
         for name, device in (("auto", "cpu"), ("onnxruntime", "auto")):  # which ask for the CPU
             assert not open_backend(name, small_bundle, (32, 32), device).fallback
     assert [record.message for record in caplog.records] == [words]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_threads_stay_on_the_cores_that_the_process_may_use(backend: str, small_bundle: ModelBundle) -> None:
+    """As `taskset` or a container says; in a process of its own."""
+    pytest.importorskip(backend, reason=f"{backend} is not installed")
+    code = f"""
+import os
+core = min(os.sched_getaffinity(0))
+os.sched_setaffinity(0, {{core}})
+import numpy as np
+from rt_panoptic_ros.inference.backends import open_backend
+from rt_panoptic_ros.model.bundle import read_bundle
+backend = open_backend("{backend}", read_bundle({str(small_bundle.path)!r}), (96, 160), "cpu", "float32")
+backend.infer(np.zeros((96, 160, 3), np.uint8))
+assert all(os.sched_getaffinity(int(thread)) == {{core}} for thread in os.listdir("/proc/self/task"))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_core_that_runs_two_threads_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_export, "_CPUS", tmp_path)
+    monkeypatch.setattr(onnx_export.os, "sched_getaffinity", lambda _: {0, 1, 2, 5})
+    assert onnx_export.physical_cores() == 4  # where Linux tells nothing of them
+    for cpu, beside in ((0, "0,4"), (1, "1,5"), (2, "2,6"), (4, "0,4"), (5, "1,5"), (6, "2,6")):
+        folder = tmp_path / f"cpu{cpu}/topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{beside}\n", encoding="utf-8")
+    assert onnx_export.physical_cores() == 3
 
 
 @needs_openvino
