@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -214,7 +215,7 @@ class PanopticPipeline:
         size = camera_size or self._network_size or self._bundle.input.size
         network = None
         with ThreadPoolExecutor(1) as beside:
-            kernels = beside.submit(load_frame_kernels, device)
+            kernels = beside.submit(copy_context().run, load_frame_kernels, device)  # who observes hears of both
             if size is not None:
                 network = self._network(plan_geometry(size, self._bundle.input, self._network_size).network_size)
             report("loading kernels, which a first start compiles")

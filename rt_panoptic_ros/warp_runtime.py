@@ -126,8 +126,11 @@ def load_kernels(modules: Sequence[ModuleType], device: wp.Device | str) -> None
                 report(f"loading kernels, which a first start compiles: part {number} of {len(modules)}")
                 _remove_damaged(cache, module)
                 _take_installed(cache, module)
+                begin_s = time.monotonic()
                 wp.load_module(module, device, block_dim=block)
-                _keep_digests(cache, module)
+                if _keep_digests(cache, module):
+                    name, took_s = module.__name__.rpartition(".")[2], time.monotonic() - begin_s
+                    _LOG.info("compiled kernels in %.1f s: %s, part %d of %d", took_s, name, number, len(modules))
     except OSError as error:
         raise UnavailableError(
             f"expected to read and write compiled kernels in {cache}, got {error.strerror}: check its permissions and "
@@ -175,17 +178,20 @@ def _take_installed(cache: Path, module: ModuleType) -> None:
                         temporary.write_bytes(content)
 
 
-def _keep_digests(cache: Path, module: ModuleType) -> None:
-    """Sync a module's new kernels and write their digests beside them."""
+def _keep_digests(cache: Path, module: ModuleType) -> bool:
+    """Sync a module's new kernels and write their digests beside them; return whether there were any."""
+    any_new = False
     for folder in cache.glob(f"wp_{module.__name__}_*"):
         digests = _read_digests(folder)
         new = [file for file in _compiled(folder) if file.name not in digests]
+        any_new = any_new or bool(new)
         if new:
             for path in (*new, folder, cache):
                 sync(path)
             with atomic_path(folder / _DIGESTS) as temporary:
                 digests |= {file.name: file_sha256(file) for file in new}
                 temporary.write_text(json.dumps(digests), encoding="utf-8")
+    return any_new
 
 
 def _compiled(folder: Path) -> list[Path]:

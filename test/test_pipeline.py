@@ -90,15 +90,17 @@ def test_preparing_can_be_called_off_at_every_step_and_taken_up_again(
             steps.append(words)
             raise CancelledError("the node ends")
 
-    for count in range(1, 100):
+    for _ in range(100):
+        known = len(steps)
         try:
             with observing(tell):
                 pipeline.prepare((90, 130))
         except CancelledError:
-            assert len(steps) == count
+            assert len(steps) > known  # one, or one more where kernels are loaded beside the network
         else:
+            assert len(steps) == known
             break
-    for step in ("loading kernels", "ONNX graph", "loading onnxruntime", "labelling a first image"):
+    for step in ("part 1 of 6", "part 6 of 6", "ONNX graph", "loading onnxruntime", "labelling a first image"):
         assert any(step in words for words in steps)
     assert len(pipeline(CameraImage(picture(), "rgb")).detections) > 0
 
