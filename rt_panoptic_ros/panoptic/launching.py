@@ -172,14 +172,14 @@ class Beside:
 
 
 @functools.cache
-def _threads(count: int, name: str) -> ThreadPoolExecutor:
+def _threads(number: int, name: str) -> ThreadPoolExecutor:
     """Return so many of the process's threads, made when first needed.
 
     All are started at once: were there no memory for one later, its work would wait in the queue, for another frame.
     """
-    threads, started = ThreadPoolExecutor(count, name), Event()
+    threads, started = ThreadPoolExecutor(number, name), Event()
     try:
-        for _ in range(count):
+        for _ in range(number):
             threads.submit(started.wait)
     except RuntimeError:
         threads.shutdown(wait=False, cancel_futures=True)

@@ -116,7 +116,7 @@ def test_what_was_tuned_comes_first(bundle: ModelBundle) -> None:
     write_tuned(bundle, [(Choice(name, "cpu", precision), 1.0) for name, precision in times], SIZE)
     found = choices(bundle, "auto", "auto", "auto", "cpu")
     assert found[0] == Choice("torch", "cpu", "float32")
-    assert len(set(found)) == len(found) > 2
+    assert len(set(found)) == len(found) > 1
     assert first(bundle, precision="int8") == Choice("openvino", "cpu", "int8")  # the fastest of that precision
     assert first(bundle, backend="openvino") == Choice("openvino", "cpu", "int8")
     assert choices(bundle, "onnxruntime", "auto", "float32", "cpu") == [Choice("onnxruntime", "cpu", "float32")]
