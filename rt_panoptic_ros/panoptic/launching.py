@@ -35,7 +35,7 @@ STRIPS = 2
 """For each band: who is done with one takes the next, as objects, and other work on the cores, make some slower."""
 
 LEAST_CELLS = 4096
-"""Of a band: less is not worth waking a thread beside the engine's, which still spin (measured at 480x640)."""
+"""Of a band: less is not worth waking a thread (measured at 480x640)."""
 
 HELD_CELLS = 4 * LEAST_CELLS
 """Likewise where most cells hold nothing and cost little."""
