@@ -239,7 +239,7 @@ class Runs:
             os.environ["XDG_CACHE_HOME"] = str(self._state / "cache")
             if self._disk is not None:  # as long as the machine is up
                 up_s = time.monotonic() - self._disk.mounted_s
-                clock = {"time": time.time, "clock_gettime": lambda _: up_s, "CLOCK_BOOTTIME": None}
+                clock = {**vars(time), "clock_gettime": lambda _: up_s}
                 warp_runtime.time = SimpleNamespace(**clock)  # type: ignore[assignment,attr-defined]
             os.fsync, os.fdatasync = heard(os.fsync), heard(os.fdatasync)  # type: ignore[assignment]
             sys.addaudithook(hear)
