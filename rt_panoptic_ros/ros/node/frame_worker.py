@@ -77,7 +77,7 @@ class FrameWorker(Generic[Item]):
             if replaced or not only_replace:
                 self._waiting[slot] = item
                 self._awoken, self._resting = self._resting, False
-                self._changed.notify()
+                self._changed.notify_all()
         return replaced
 
     def give_way(self) -> None:
@@ -93,7 +93,7 @@ class FrameWorker(Generic[Item]):
         future: Future[Result] = Future()
         with self._changed:
             self._jobs.append(partial(_do, job, future))
-            self._changed.notify()
+            self._changed.notify_all()
         return future
 
     def run(self, job: Callable[[], Result]) -> Result:
@@ -113,7 +113,7 @@ class FrameWorker(Generic[Item]):
         with self._changed:
             self._waiting.clear()
             self._stopping = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join(timeout_s)
         return not self.alive
 
