@@ -184,8 +184,8 @@ def _keep_digests(cache: Path, module: ModuleType) -> bool:
     for folder in cache.glob(f"wp_{module.__name__}_*"):
         digests = _read_digests(folder)
         new = [file for file in _compiled(folder) if file.name not in digests]
-        any_new = any_new or bool(new)
         if new:
+            any_new = True
             for path in (*new, folder, cache):
                 sync(path)
             with atomic_path(folder / _DIGESTS) as temporary:

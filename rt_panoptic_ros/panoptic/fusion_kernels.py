@@ -19,7 +19,7 @@ from rt_panoptic_ros.settings import MAX_DETECTIONS
 
 wp.set_module_options({"enable_backward": False})
 
-NOBODY, ONE, SEVERAL = (wp.constant(wp.uint8(number)) for number in range(3))
+NOBODY, ONE, SEVERAL = (wp.constant(wp.uint8(number)) for number in range(3))  # C++ that skips cells has 0 for NOBODY
 NO_OWNER = wp.constant(wp.uint8(255))  # owner of a pixel that no detection holds
 _CAPACITY = wp.constant(MAX_DETECTIONS)
 

@@ -111,8 +111,8 @@ def launch_rows(
     rows, device = shape[0], _device_of(arguments)
     bands = max(1, min(band_count(device), math.prod(shape) // least_cells))
     if spans:
-        places = divided(device, shape[-1])
-        shape, arguments = (*shape[:-1], places), (*arguments, shape[-1] // places)
+        shape, span = spanned(device, shape)
+        arguments = (*arguments, span)
     strips = 1 if bands == 1 else bands * STRIPS
     starts = [rows * strip // strips for strip in range(strips + 1)]
     turns = count()
@@ -135,6 +135,12 @@ def launch_rows(
 def divided(device: wp.Device, most: int) -> int:
     """Return among how many threads work is divided that one does on the CPU: `most` on a GPU, which has many."""
     return most if device.is_cuda else 1
+
+
+def spanned(device: wp.Device, shape: Sequence[int]) -> tuple[tuple[int, ...], int]:
+    """Return the shape of threads that each do a span of the last axis, and how long it is: on the CPU a whole line."""
+    places = divided(device, shape[-1])
+    return (*shape[:-1], places), shape[-1] // places
 
 
 class Beside:

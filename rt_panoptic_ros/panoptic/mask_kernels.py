@@ -33,8 +33,11 @@ from rt_panoptic_ros.panoptic.mask_field import (
     similarity,
 )
 from rt_panoptic_ros.panoptic.sampling import Bits, bilinear, lerp2, word_with_bit
+from rt_panoptic_ros.records import VOID
 
 wp.set_module_options({"enable_backward": False})
+
+assert VOID == 255  # as the C++ below has it
 
 
 @wp.func_native("""
@@ -92,14 +95,14 @@ def _find_best(field: wp.array(dtype=MaskField), y: wp.int32, begin: wp.int32, e
 
 
 @wp.kernel
-def find_best_classes(field: wp.array(dtype=MaskField), share: wp.int32) -> None:
+def find_best_classes(field: wp.array(dtype=MaskField), span: wp.int32) -> None:
     """Per stride-8 cell: the best class (lowest id on ties), its lead over the second, and the best thing's logit.
 
     A cell with a logit that is no finite number has no class: it is void, and no object lies at the points around it.
-    A thread does `share` cells of a row.
+    A thread does `span` cells of a row.
     """
-    y, part = wp.tid()
-    _find_best(field, y, part * share, part * share + share)
+    y, place = wp.tid()
+    _find_best(field, y, place * span, place * span + span)
 
 
 @wp.kernel
@@ -140,8 +143,6 @@ def _members_of_thing(
     found = Bits()
     first = field[0].starts[label]
     last = field[0].starts[label + 1]
-    if first == last:
-        return found
     own = own_box(field, gy, gx)
     if not is_defined(own):
         field[0].undefined[1 + band] = 1

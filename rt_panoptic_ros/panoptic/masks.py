@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 import warp as wp
 
-from rt_panoptic_ros.panoptic.launching import HELD_CELLS, StructSlot, divided, launch, launch_blocks, launch_rows
+from rt_panoptic_ros.panoptic.launching import (
+    HELD_CELLS,
+    StructSlot,
+    divided,
+    launch,
+    launch_blocks,
+    launch_rows,
+    spanned,
+)
 from rt_panoptic_ros.panoptic.mask_field import MaskField
 from rt_panoptic_ros.panoptic.mask_kernels import fill_points, find_best_classes, find_members, group_by_thing
 from rt_panoptic_ros.panoptic.sampling import Bits, Level
@@ -89,8 +97,8 @@ class MaskConstructor:
 
     def find_classes(self, membership: MaskMembership) -> None:
         """Find the best classes of the stride-8 cells, for `find_members` and the semantics."""
-        (rows, columns), parts = self._cells, divided(membership.field.device, self._cells[1])
-        launch(find_best_classes, (rows, parts), membership.field, columns // parts)
+        shape, span = spanned(membership.field.device, self._cells)
+        launch(find_best_classes, shape, membership.field, span)
 
     def find_members(self, membership: MaskMembership, queries: QueryBoxes, settings: MaskSettings) -> None:
         """Find which query boxes each grid point belongs to, with the arguments of `begin`."""

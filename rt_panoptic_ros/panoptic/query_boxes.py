@@ -15,7 +15,7 @@ import numpy as np
 import warp as wp
 
 from rt_panoptic_ros.panoptic.blocks import BLOCK_WORDS, block_memory, make_scratch, sync_block
-from rt_panoptic_ros.panoptic.launching import StructSlot, band_count, divided, launch, launch_blocks
+from rt_panoptic_ros.panoptic.launching import StructSlot, band_count, launch, launch_blocks, spanned
 from rt_panoptic_ros.panoptic.sampling import box_around
 from rt_panoptic_ros.panoptic.suppression import ScoredBoxes, Suppression
 from rt_panoptic_ros.records import DenseDetections, QueryBoxes
@@ -95,20 +95,20 @@ def _collect(
     logit_floor: wp.float32,
     threshold: wp.float32,
     candidates: wp.array(dtype=Candidates),
-    share: wp.int32,
+    span: wp.int32,
 ) -> None:
     """Append the key of each (location, class) whose class probability exceeds the threshold and whose box is known.
 
-    The rows of the first level are followed by those of the next. A thread does `share` locations of a row.
+    The rows of the first level are followed by those of the next. A thread does `span` locations of a row.
     """
-    c, y, part = wp.tid()
+    c, y, place = wp.tid()
     level = int(0)
     while y >= levels[level].class_logits.shape[1]:
         y -= levels[level].class_logits.shape[1]
         level += 1
     logits = levels[level].class_logits
-    end = wp.min((part + 1) * share, logits.shape[2])
-    x = _next_candidate(logits, c, y, part * share, end, logit_floor)
+    end = wp.min((place + 1) * span, logits.shape[2])
+    x = _next_candidate(logits, c, y, place * span, end, logit_floor)
     while x < end:
         logit = logits[c, y, x]
         probability = _sigmoid(logit)
@@ -293,10 +293,8 @@ class QueryBoxSelector:
         levels = self._levels.hold(*(dict(zip(names, level, strict=True)) for level in by_level))
         self._counters.zero_()
         things, _, width = outputs[0].shape
-        rows, parts = sum(level.shape[1] for level in outputs), divided(self._device, width)
-        launch(
-            _collect, (things, rows, parts), levels, floor, threshold, proposals.candidates, width // parts
-        )  # fmt: skip
+        shape, span = spanned(self._device, (things, sum(level.shape[1] for level in outputs), width))
+        launch(_collect, shape, levels, floor, threshold, proposals.candidates, span)
         launch_blocks(_select, len(outputs), proposals.candidates, top_k, self._scratch)
         number = proposals.rank(self._search["total"])
         launch(_decode, number, proposals.gathered, proposals.ranks, levels, things, *content_size, proposals.decoded)

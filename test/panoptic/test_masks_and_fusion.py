@@ -15,7 +15,7 @@ from dense_cases import CLASSES, THING_IDS, ideal_dense, random_dense, same_geom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt_panoptic_ros.panoptic import fusion, launching, masks, query_boxes, semantics
+from rt_panoptic_ros.panoptic import fusion, launching, masks, semantics
 from rt_panoptic_ros.panoptic.fusion import PanopticFuser
 from rt_panoptic_ros.panoptic.masks import MaskConstructor
 from rt_panoptic_ros.panoptic.pixel_map import axis_positions
@@ -205,7 +205,7 @@ def test_work_beside_is_done_in_order_and_its_failure_told_where_it_is_asked_for
 
 
 def test_work_divided_among_threads_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (launching, query_boxes, masks, fusion, semantics):
+    for module in (launching, masks, fusion, semantics):
         monkeypatch.setattr(module, "divided", lambda device, most: most)
     config = PostprocessSettings().replaced(LOW)
     wide = ImageGeometry(151, 500, 96, 160, 96, 160)
