@@ -220,7 +220,10 @@ class Programs:
 
     def start(self, program: str, *arguments: str, **parameters: object) -> subprocess.Popen[bytes]:
         options = [item for name, value in parameters.items() for item in ("-p", f"{name}:={_yaml(value)}")]
-        code = f"import sys; from rt_panoptic_ros.ros.{PROGRAMS[program]} import main; sys.exit(main())"
+        code = (
+            "import faulthandler, signal, sys; faulthandler.register(signal.SIGUSR1); "
+            f"from rt_panoptic_ros.ros.{PROGRAMS[program]} import main; sys.exit(main())"
+        )
         with (self._log / f"{program}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", code, "--ros-args", *arguments, *options],
@@ -243,8 +246,17 @@ class Programs:
         return (self._log / f"{program}.log").read_text()
 
     def told(self) -> str:
-        """Return the state of each and all that it wrote, for the report of a test that failed."""
+        """Return the state of each and all that it wrote, for the report of a test that failed.
+
+        Who still runs adds where its threads are.
+        """
         states = {program: process.poll() for program, process in self._running.items()}
+        for program in (program for program, state in states.items() if state is None):
+            length = len(self.log(program))
+            self._running[program].send_signal(signal.SIGUSR1)
+            deadline_s = time.monotonic() + TIMEOUT_S
+            while "Current thread" not in self.log(program)[length:] and time.monotonic() < deadline_s:
+                os.sched_yield()
         return "\n".join(f"{program}: exit status {state}\n{self.log(program)}" for program, state in states.items())
 
     def close(self) -> None:

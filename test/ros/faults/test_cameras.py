@@ -22,6 +22,7 @@ from std_msgs.msg import Header
 from rt_panoptic_ros.geometry.cloud import POINT
 from rt_panoptic_ros.ros import qos
 from rt_panoptic_ros.ros.conversions import image_to_msg
+from rt_panoptic_ros.settings import DEPTH_SLACK_S
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -232,6 +233,7 @@ class Depth:
         self.depth = camera.node.create_publisher(Image, "depth", qos.stream("reliable"))
         self.info = camera.node.create_publisher(CameraInfo, "camera_info", qos.stream("reliable"))
         self.clouds, self.boxes = [], []
+        self.sent = camera.node.get_clock().now()
         topics = (("points", self.clouds), ("detections_3d", self.boxes))
         self.subscriptions = [
             camera.node.create_subscription(KINDS[name], f"/panoptic_node/{name}", got.append, qos.stream("reliable"))
@@ -242,7 +244,10 @@ class Depth:
             camera.graph.spin_until(publisher.get_subscription_count, "for the node to subscribe")
 
     def send(self, depth):
-        """Send an image with its depth, and a camera_info."""
+        """Send an image with its depth, farther from the one before than depth may be from its image."""
+        clock = self.camera.node.get_clock()
+        self.camera.graph.spin_until(lambda: (clock.now() - self.sent).nanoseconds > 1e9 * DEPTH_SLACK_S)
+        self.sent = clock.now()
         image = stamped(self.camera, picture(1, depth.shape))
         self.depth.publish(image_to_msg(depth, "32FC1", image.header))
         self.camera.send(image)
