@@ -130,6 +130,12 @@ def counts(node, camera=""):
     return SimpleNamespace(**{outcome: found[outcome] for outcome in OUTCOMES})
 
 
+def final_counts(node, camera=""):
+    """Return the same once the frame at hand is counted, too: that comes after its outputs, which may be here."""
+    node._worker.run(lambda: None)
+    return counts(node, camera)
+
+
 def set_parameters(node, **values):
     return node.set_parameters_atomically([Parameter(name, value=value) for name, value in values.items()])
 

@@ -306,9 +306,11 @@ def _sweep() -> None:
         if port and not first <= int(port[1]) < first + 250:
             continue
         # Who lives holds the lock, but in the moment after it has made the file; others may sweep at the same time.
-        with contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError), lock.open("rb") as opened:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if time.time() - lock.stat().st_mtime > TIMEOUT_S:
+        with contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError):
+            if time.time() - lock.stat().st_mtime <= TIMEOUT_S:
+                continue  # not even tried: whoever has just made it would find it locked
+            with lock.open("rb") as opened:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 name = lock.name.removesuffix("_el")
                 for left in (name, f"sem.{name}_mutex", lock.name):
                     lock.with_name(left).unlink(missing_ok=True)

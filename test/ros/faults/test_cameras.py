@@ -13,7 +13,17 @@ from itertools import cycle
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_cases import KINDS, SUCCESS, TIMEOUT_S, call, compressed_picture, counts, picture, set_parameters
+from node_cases import (
+    KINDS,
+    SUCCESS,
+    TIMEOUT_S,
+    call,
+    compressed_picture,
+    counts,
+    final_counts,
+    picture,
+    set_parameters,
+)  # fmt: skip
 from rcl_interfaces.srv import GetParameters
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -127,10 +137,10 @@ def with_fields(message, **fields):
     ],
 )  # fmt: skip
 def test_what_is_no_image_is_refused_with_its_cause(labelling, camera, recovery, unfit, words):
-    processed, failed = counts(labelling.node).processed, counts(labelling.node).failed
+    processed, failed = final_counts(labelling.node).processed, counts(labelling.node).failed
     told = lambda status: "refused: expected" in status.message and words in status.message  # noqa: E731
     labelling.send_until(lambda: stamped(camera, unfit()), lambda status: status.level == ERROR and told(status))
-    assert (counts(labelling.node).processed, counts(labelling.node).failed) == (processed, failed)
+    assert (final_counts(labelling.node).processed, counts(labelling.node).failed) == (processed, failed)
     recovers(labelling, picture(1), recovery)
 
 

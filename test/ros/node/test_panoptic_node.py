@@ -26,6 +26,7 @@ from node_cases import (
     call,
     compressed_picture,
     counts,
+    final_counts,
     picture,
     requested,
     set_parameters,
@@ -67,7 +68,7 @@ def test_every_output_has_the_images_header_bit_for_bit(graph, fake_node):
         assert (semantic.encoding, instance.encoding, overlay.encoding) == ("mono8", "mono16", "rgb8")
         assert (detections.height, detections.width, len(detections.detections)) == (6, 8, 1)
         assert decode_image(overlay).pixels.shape == (6, 8, 3)
-    assert counts(node).processed == 2
+    assert final_counts(node).processed == 2
 
 
 def test_outputs_without_a_listener_are_not_built(graph, fake_node):
@@ -79,7 +80,7 @@ def test_outputs_without_a_listener_are_not_built(graph, fake_node):
     camera = Camera(graph, ("semantic", "detections")).connected()
     camera.send(picture(1))
     camera.await_outputs(1)
-    assert (counts(node).processed, counts(node).failed) == (1, 0)
+    assert (final_counts(node).processed, counts(node).failed) == (1, 0)
     assert pipeline.asked == [{"semantic"}]
     subscription = camera.node.create_subscription(Image, "/panoptic_node/overlay", lambda _: None, 1)
     graph.spin_until(lambda: node.count_subscribers(subscription.topic_name), "for the listener")
@@ -218,7 +219,7 @@ def test_the_newest_frame_wins(graph, fake_node):
     pipeline.gate.set()
     camera.await_outputs(2)
     assert [int(pixels[0, 0, 0]) for pixels, _ in pipeline.seen] == [1, 4]
-    assert (counts(node).received, counts(node).processed, counts(node).dropped) == (4, 2, 2)
+    assert (final_counts(node).received, counts(node).processed, counts(node).dropped) == (4, 2, 2)
 
 
 class Backlog:
@@ -291,7 +292,8 @@ def test_an_image_that_waits_is_no_longer_the_newest_at_its_turn(graph, backlog,
     assert node.pipelines[0].entered.acquire(timeout=TIMEOUT_S)  # the executor does not run
     graph.spin_until(lambda: counts(node).processed == 2, "for the newest")
     assert [int(pixels[0, 0, 0]) for pixels, _ in node.pipelines[0].seen] == [0, 9]
-    assert (counts(node).received, counts(node).processed, counts(node).dropped, counts(node).lost) == (4, 2, 2, 0)
+    now = final_counts(node)
+    assert (now.received, now.processed, now.dropped, now.lost) == (4, 2, 2, 0)
 
 
 def test_a_subscription_that_ends_at_this_moment_has_no_newest_image(graph, fake_node):
@@ -319,7 +321,7 @@ def test_deactivating_finishes_the_frame_at_hand(graph, fake_node):
     stopper.start()
     pipeline.gate.set()
     stopper.join(TIMEOUT_S)
-    assert (state(node), counts(node).processed) == ("inactive", 1)
+    assert (state(node), final_counts(node).processed) == ("inactive", 1)
     camera.await_outputs(1)
 
 
@@ -350,7 +352,7 @@ def test_an_error_in_the_pipeline_is_reported_and_the_next_frame_processed(graph
     camera.await_report(lambda status: status.level == level and "1 frames" in status.message)
     camera.send(picture(2))
     camera.await_outputs(1)
-    assert (counts(node).failed, counts(node).refused, counts(node).processed) == (surprise, not surprise, 1)
+    assert (final_counts(node).failed, counts(node).refused, counts(node).processed) == (surprise, not surprise, 1)
 
 
 def test_receives_images_only_while_someone_listens(graph, fake_node):
@@ -386,7 +388,7 @@ def test_a_rate_limit_skips_frames(graph, fake_node):
         camera.send(picture(number))
         graph.spin_until(lambda number=number: counts(node).received == number, "for the frame to arrive")
         camera.await_outputs(1)  # while it waits, the first would give way to newer ones
-    assert (counts(node).processed, counts(node).skipped) == (1, 2)
+    assert (final_counts(node).processed, counts(node).skipped) == (1, 2)
 
 
 def test_names_the_remedy_once_when_frames_are_lost(graph, fake_node, capfd):
@@ -421,7 +423,7 @@ def test_compressed_images_are_decoded_and_broken_ones_skipped(graph, fake_node)
     camera.await_outputs(1)
     assert camera.received["semantic"][0].header == whole.header
     np.testing.assert_array_equal(node.pipelines[0].seen[0][0], np.full((16, 24, 3), 7, np.uint8))
-    assert counts(node).processed == 1
+    assert final_counts(node).processed == 1
 
 
 def test_ids_stay_with_tracking_until_they_are_reset(graph, fake_node):

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import numpy as np
-from node_cases import Camera, activated, counts, picture, set_parameters, value
+from node_cases import Camera, activated, counts, final_counts, picture, set_parameters, value
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
 
@@ -33,7 +33,7 @@ def test_each_camera_has_its_own_outputs_with_its_own_headers(graph, fake_node):
         semantic, instance = camera.received["semantic"][0], camera.received["instance"][0]
         assert semantic.header == instance.header == picture(10 * number).header
         assert (semantic.width, set(semantic.data)) == (8 + 2 * number, {10 * number % 11})
-        assert counts(node, name).processed == 1
+        assert final_counts(node, name).processed == 1
     assert len(node.pipelines) == 1
 
 
@@ -123,7 +123,7 @@ def test_a_camera_that_dies_or_sends_rubbish_leaves_the_others_alone(graph, fake
     for number in range(3, 6):
         cameras["front"].send(picture(number))
         cameras["front"].await_outputs(number + 1)
-    assert (counts(node, "front").processed, counts(node, "front").dropped) == (6, 0)
+    assert (final_counts(node, "front").processed, counts(node, "front").dropped) == (6, 0)
     refused = cameras["front"].await_report(lambda status: value(status, "frames refused") == "3", index=2)
     assert refused.name == "panoptic_node: camera left"
     gone = cameras["front"].await_report(lambda status: "nobody publishes images on /rear/image" in status.message, 3)
@@ -151,7 +151,7 @@ def test_every_camera_keeps_its_own_ids_and_rate(graph, fake_node):
     for name in ("front", "rear"):
         labels = np.frombuffer(cameras[name].received["instance"][0].data, np.uint16)
         assert set(labels) == {0, 1}
-        assert (counts(node, name).processed, counts(node, name).skipped) == (1, 1)
+        assert (final_counts(node, name).processed, counts(node, name).skipped) == (1, 1)
 
 
 def test_the_cameras_change_while_inactive(graph, fake_node):
