@@ -126,6 +126,7 @@ def load_kernels(modules: Sequence[ModuleType], device: wp.Device | str) -> None
                 report(f"loading kernels, which a first start compiles: part {number} of {len(modules)}")
                 _remove_damaged(cache, module)
                 _take_installed(cache, module)
+                _keep_digests(cache, module)  # of the installed, which are no news
                 begin_s = time.monotonic()
                 wp.load_module(module, device, block_dim=block)
                 if _keep_digests(cache, module):
