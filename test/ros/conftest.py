@@ -179,10 +179,11 @@ class Graph:
     def node(self, name: str) -> Any:
         return self.add(rclpy.create_node(name, context=self.context))
 
-    def spin_until(self, condition: Callable[[], object], what: str = "") -> None:
+    def spin_until(self, condition: Callable[[], object], what: str = "", state: Callable[[], object] = str) -> None:
+        """Spin until a condition holds; else fail with what it was for, and the state at the end."""
         deadline_s = time.monotonic() + TIMEOUT_S
         while not condition():
-            assert time.monotonic() < deadline_s, f"waited {TIMEOUT_S:g} s in vain {what}"
+            assert time.monotonic() < deadline_s, f"waited {TIMEOUT_S:g} s in vain {what} {state()}".rstrip()
             self.executor.spin_once(timeout_sec=0.02)
 
     def close(self) -> None:

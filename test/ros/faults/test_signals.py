@@ -61,7 +61,7 @@ class Process:
             answer = call(self.graph, self.camera.node, GetState, "/panoptic_node/get_state", GetState.Request())
             return answer.current_state.label == label
 
-        self.graph.spin_until(is_there, f"for the state {label}: {self.log()}")
+        self.graph.spin_until(is_there, f"for the state {label}", self.log)
 
     def await_hanging(self):
         self.graph.spin_until(self.hang.with_suffix(".begun").exists, "for the call that hangs")
@@ -147,7 +147,7 @@ def test_a_process_begins_anew_after_one_that_was_killed(process, recovery, grap
             return camera.received["semantic"]
 
         camera.received["semantic"].clear()
-        graph.spin_until(labelled, f"for labels: {process.log()}")
+        graph.spin_until(labelled, "for labels", process.log)
     assert process.programs.stop("panoptic_node") == 0
     assert "Traceback" not in process.log()
 
