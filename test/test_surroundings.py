@@ -238,8 +238,7 @@ def test_kernels_of_an_installation_are_taken_where_they_are_whole(tmp_path: Pat
             object_file.write_bytes(object_file.read_bytes()[:-1])
         cache = tmp_path / f"cache {damaged}"
         run = python(code, WARP_CACHE_PATH=str(cache), PYTHONPATH=str(tmp_path))
-        assert (run.returncode, run.stderr.count("compiled kernels in"), run.stderr.count("\n")) == (
-            0, compiled, compiled,
-        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        assert ["compiled kernels in" in line for line in run.stderr.splitlines()] == [True] * compiled
         assert len(list(cache.rglob("*.o"))) == 1
         assert len(list(cache.rglob("*.cpp"))) == compiled  # which the compiler reads, and who loads does not

@@ -252,11 +252,12 @@ class Programs:
         Who still runs adds where its threads are.
         """
         states = {program: process.poll() for program, process in self._running.items()}
-        for program in (program for program, state in states.items() if state is None):
-            length = len(self.log(program))
-            self._running[program].send_signal(signal.SIGUSR1)
-            deadline_s = time.monotonic() + TIMEOUT_S
-            while "Current thread" not in self.log(program)[length:] and time.monotonic() < deadline_s:
+        for program, process in self._running.items():
+            length, deadline_s = len(self.log(program)), time.monotonic() + TIMEOUT_S
+            process.send_signal(signal.SIGUSR1)  # none to who has ended
+            while process.poll() is None and "Current thread" not in self.log(program)[length:]:
+                if time.monotonic() > deadline_s:
+                    break  # a process that is stopped, for one, tells nothing
                 os.sched_yield()
         return "\n".join(f"{program}: exit status {state}\n{self.log(program)}" for program, state in states.items())
 

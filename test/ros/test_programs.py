@@ -125,9 +125,10 @@ def test_large_frames_arrive_without_loss_with_the_shipped_profile(
     listener.begin_playing()
     assert programs.wait("play_images") == 0
     assert "published 12 images" in programs.log("play_images")
-    least = 12 if reliability == "reliable" else 11  # at best effort, one may have taken another's place
-    received = lambda: int(listener.values["frames received"])  # noqa: E731
-    graph.spin_until(lambda: received() >= least, f"for {least} frames:", lambda: listener.values)
+    if reliability == "reliable":
+        listener.await_value("frames received", "12")
+    else:  # one may have taken another's place
+        graph.spin_until(lambda: int(listener.values["frames received"]) >= 11, "for the frames")
     assert listener.values["frames lost"] == "0"
 
 

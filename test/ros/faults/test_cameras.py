@@ -23,9 +23,11 @@ from node_cases import (
     final_counts,
     picture,
     set_parameters,
-)  # fmt: skip
+)
 from rcl_interfaces.srv import GetParameters
+from rclpy.clock import ClockType
 from rclpy.serialization import serialize_message
+from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -137,10 +139,11 @@ def with_fields(message, **fields):
     ],
 )  # fmt: skip
 def test_what_is_no_image_is_refused_with_its_cause(labelling, camera, recovery, unfit, words):
-    processed, failed = final_counts(labelling.node).processed, counts(labelling.node).failed
+    before = final_counts(labelling.node)
     told = lambda status: "refused: expected" in status.message and words in status.message  # noqa: E731
     labelling.send_until(lambda: stamped(camera, unfit()), lambda status: status.level == ERROR and told(status))
-    assert (final_counts(labelling.node).processed, counts(labelling.node).failed) == (processed, failed)
+    now = final_counts(labelling.node)
+    assert (now.processed, now.failed) == (before.processed, before.failed)
     recovers(labelling, picture(1), recovery)
 
 
@@ -243,7 +246,7 @@ class Depth:
         self.depth = camera.node.create_publisher(Image, "depth", qos.stream("reliable"))
         self.info = camera.node.create_publisher(CameraInfo, "camera_info", qos.stream("reliable"))
         self.clouds, self.boxes = [], []
-        self.sent = camera.node.get_clock().now()
+        self.last = Time(clock_type=ClockType.ROS_TIME)
         topics = (("points", self.clouds), ("detections_3d", self.boxes))
         self.subscriptions = [
             camera.node.create_subscription(KINDS[name], f"/panoptic_node/{name}", got.append, qos.stream("reliable"))
@@ -256,9 +259,9 @@ class Depth:
     def send(self, depth):
         """Send an image with its depth, farther from the one before than depth may be from its image."""
         clock = self.camera.node.get_clock()
-        self.camera.graph.spin_until(lambda: (clock.now() - self.sent).nanoseconds > 1e9 * DEPTH_SLACK_S)
-        self.sent = clock.now()
+        self.camera.graph.spin_until(lambda: (clock.now() - self.last).nanoseconds > 1e9 * DEPTH_SLACK_S)
         image = stamped(self.camera, picture(1, depth.shape))
+        self.last = Time.from_msg(image.header.stamp)
         self.depth.publish(image_to_msg(depth, "32FC1", image.header))
         self.camera.send(image)
 
